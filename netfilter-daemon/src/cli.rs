@@ -1,0 +1,124 @@
+//! The command line: what was typed, what it means, and how it ends.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::{causes, compile, daemon::loaded, explain as explaining, interfaces, policy};
+
+mod check;
+mod detach;
+mod explain;
+pub mod lab;
+mod reload;
+mod run;
+mod status;
+
+/// The answer is no: a destination is denied, nothing is in force.
+const NO: u8 = 1;
+/// Wrong usage or wrong policy.
+const WRONG: u8 = 2;
+/// The system refused: permissions, kernel.
+const REFUSED: u8 = 3;
+
+/// Lets data leave this machine only for approved places
+///
+/// Exit codes: 0 done; 1 the answer is no; 2 wrong usage or wrong policy;
+/// 3 the system refused (permissions, kernel).
+#[derive(Debug, Parser)]
+#[command(name = "netfilter-daemon", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    Explain(explain::Explain),
+    Status(status::Status),
+    Reload(reload::Reload),
+    Detach(detach::Detach),
+    Lab(lab::Lab),
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Status(status) => status.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Detach(detach) => detach.run(),
+        Command::Lab(lab) => lab.run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{}", told(&error));
+        ExitCode::from(code(&error))
+    })
+}
+
+#[derive(Debug, Args)]
+struct StateDir {
+    /// Where the filter is pinned; each network namespace can have its own
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/netfilter")]
+    state_dir: PathBuf,
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// What is wrong with a policy begins with its place, as compilers write it.
+fn told(error: &anyhow::Error) -> String {
+    let prefix = if error.is::<loaded::Error>() {
+        ""
+    } else {
+        "error: "
+    };
+    format!("{prefix}{}", causes::told(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    let system = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(policy::Error::System { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(loaded::Error::Policy(policy::Error::System { .. }))
+            )
+            || matches!(cause.downcast_ref(), Some(interfaces::Error::List(_)))
+    };
+    let wrong = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<loaded::Error>()
+            || cause.is::<policy::Error>()
+            || cause.is::<compile::Error>()
+            || cause.is::<interfaces::Error>()
+            || cause.is::<explaining::Error>()
+    };
+    match error.chain().any(system) {
+        false if error.chain().any(wrong) => WRONG,
+        _ => REFUSED,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! `netfilter-daemon reload`
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{NO, REFUSED, StateDir, WRONG, print, print_json};
+use crate::control::{self, Answer, Fault, Request};
+
+/// Have the running daemon read its policy again
+///
+/// All or nothing: a policy that is wrong is refused, with the place of what
+/// is wrong, and what was in force remains.
+///
+/// Exit code: 0 reloaded, 1 no daemon runs, 2 the policy is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sudo netfilter-daemon reload")]
+pub(super) struct Reload {
+    #[command(flatten)]
+    state_dir: StateDir,
+
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Reload {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let state_dir = &self.state_dir.state_dir;
+        let Some(answer) = control::ask(state_dir, Request::Reload)? else {
+            eprintln!(
+                "no daemon runs with the state directory {}",
+                state_dir.display()
+            );
+            return Ok(ExitCode::from(NO));
+        };
+        if self.json {
+            print_json(&answer)?;
+        }
+        match answer {
+            Answer::Reloaded { rules, generation } => {
+                if !self.json {
+                    print(&format!(
+                        "reloaded: {rules} rules, generation {generation}\n"
+                    ))?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Answer::Failed { error, fault } => {
+                eprintln!("{error}\nnot reloaded; the former policy remains in force");
+                Ok(ExitCode::from(match fault {
+                    Fault::Policy => WRONG,
+                    Fault::System => REFUSED,
+                }))
+            }
+            other => bail!("the daemon gave another answer: {other:?}"),
+        }
+    }
+}

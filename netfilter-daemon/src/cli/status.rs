@@ -1,0 +1,241 @@
+//! `netfilter-daemon status`
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{NO, StateDir, print, print_json};
+use crate::{
+    control::{self, Answer, Request},
+    daemon::status::{self, Address, Drops, Place, Running},
+    datapath::State,
+    moment,
+};
+
+/// Addresses that the text shows; `--json` shows all.
+const SHOWN: usize = 20;
+
+/// Show what is enforced where, and what it dropped
+///
+/// Works without a daemon too, for the filter stays in force when the daemon
+/// ends. Exit code 1 when nothing is in force.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sudo netfilter-daemon status")]
+pub(super) struct Status {
+    #[command(flatten)]
+    state_dir: StateDir,
+
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let status = self.status()?;
+        match (&status, self.json) {
+            (status, true) => print_json(status)?,
+            (Some(status), false) => print(&text(status, moment::unix_seconds(SystemTime::now())))?,
+            (None, false) => print(&format!(
+                "nothing is in force: nothing is pinned under {}, and no daemon runs\n",
+                self.state_dir.state_dir.display()
+            ))?,
+        }
+        let in_force = status.is_some_and(|status| !status.attached.is_empty());
+        Ok(if in_force {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(NO)
+        })
+    }
+
+    /// What the daemon knows; without one, what the kernel knows.
+    fn status(&self) -> anyhow::Result<Option<status::Status>> {
+        let state_dir = &self.state_dir.state_dir;
+        match control::ask(state_dir, Request::Status)? {
+            Some(Answer::Status { status }) => Ok(Some(*status)),
+            Some(Answer::Failed { error, .. }) => bail!("the daemon could not tell: {error}"),
+            Some(other) => bail!("the daemon gave another answer: {other:?}"),
+            None => match State::open(state_dir)? {
+                Some(state) => Ok(Some(status::of_kernel(&state)?)),
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+/// `now` in seconds since 1970.
+fn text(status: &status::Status, now: u64) -> String {
+    let mut text = in_force(status, now);
+    match &status.daemon {
+        Some(daemon) => text.push_str(&looked_after(daemon, status.generation, now)),
+        None => text.push_str(&format!(
+            "daemon        none runs; the filter stays in force, with policy generation {}, until\n\
+             {:14}`netfilter-daemon detach` lifts it or `run` takes it over\n",
+            status.generation, ""
+        )),
+    }
+    text.push_str(&learned(&status.learned));
+    if let Some(daemon) = &status.daemon {
+        text.push_str(&drops(&daemon.drops_last_minute));
+    }
+    text.push_str("\nkernel tables\n");
+    let widest = status
+        .tables
+        .iter()
+        .map(|table| table.map.len())
+        .max()
+        .unwrap_or(0);
+    for status::Table {
+        map,
+        entries,
+        max_entries,
+    } in &status.tables
+    {
+        let percent = entries
+            .saturating_mul(100)
+            .checked_div(*max_entries)
+            .unwrap_or(0);
+        text.push_str(&format!(
+            "  {map:<widest$}  {entries:>9} of {max_entries:>9}  {percent:>3} %\n"
+        ));
+    }
+    text
+}
+
+fn in_force(status: &status::Status, now: u64) -> String {
+    let places: Vec<String> = status
+        .attached
+        .iter()
+        .map(|Place { interface, hook }| format!("{interface} ({hook})"))
+        .collect();
+    let places = if places.is_empty() {
+        "no interface".to_owned()
+    } else {
+        places.join(", ")
+    };
+    match &status.daemon {
+        None => format!("in force      on {places}\n"),
+        Some(daemon) => {
+            let verb = if daemon.enforcing {
+                "enforcing"
+            } else {
+                "auditing"
+            };
+            let mut text = format!(
+                "{verb:<13} on {places}\n{:14}since {}\n",
+                "",
+                since(daemon.since, now)
+            );
+            if !daemon.enforcing {
+                text.push_str(&format!(
+                    "{:14}everything passes; what would be dropped is counted\n",
+                    ""
+                ));
+            }
+            if let Some(complaint) = &daemon.complaint {
+                text.push_str(&format!("PROBLEM       {complaint}\n"));
+            }
+            text
+        }
+    }
+}
+
+fn looked_after(daemon: &Running, generation: u32, now: u64) -> String {
+    let Running {
+        pid,
+        version,
+        policy,
+        service_tags,
+        ..
+    } = daemon;
+    let failed = match policy.failed_reloads {
+        0 => String::new(),
+        1 => format!("{:14}a reload failed; the log says why\n", ""),
+        count => format!("{:14}{count} reloads failed; the log says why\n", ""),
+    };
+    format!(
+        "policy        {}: {}, {}, {}\n{:14}generation {generation}, loaded {}\n{failed}\
+         service tags  {service_tags}\n\
+         daemon        process {pid}, version {version}\n",
+        policy.path,
+        counted(policy.rules, "rule", "rules"),
+        counted(policy.prefixes, "prefix", "prefixes"),
+        counted(policy.names, "name", "names"),
+        "",
+        since(policy.loaded_at, now),
+    )
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn since(then: u64, now: u64) -> String {
+    let ago = moment::span(Duration::from_secs(now.saturating_sub(then)));
+    format!("{} ({ago} ago)", moment::utc(then))
+}
+
+fn learned(addresses: &[Address]) -> String {
+    if addresses.is_empty() {
+        return "\nno address is learned from DNS\n".to_owned();
+    }
+    let count = counted(addresses.len(), "address", "addresses");
+    let mut text = format!("\n{count} learned from DNS\n");
+    let shown = &addresses[..addresses.len().min(SHOWN)];
+    let widest = shown
+        .iter()
+        .map(|address| address.pattern.len())
+        .max()
+        .unwrap_or(0);
+    for Address {
+        address,
+        pattern,
+        expires_in,
+    } in shown
+    {
+        let expires = moment::span(Duration::from_secs((*expires_in).into()));
+        let address = address.to_string();
+        text.push_str(&format!(
+            "  {pattern:<widest$}  {address:<39}  for {expires}\n"
+        ));
+    }
+    if addresses.len() > SHOWN {
+        text.push_str(&format!(
+            "  and {} more; --json shows all\n",
+            addresses.len() - SHOWN
+        ));
+    }
+    text
+}
+
+fn drops(drops: &[Drops]) -> String {
+    if drops.is_empty() {
+        return "\nnothing was dropped in the last minute\n".to_owned();
+    }
+    let mut text = "\ndropped in the last minute\n".to_owned();
+    for Drops {
+        reason,
+        audited,
+        packets,
+        bytes,
+    } in drops
+    {
+        let audited = if *audited {
+            "  (audit let them pass)"
+        } else {
+            ""
+        };
+        text.push_str(&format!(
+            "  {reason:<17} {packets:>9} packets {bytes:>12} bytes{audited}\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use super::*;
+use crate::{
+    daemon::status::{InForce, ServiceTags, Status as Report, Table},
+    golden,
+};
+
+const NOW: u64 = 1_790_000_000;
+
+fn place(interface: &str) -> Place {
+    Place {
+        interface: interface.to_owned(),
+        hook: "tcx".to_owned(),
+    }
+}
+
+fn address(pattern: &str, address: &str, expires_in: u32) -> Address {
+    Address {
+        address: address.parse().unwrap(),
+        pattern: pattern.to_owned(),
+        expires_in,
+    }
+}
+
+fn without_daemon() -> Report {
+    let table = |map: &str, entries, max_entries| Table {
+        map: map.to_owned(),
+        entries,
+        max_entries,
+    };
+    Report {
+        attached: vec![place("eth0"), place("eth1")],
+        generation: 4,
+        daemon: None,
+        learned: vec![
+            address("*.data.mcr.microsoft.com", "204.79.197.219", 250),
+            address("mcr.microsoft.com", "2603:1061:f:100::1a", 3600),
+        ],
+        tables: vec![
+            table("FLOWS", 9, 262_144),
+            table("LEARNED", 65_536, 65_536),
+            table("EMPTY", 0, 0),
+        ],
+    }
+}
+
+fn with_daemon() -> Report {
+    let drops = |reason: &str, packets| Drops {
+        reason: reason.to_owned(),
+        audited: false,
+        packets,
+        bytes: packets * 60,
+    };
+    let daemon = Running {
+        pid: 4711,
+        version: "0.1.0".to_owned(),
+        since: NOW - 11_520,
+        enforcing: true,
+        complaint: None,
+        policy: InForce {
+            path: "/etc/netfilter/policy.yaml".to_owned(),
+            rules: 8,
+            prefixes: 405,
+            names: 5,
+            loaded_at: NOW - 61,
+            failed_reloads: 0,
+        },
+        service_tags: ServiceTags {
+            source: "built-in".to_owned(),
+            cloud: "Public".to_owned(),
+            change_number: 405,
+            date: Some("2026-06-01".to_owned()),
+            age_seconds: Some(9_676_800),
+        },
+        drops_last_minute: vec![drops("no_rule", 120_000), drops("dns_unsolicited", 2)],
+    };
+    Report {
+        daemon: Some(daemon),
+        ..without_daemon()
+    }
+}
+
+#[test]
+fn a_status_reads_as_written() {
+    golden::check("status-enforcing.txt", &text(&with_daemon(), NOW));
+}
+
+#[test]
+fn without_a_daemon_the_filter_is_said_to_stay() {
+    golden::check("status-no-daemon.txt", &text(&without_daemon(), NOW));
+}
+
+#[test]
+fn trouble_is_shown_and_audit_is_not_called_enforcing() {
+    let mut status = with_daemon();
+    let daemon = status.daemon.as_mut().unwrap();
+    daemon.enforcing = false;
+    daemon.complaint = Some("packets are not filtered on eth1".to_owned());
+    daemon.policy.failed_reloads = 2;
+    daemon.drops_last_minute[0].audited = true;
+    daemon.service_tags.date = None;
+    daemon.service_tags.age_seconds = None;
+    status.attached.truncate(1);
+    status.learned.clear();
+    golden::check("status-trouble.txt", &text(&status, NOW));
+}
+
+#[test]
+fn no_line_is_wider_than_100_columns() {
+    for status in [with_daemon(), without_daemon()] {
+        for line in text(&status, NOW).lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_full_table_of_addresses_is_cut_and_counted_in_the_text() {
+    let mut status = without_daemon();
+    status.learned = (0..=255)
+        .map(|last| address("pypi.org", &format!("192.0.2.{last}"), 60))
+        .collect();
+    let text = text(&status, NOW);
+    assert!(text.contains("\n256 addresses learned from DNS\n"));
+    assert_eq!(text.matches("pypi.org").count(), SHOWN);
+    assert!(text.contains("  and 236 more; --json shows all\n"));
+}
+
+#[test]
+fn what_the_daemon_sends_is_what_the_command_reads() {
+    let sent = Answer::Status {
+        status: Box::new(with_daemon()),
+    };
+    let line = serde_json::to_string(&sent).unwrap();
+    assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), sent);
+    golden::check(
+        "status-enforcing.json",
+        &(serde_json::to_string_pretty(&with_daemon()).unwrap() + "\n"),
+    );
+}

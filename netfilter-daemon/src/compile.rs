@@ -1,0 +1,286 @@
+//! Policy to tables: flatten prefixes and names, cut ports into atoms.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use netfilter_ebpf::{
+    abi::{
+        ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, NAME_IDS,
+        RCODE_DROP, SETTING_REJECT, SETTING_REPORT, Settings,
+    },
+    egress::{self, Tables},
+    packet::{Fragment, Packet},
+    table,
+    verdict::{Reason, Verdict},
+};
+
+use crate::policy::{Action, Destination, Mode, NameRefusal, OnDeny, Pattern, Policy, Rule, Traffic};
+
+mod cut;
+mod names;
+mod prefixes;
+mod trie;
+
+pub use names::Name;
+pub use trie::Trie;
+
+/// Everything that the kernel needs of a policy, as pure data. Indices begin at zero;
+/// whoever copies it into the kernel adds where the copy begins.
+#[derive(Debug)]
+pub struct Image {
+    pub settings: Settings,
+    pub atoms: Box<Atoms>,
+    /// The first grants nothing.
+    pub classes: Vec<Class>,
+    pub ipv4: Trie,
+    pub ipv6: Trie,
+    /// The name table, flattened: apexes of wildcards included.
+    pub names: Vec<Name>,
+    summary: Summary,
+}
+
+/// What a policy compiles to, for `check` and the metrics.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    pub rules: usize,
+    /// Prefixes after flattening: those at which the rights change.
+    pub ipv4_prefixes: usize,
+    pub ipv6_prefixes: usize,
+    pub names: usize,
+    pub atoms: usize,
+    /// Distinct sets of rights among the prefixes.
+    pub classes: usize,
+    /// Bytes of kernel memory that one copy of the tables takes.
+    pub kernel_bytes: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the rules tell apart more than {available} sets of protocols and ports; use fewer distinct port ranges")]
+    TooManyAtoms { available: usize },
+    #[error("the policy has {names} names, and there is room for {available}")]
+    TooManyNames { names: usize, available: usize },
+    #[error("rule `{rule}`: `action: audit` is for addresses and tags; for a name write allow or deny")]
+    AuditedName { rule: String },
+}
+
+/// What the rules say of one prefix or name, before flattening and after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Rights {
+    allow: AtomSet,
+    deny: AtomSet,
+    audit: AtomSet,
+    resolver: bool,
+}
+
+impl Rights {
+    fn union(self, other: &Self) -> Self {
+        Self {
+            allow: self.allow.union(&other.allow),
+            deny: self.deny.union(&other.deny),
+            audit: self.audit.union(&other.audit),
+            resolver: self.resolver || other.resolver,
+        }
+    }
+
+    fn of(action: Action, atoms: AtomSet) -> Self {
+        let mut rights = Self::default();
+        match action {
+            Action::Allow => rights.allow = atoms,
+            Action::Deny => rights.deny = atoms,
+            Action::Audit => rights.audit = atoms,
+        }
+        rights
+    }
+
+    fn class(&self) -> Class {
+        let allow = self.allow.without(&self.deny);
+        Class {
+            allow,
+            deny: self.deny,
+            audit: self.audit.without(&self.deny).without(&allow),
+            flags: if self.resolver { CLASS_RESOLVER } else { 0 },
+            padding: [0; 7],
+        }
+    }
+}
+
+/// # Errors
+/// Where the policy does not fit the tables. Nothing is truncated.
+pub fn compile(policy: &Policy) -> Result<Image, Error> {
+    let traffic = policy.rules.iter().flat_map(|rule| &rule.traffic).chain(&policy.inbound);
+    let cut = cut::Cut::new(traffic).ok_or(Error::TooManyAtoms { available: ATOMS - cut::RESERVED })?;
+    let atoms_of = |traffic: &[Traffic]| traffic.iter().fold(AtomSet::EMPTY, |set, traffic| set.union(cut.set(traffic)));
+
+    let mut classes = Classes::default();
+    let mut flatten = |ipv6| {
+        let flat = prefixes::flatten(prefixes::of(policy, &atoms_of, ipv6), |rights| classes.index(rights));
+        let count = flat.len();
+        (trie::build(&flat), count)
+    };
+    let (ipv4, ipv4_prefixes) = flatten(false);
+    let (ipv6, ipv6_prefixes) = flatten(true);
+
+    let names = names::flatten(policy, &atoms_of)?;
+    if names.len() >= NAME_IDS as usize {
+        return Err(Error::TooManyNames { names: names.len(), available: NAME_IDS as usize - 1 });
+    }
+    let classes = classes.list;
+    let summary = Summary {
+        rules: policy.rules.len(),
+        ipv4_prefixes,
+        ipv6_prefixes,
+        names: names.len(),
+        atoms: cut.len(),
+        classes: classes.len(),
+        kernel_bytes: ipv4.bytes() + ipv6.bytes() + size_of_val(classes.as_slice()) + size_of::<Atoms>() + names::bytes(&names),
+    };
+    Ok(Image { settings: settings(policy, atoms_of(&policy.inbound)), atoms: cut.atoms, classes, ipv4, ipv6, names, summary })
+}
+
+fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
+    let report = if policy.mode == Mode::Report { SETTING_REPORT } else { 0 };
+    let reject = if policy.on_deny == OnDeny::Reject { SETTING_REJECT } else { 0 };
+    Settings {
+        inbound,
+        flags: report | reject,
+        denied_name_rcode: match policy.dns.on_deny {
+            NameRefusal::Nxdomain => 3,
+            NameRefusal::Refused => 5,
+            NameRefusal::Drop => RCODE_DROP,
+        },
+        minimum_ttl: policy.dns.minimum_ttl,
+        grace: policy.dns.grace,
+    }
+}
+
+/// The distinct sets of rights. The first is that of no rule at all.
+struct Classes {
+    list: Vec<Class>,
+    known: HashMap<Class, u32>,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        let nothing = Class::default();
+        Self { list: vec![nothing], known: HashMap::from([(nothing, 0)]) }
+    }
+}
+
+impl Classes {
+    fn index(&mut self, rights: &Rights) -> u32 {
+        let class = rights.class();
+        *self.known.entry(class).or_insert_with(|| {
+            self.list.push(class);
+            u32::try_from(self.list.len() - 1).unwrap_or(0) // more than 2³² do not fit in memory; 0 grants nothing
+        })
+    }
+}
+
+impl Image {
+    pub fn summary(&self) -> Summary {
+        self.summary.clone()
+    }
+
+    /// The kernel's own decision for a packet to `address` from a host that
+    /// holds no learned addresses and no flows. `port` is ignored for protocols without ports.
+    ///
+    /// # Errors
+    /// The reason for which it would be dropped.
+    pub fn judge_address(&self, address: IpAddr, protocol: u8, port: u16) -> Result<(), Reason> {
+        let packet = Packet {
+            source: Address::default(),
+            destination: self::address(address),
+            protocol,
+            hops: 64,
+            fragment: Fragment::Whole,
+            source_port: 0,
+            destination_port: port,
+            kind: 0,
+            network: 0,
+            transport: 0,
+            end: 0,
+        };
+        match egress::decide(&packet, &Static { image: self }) {
+            // A question to a resolver may be sent; which one is the name table's affair.
+            Verdict::Pass(_) | Verdict::Audit | Verdict::Ask => Ok(()),
+            Verdict::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// The class of an address.
+    pub fn class(&self, address: Address) -> Option<&Class> {
+        let trie = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        self.classes.get(table::lookup(trie, address.left_aligned())? as usize)
+    }
+
+    /// The pattern that the name table finds for a name (wire form, without
+    /// the root byte); `None` when a question for it would be denied.
+    pub fn judge_name(&self, wire: &[u8]) -> Option<&Pattern> {
+        self.name(wire).filter(|name| !name.set.is_empty()).map(|name| &name.pattern)
+    }
+
+    /// The longest entry of the name table that matches, which may be one that grants nothing.
+    pub fn name(&self, wire: &[u8]) -> Option<&Name> {
+        self.names.iter().filter(|name| name.pattern.matches(wire)).max_by_key(|name| name.specificity())
+    }
+
+    /// Whether an address learned for `pattern` could be used with this protocol and port
+    /// (unless an address rule denies the address itself).
+    pub fn name_allows(&self, pattern: &Pattern, protocol: u8, port: u16) -> bool {
+        self.names.iter().any(|name| name.pattern == *pattern && name.set.contains(cut::atom(&self.atoms, protocol, port)))
+    }
+}
+
+/// An address as the tables hold it.
+pub fn address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::from_ipv4(address.to_bits()),
+        IpAddr::V6(address) => Address::from_ipv6(address.octets()),
+    }
+}
+
+/// A policy on a host that has learned nothing.
+struct Static<'a> {
+    image: &'a Image,
+}
+
+impl Tables for Static<'_> {
+    fn class(&self, packet: &Packet) -> Option<&Class> {
+        self.image.class(packet.destination)
+    }
+
+    fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
+        Some(cut::atom(&self.image.atoms, protocol, port))
+    }
+
+    fn learned(&self, _: &Packet, _: u8) -> Option<Grant> {
+        None
+    }
+
+    fn flow(&self, _: &FlowKey, _: u8) -> Option<Flow> {
+        None
+    }
+
+    fn fragment(&self, _: &FragmentKey) -> bool {
+        false
+    }
+
+    fn now(&self) -> u32 {
+        0
+    }
+}
+
+/// What a rule adds to a name.
+fn name_rights(rule: &Rule, atoms: AtomSet) -> Option<(&Pattern, Rights)> {
+    match &rule.destination {
+        Destination::Name(pattern) => Some((pattern, Rights::of(rule.action, atoms))),
+        _ => None,
+    }
+}
+
+/// What the connected subnets grant.
+fn neighbours() -> AtomSet {
+    let mut set = AtomSet::EMPTY;
+    set.insert(ATOM_NEIGHBOUR);
+    set
+}

@@ -1,0 +1,72 @@
+//! The rules' names, flattened: each entry's rights are the union of all patterns
+//! that enclose it, and the apex of a wildcard has an entry of its own.
+
+use std::collections::BTreeMap;
+
+use netfilter_ebpf::abi::AtomSet;
+
+use super::{Error, Rights, name_rights};
+use crate::policy::{Action, Pattern, Policy, Traffic};
+
+/// An entry of the name table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub pattern: Pattern,
+    /// What an address that this name lends may be used for. Empty: a question
+    /// for the name is denied.
+    pub set: AtomSet,
+}
+
+impl Name {
+    /// The longest match wins, and at one length the exact name.
+    pub fn specificity(&self) -> (usize, bool) {
+        (self.pattern.wire().len(), !self.pattern.is_wildcard())
+    }
+}
+
+/// Bytes of the name table in the kernel: an LPM trie allocates a node for each
+/// entry (about 40 bytes and the key) and sets of 32 bytes.
+pub(super) fn bytes(names: &[Name]) -> usize {
+    names.len() * (40 + 256 + 4 + 32)
+}
+
+pub(super) fn flatten(policy: &Policy, atoms_of: &impl Fn(&[Traffic]) -> AtomSet) -> Result<Vec<Name>, Error> {
+    let mut own: BTreeMap<(Vec<u8>, bool), (Pattern, Rights)> = BTreeMap::new();
+    for rule in &policy.rules {
+        let Some((pattern, rights)) = name_rights(rule, atoms_of(&rule.traffic)) else {
+            continue;
+        };
+        if rule.action == Action::Audit {
+            return Err(Error::AuditedName { rule: rule.name.clone() });
+        }
+        if pattern.is_wildcard() {
+            let apex = pattern.apex();
+            own.entry(key(&apex)).or_insert_with(|| (apex, Rights::default()));
+        }
+        let entry = own.entry(key(pattern)).or_insert_with(|| (pattern.clone(), Rights::default()));
+        entry.1 = entry.1.union(&rights);
+    }
+    let enclosing = |pattern: &Pattern, rights: Rights| {
+        suffixes(pattern.wire())
+            .filter(|suffix| *suffix != pattern.wire())
+            .filter_map(|suffix| own.get(&(suffix.to_vec(), true)))
+            .fold(rights, |union, (_, rights)| union.union(rights))
+    };
+    let names = own.values().map(|(pattern, rights)| {
+        let rights = enclosing(pattern, *rights);
+        Name { pattern: pattern.clone(), set: rights.allow.without(&rights.deny) }
+    });
+    Ok(names.collect())
+}
+
+fn key(pattern: &Pattern) -> (Vec<u8>, bool) {
+    (pattern.wire().to_vec(), pattern.is_wildcard())
+}
+
+/// The name itself and its parents, in wire form.
+fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(wire), |name| {
+        let (&length, _) = name.split_first()?;
+        name.get(1 + usize::from(length)..).filter(|rest| !rest.is_empty())
+    })
+}

@@ -1,0 +1,240 @@
+//! The daemon: puts a policy into force and looks after it until told to stop.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot, watch as channel},
+    task::block_in_place,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    control::{self, Ask, Socket},
+    datapath::{self, Attachment, Datapath, State},
+    interfaces::Choice,
+    policy::Mode,
+    refresh::{self, Names},
+    serve,
+};
+
+mod answers;
+mod bpffs;
+mod denials;
+pub mod loaded;
+mod minute;
+mod notify;
+pub mod status;
+mod view;
+mod watch;
+mod ways_out;
+
+use loaded::Loaded;
+use status::Place;
+use view::View;
+use watch::{Stamp, Watch};
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub policy: PathBuf,
+    pub listen: SocketAddr,
+    pub state_dir: PathBuf,
+    pub audit: bool,
+    pub detach_on_exit: bool,
+}
+
+/// Packets are filtered; [`Daemon::run`] looks after that.
+pub struct Daemon {
+    setup: Setup,
+    datapath: Datapath,
+    view: Arc<View>,
+    watch: Watch,
+    names: channel::Sender<Names>,
+    filtered: Vec<String>,
+    announcement: String,
+    signals: Signals,
+    asks: mpsc::Receiver<Ask>,
+    /// Ends the control socket after the answers under way.
+    stop: oneshot::Sender<()>,
+    control: tokio::task::JoinHandle<()>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Why the loop ended.
+enum End {
+    Signal,
+    /// The filter is lifted already.
+    Detached,
+}
+
+impl Daemon {
+    /// Puts the policy into force. Whatever was in force before remains so if
+    /// this fails. Needs a multi-threaded runtime.
+    pub async fn start(setup: Setup, loaded: Loaded, choice: Choice) -> anyhow::Result<Self> {
+        let signals = Signals::listen().context("cannot listen for signals")?;
+        let claim = control::claim(&setup.state_dir)?;
+        if bpffs::mount_usual(&setup.state_dir)? {
+            tracing::info!("mounted a BPF file system on /sys/fs/bpf");
+        }
+        let listener = serve::bind(setup.listen).await?;
+        let socket = Socket::bind(claim)?;
+
+        tracing::info!(
+            "filtering {}, chosen by {}",
+            choice.names.join(", "),
+            choice.by
+        );
+        let start = || Datapath::start(&setup.state_dir, &loaded.image, &choice.names);
+        let mut datapath = block_in_place(start)?;
+        let state = State::open(&setup.state_dir)?.context("the filter is gone again")?;
+        let generation = datapath.generation();
+        let filtered = filtered(&choice, &state.attachments()?);
+        let announcement = announcement(&loaded, &filtered, generation);
+        let view = Arc::new(View::new(
+            state,
+            choice,
+            setup.policy.clone(),
+            &loaded,
+            generation,
+        ));
+
+        let (names, wanted) = channel::channel(Names::of(&loaded.policy));
+        let (sender, asks) = mpsc::channel(1);
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(denials::log(datapath.take_events()?));
+        tokio::spawn(refresh::keep(wanted));
+        tokio::spawn(show(listener, Arc::clone(&view)));
+        let control = tokio::spawn(socket.serve(sender, stopped));
+        let watch = Watch::new(loaded.stamp);
+        Ok(Self {
+            setup,
+            datapath,
+            view,
+            watch,
+            names,
+            filtered,
+            announcement,
+            signals,
+            asks,
+            stop,
+            control,
+        })
+    }
+
+    /// `enforcing on eth0, eth1 (policy: 8 rules, generation 4)`
+    pub fn announcement(&self) -> &str {
+        &self.announcement
+    }
+
+    /// Looks after the filter until a signal or `detach` ends it.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        notify::ready(&self.announcement);
+        let end = self.attend().await;
+        notify::stopping();
+        if matches!(end, End::Signal) {
+            self.leave()?;
+        }
+        // Nobody receives this only if the socket's task is gone already.
+        self.stop.send(()).ok();
+        self.control.await.context("the control socket failed")
+    }
+
+    async fn attend(&mut self) -> End {
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = self.signals.terminate.recv() => return End::Signal,
+                _ = self.signals.interrupt.recv() => return End::Signal,
+                _ = self.signals.hangup.recv() => {
+                    self.reload("SIGHUP");
+                }
+                Some(ask) = self.asks.recv() => if let Some(end) = self.answer(ask) {
+                    return end;
+                },
+                _ = tick.tick() => self.turn(),
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        if let Err(error) = block_in_place(|| self.view.turn()) {
+            tracing::error!("cannot read the counters: {error}");
+        }
+        if self.watch.poll(Stamp::of(&self.setup.policy)) {
+            self.reload("a change of the file");
+        }
+    }
+
+    fn leave(&self) -> anyhow::Result<()> {
+        let state_dir = self.setup.state_dir.display();
+        if self.setup.detach_on_exit {
+            let lifted = datapath::detach(&self.setup.state_dir)?;
+            let lifted: Vec<Place> = lifted.into_iter().map(Place::from).collect();
+            tracing::warn!("stopping; the filter is lifted{}", on(&lifted));
+        } else {
+            tracing::info!(
+                "stopping; the filter stays in force on {}; \
+                 `netfilter-daemon detach --state-dir {state_dir}` lifts it",
+                self.filtered.join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+fn announcement(loaded: &Loaded, interfaces: &[String], generation: u32) -> String {
+    let verb = match loaded.policy.mode {
+        Mode::Enforce => "enforcing",
+        Mode::Report => "auditing",
+    };
+    let rules = loaded.policy.rules.len();
+    format!(
+        "{verb} on {} (policy: {rules} rules, generation {generation})",
+        interfaces.join(", ")
+    )
+}
+
+/// The chosen ones, and those that an earlier daemon filtered and left so.
+fn filtered(choice: &Choice, attached: &[Attachment]) -> Vec<String> {
+    let mut names = choice.names.clone();
+    let others = attached.iter().map(|place| &place.interface);
+    names.extend(others.filter(|name| !choice.names.contains(name)).cloned());
+    names
+}
+
+fn on(places: &[Place]) -> String {
+    let names: Vec<&str> = places
+        .iter()
+        .map(|place| place.interface.as_str())
+        .collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", names.join(", "))
+    }
+}
+
+/// The filter does not depend on being seen.
+async fn show(listener: tokio::net::TcpListener, view: Arc<View>) {
+    if let Err(error) = serve::serve(listener, view).await {
+        tracing::error!("the HTTP listener failed: {error}");
+    }
+}

@@ -1,0 +1,98 @@
+//! What the daemon does when it is asked.
+
+use tokio::task::block_in_place;
+
+use super::{Daemon, End, loaded, on, status::Place, watch::Stamp};
+use crate::{
+    causes,
+    control::{Answer, Ask, Fault, Request},
+    datapath,
+    refresh::Names,
+};
+
+impl Daemon {
+    pub(super) fn answer(&mut self, ask: Ask) -> Option<End> {
+        let (answer, end) = match ask.request {
+            Request::Status => (self.status(), None),
+            Request::Reload => (self.reload("`reload`"), None),
+            Request::Detach => self.detach(),
+        };
+        if ask.answer.send(answer).is_err() {
+            tracing::debug!("nobody waits for the answer to {:?}", ask.request);
+        }
+        end
+    }
+
+    fn status(&self) -> Answer {
+        match block_in_place(|| self.view.status()) {
+            Ok(status) => Answer::Status {
+                status: Box::new(status),
+            },
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// All or nothing.
+    pub(super) fn reload(&mut self, cause: &str) -> Answer {
+        match block_in_place(|| self.put_into_force()) {
+            Ok((rules, generation)) => {
+                tracing::info!(
+                    "reloaded because of {cause}: {rules} rules, generation {generation}"
+                );
+                Answer::Reloaded { rules, generation }
+            }
+            Err(error) => {
+                self.view.reload_failed();
+                let generation = self.datapath.generation();
+                let fault = match error.is::<loaded::Error>() {
+                    true => Fault::Policy,
+                    false => Fault::System,
+                };
+                let error = causes::told(&error);
+                tracing::error!(
+                    "not reloaded; generation {generation} remains in force:\n{error}"
+                );
+                Answer::Failed { error, fault }
+            }
+        }
+    }
+
+    fn put_into_force(&mut self) -> anyhow::Result<(usize, u32)> {
+        self.watch.read(Stamp::of(&self.setup.policy));
+        let loaded = loaded::load(&self.setup.policy, self.setup.audit)?;
+        let generation = self.datapath.replace(&loaded.image)?;
+        self.view.replaced(&loaded, generation);
+        self.names.send_replace(Names::of(&loaded.policy));
+        for note in &loaded.policy.notes {
+            tracing::warn!("{note}");
+        }
+        if let Some(named) = &loaded.policy.interfaces
+            && named.iter().any(|name| !self.filtered.contains(name))
+        {
+            tracing::warn!(
+                "the policy now names the interfaces {}; {} remain filtered until the daemon is started anew",
+                named.join(", "),
+                self.filtered.join(", "),
+            );
+        }
+        Ok((loaded.policy.rules.len(), generation))
+    }
+
+    fn detach(&self) -> (Answer, Option<End>) {
+        match block_in_place(|| datapath::detach(&self.setup.state_dir)) {
+            Ok(lifted) => {
+                let lifted: Vec<Place> = lifted.into_iter().map(Place::from).collect();
+                tracing::warn!("the filter is lifted{}", on(&lifted));
+                (Answer::Detached { lifted }, Some(End::Detached))
+            }
+            Err(error) => (failed(&error), None),
+        }
+    }
+}
+
+fn failed(error: &datapath::Error) -> Answer {
+    Answer::Failed {
+        error: error.to_string(),
+        fault: Fault::System,
+    }
+}

@@ -1,0 +1,185 @@
+//! What `status` tells: the shape that crosses the control socket and that
+//! `--json` prints.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    datapath::{self, Attachment, Hook},
+    moment,
+    policy::service_tag::Edition,
+};
+
+/// Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Where packets are filtered.
+    pub attached: Vec<Place>,
+    /// Counts the policies that were put into force.
+    pub generation: u32,
+    /// `null` when the filter is in force and no daemon looks after it.
+    pub daemon: Option<Running>,
+    pub learned: Vec<Address>,
+    pub tables: Vec<Table>,
+}
+
+/// What only a running daemon knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    pub pid: u32,
+    pub version: String,
+    pub since: u64,
+    /// False in audit: everything passes, and is counted and reported.
+    pub enforcing: bool,
+    /// Why `/healthz` is not 200.
+    pub complaint: Option<String>,
+    pub policy: InForce,
+    pub service_tags: ServiceTags,
+    pub drops_last_minute: Vec<Drops>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub interface: String,
+    pub hook: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    pub path: String,
+    pub rules: usize,
+    pub prefixes: usize,
+    pub names: usize,
+    pub loaded_at: u64,
+    pub failed_reloads: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTags {
+    pub source: String,
+    pub cloud: String,
+    pub change_number: u64,
+    pub date: Option<String>,
+    pub age_seconds: Option<u64>,
+}
+
+/// An address that a DNS answer named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    pub address: std::net::IpAddr,
+    /// The name or wildcard of the policy that admitted it.
+    pub pattern: String,
+    /// Seconds from now.
+    pub expires_in: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    pub reason: String,
+    /// True where audit let the packets pass.
+    pub audited: bool,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    pub map: String,
+    pub entries: u64,
+    pub max_entries: u64,
+}
+
+/// The kernel's part of the status; needs no daemon.
+pub fn of_kernel(state: &datapath::State) -> Result<Status, datapath::Error> {
+    let mut learned: Vec<Address> = state.learned()?.into_iter().map(Address::from).collect();
+    learned.sort_by(|a, b| (&a.pattern, a.address).cmp(&(&b.pattern, b.address)));
+    Ok(Status {
+        attached: state.attachments()?.into_iter().map(Place::from).collect(),
+        generation: state.generation()?,
+        daemon: None,
+        learned,
+        tables: state.occupancy()?.into_iter().map(Table::from).collect(),
+    })
+}
+
+impl ServiceTags {
+    /// `now` in seconds since 1970.
+    pub fn of(edition: &Edition, now: u64) -> Self {
+        let published = edition.date.as_deref().and_then(moment::start_of_day);
+        Self {
+            source: edition.source.clone(),
+            cloud: edition.cloud.clone(),
+            change_number: edition.change_number,
+            date: edition.date.clone(),
+            age_seconds: published.map(|published| now.saturating_sub(published)),
+        }
+    }
+}
+
+/// `built-in: Public, change number 405, of 2026-06-01 (112 d old)`
+impl fmt::Display for ServiceTags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            source,
+            cloud,
+            change_number,
+            date,
+            age_seconds,
+        } = self;
+        write!(f, "{source}: {cloud}, change number {change_number}")?;
+        match (date, age_seconds) {
+            (Some(date), Some(age)) => {
+                write!(
+                    f,
+                    ", of {date} ({} old)",
+                    moment::span(Duration::from_secs(*age))
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<Attachment> for Place {
+    fn from(attachment: Attachment) -> Self {
+        let hook = match attachment.hook {
+            Hook::Tcx => "tcx",
+            Hook::Clsact => "clsact",
+        };
+        Self {
+            interface: attachment.interface,
+            hook: hook.to_owned(),
+        }
+    }
+}
+
+impl From<datapath::Learned> for Address {
+    fn from(learned: datapath::Learned) -> Self {
+        let datapath::Learned {
+            address,
+            pattern,
+            expires_in,
+        } = learned;
+        Self {
+            address,
+            pattern,
+            expires_in,
+        }
+    }
+}
+
+impl From<datapath::Occupancy> for Table {
+    fn from(occupancy: datapath::Occupancy) -> Self {
+        let datapath::Occupancy {
+            map,
+            entries,
+            max_entries,
+        } = occupancy;
+        Self {
+            map: map.to_owned(),
+            entries,
+            max_entries,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the daemon shows: to scrapers, to `status`, to whoever asks for its health.
+
+use std::{
+    collections::HashSet,
+    fs,
+    net::IpAddr,
+    path::PathBuf,
+    process,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    loaded::Loaded,
+    minute::Minute,
+    status::{self, InForce, Running, ServiceTags, Status},
+    ways_out::{self, Told, WayOut},
+};
+use crate::{
+    causes,
+    datapath::{self, State},
+    interfaces::{self, Choice},
+    metrics::{PerFamily, Snapshot},
+    moment,
+    policy::{Mode, service_tag::Edition},
+    serve::Source,
+};
+
+/// The loop turns every second; a reload of the largest policy takes a few.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Shared by the daemon's loop, which writes, and by the listeners, which read.
+pub(super) struct View {
+    state: State,
+    choice: Choice,
+    policy_path: PathBuf,
+    since: SystemTime,
+    kernel: String,
+    present: Mutex<Present>,
+}
+
+/// What changes while the daemon runs.
+struct Present {
+    policy: PolicyInForce,
+    failed_reloads: u64,
+    minute: Minute,
+    turned: Instant,
+    told: Told,
+}
+
+struct PolicyInForce {
+    rules: usize,
+    names: usize,
+    prefixes: PerFamily,
+    enforcing: bool,
+    generation: u32,
+    loaded_at: SystemTime,
+    catalogue: Edition,
+}
+
+impl View {
+    pub(super) fn new(
+        state: State,
+        choice: Choice,
+        policy_path: PathBuf,
+        loaded: &Loaded,
+        generation: u32,
+    ) -> Self {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            state,
+            choice,
+            policy_path,
+            since: SystemTime::now(),
+            kernel: kernel.trim().to_owned(),
+            present: Mutex::new(Present {
+                policy: PolicyInForce::of(loaded, generation),
+                failed_reloads: 0,
+                minute: Minute::default(),
+                turned: Instant::now(),
+                told: Told::default(),
+            }),
+        }
+    }
+
+    pub(super) fn replaced(&self, loaded: &Loaded, generation: u32) {
+        self.present().policy = PolicyInForce::of(loaded, generation);
+    }
+
+    pub(super) fn reload_failed(&self) {
+        self.present().failed_reloads += 1;
+    }
+
+    /// Once a second: notes the counters, and that the loop is alive. Logs what
+    /// is not as it should be, once.
+    pub(super) fn turn(&self) -> anyhow::Result<()> {
+        self.present().turned = Instant::now();
+        let ways_out = self.ways_out()?;
+        let counters = self.state.counters()?;
+        let mut present = self.present();
+        present.minute.note(Instant::now(), &counters);
+        present.told.log_changes(&ways_out);
+        Ok(())
+    }
+
+    pub(super) fn status(&self) -> Result<Status, datapath::Error> {
+        let mut status = status::of_kernel(&self.state)?;
+        let complaint = self.health().err();
+        let present = self.present();
+        let policy = &present.policy;
+        let now = moment::unix_seconds(SystemTime::now());
+        status.generation = policy.generation;
+        status.daemon = Some(Running {
+            pid: process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: moment::unix_seconds(self.since),
+            enforcing: policy.enforcing,
+            complaint,
+            policy: InForce {
+                path: self.policy_path.display().to_string(),
+                rules: policy.rules,
+                prefixes: usize::try_from(policy.prefixes.ipv4 + policy.prefixes.ipv6)
+                    .unwrap_or(usize::MAX),
+                names: policy.names,
+                loaded_at: moment::unix_seconds(policy.loaded_at),
+                failed_reloads: present.failed_reloads,
+            },
+            service_tags: ServiceTags::of(&policy.catalogue, now),
+            drops_last_minute: present.minute.drops(),
+        });
+        Ok(status)
+    }
+
+    fn ways_out(&self) -> anyhow::Result<Vec<WayOut>> {
+        Ok(ways_out::of(
+            &self.choice,
+            &interfaces::present()?,
+            &self.state.attachments()?,
+        ))
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for View {
+    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let counters = self.state.counters()?;
+        let maps = self.state.occupancy()?;
+        let ways_out = self.ways_out()?;
+        // Several names can lend one address.
+        let learned: HashSet<IpAddr> = self
+            .state
+            .learned()?
+            .into_iter()
+            .map(|learned| learned.address)
+            .collect();
+        let ipv4 = learned.iter().filter(|address| address.is_ipv4()).count();
+        let present = self.present();
+        let policy = &present.policy;
+        let enforcing = ways_out
+            .into_iter()
+            .map(|way| (way.interface, way.filtered && policy.enforcing));
+        let now = moment::unix_seconds(SystemTime::now());
+        let tags = ServiceTags::of(&policy.catalogue, now);
+        Ok(Snapshot {
+            counters,
+            learned: PerFamily {
+                ipv4: count(ipv4),
+                ipv6: count(learned.len() - ipv4),
+            },
+            prefixes: policy.prefixes,
+            maps,
+            enforcing: enforcing.collect(),
+            service_tags: tags.age_seconds.map(|age| (tags.source, age)),
+            generation: policy.generation,
+            loaded_at: moment::unix_seconds(policy.loaded_at),
+            reload_failures: present.failed_reloads,
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: self.kernel.clone(),
+        })
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let turned = self.present().turned.elapsed();
+        if turned > ALIVE {
+            return Err(format!(
+                "the daemon has not looked after the filter for {}",
+                moment::span(turned)
+            ));
+        }
+        match self.ways_out() {
+            Ok(ways_out) => ways_out::complaint(&ways_out).map_or(Ok(()), Err),
+            Err(error) => Err(format!(
+                "cannot tell whether packets are filtered: {}",
+                causes::told(&error)
+            )),
+        }
+    }
+}
+
+impl PolicyInForce {
+    fn of(loaded: &Loaded, generation: u32) -> Self {
+        let summary = loaded.image.summary();
+        Self {
+            rules: summary.rules,
+            names: summary.names,
+            prefixes: PerFamily {
+                ipv4: count(summary.ipv4_prefixes),
+                ipv6: count(summary.ipv6_prefixes),
+            },
+            enforcing: loaded.policy.mode == Mode::Enforce,
+            generation,
+            loaded_at: SystemTime::now(),
+            catalogue: loaded.policy.catalogue.clone(),
+        }
+    }
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

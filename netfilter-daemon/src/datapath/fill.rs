@@ -1,0 +1,307 @@
+//! Puts a policy into the idle copy of the tables, then flips one word.
+
+use std::{
+    collections::HashMap,
+    io,
+    mem::offset_of,
+    sync::atomic::{Ordering, fence},
+};
+
+use aya::maps::{MapError, lpm_trie::Key};
+use netfilter_ebpf::{
+    abi::{Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, Settings, slot},
+    dns::{self, KEY_DATA, KeyBuffer},
+    table::{LEAF, Node, ROOTS_PER_FAMILY},
+};
+
+use super::{
+    Error,
+    mapping::Mapping,
+    maps::{self, ArrayOf, LpmOf, Plain},
+    pins::Pins,
+};
+use crate::{
+    compile::{Image, Name, Trie},
+    policy::Pattern,
+};
+
+/// The write side. One process at a time has it.
+pub(super) struct Writer {
+    active: Mapping<u32>,
+    settings: ArrayOf<Settings>,
+    roots: Mapping<u32>,
+    nodes: Mapping<Node>,
+    leaves: Mapping<u32>,
+    classes: Mapping<Class>,
+    /// The bytes of two [`Atoms`].
+    atoms: Mapping<u8>,
+    names: LpmOf<[u8; KEY_DATA], u32>,
+    name_sets: Mapping<AtomSet>,
+    name_cursor: ArrayOf<u32>,
+}
+
+/// A pattern as a key of the name table, without the copy that it is in.
+type NameKey = (u32, [u8; KEY_DATA]);
+
+impl Writer {
+    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+        let mut seed: ArrayOf<u64> = maps::open(pins, maps::SEED)?;
+        if seed.get(&0, 0).map_err(maps::failed("read", maps::SEED))?.0 == 0 {
+            seed.set(0, Plain(random()?), 0).map_err(maps::failed("write", maps::SEED))?;
+        }
+        Ok(Self {
+            active: Mapping::open(pins, maps::ACTIVE, 1)?,
+            settings: maps::open(pins, maps::SETTINGS)?,
+            roots: Mapping::open(pins, maps::ROOTS, 2)?,
+            nodes: Mapping::open(pins, maps::NODES, 1)?,
+            leaves: Mapping::open(pins, maps::LEAVES, 2)?,
+            classes: Mapping::open(pins, maps::CLASSES, 1)?,
+            atoms: Mapping::open(pins, maps::ATOMS, size_of::<Atoms>())?,
+            names: maps::open(pins, maps::NAMES)?,
+            name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
+            name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
+        })
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.active.load(0).unwrap_or(0)
+    }
+
+    /// All or nothing: the word flips when everything is in place.
+    pub(super) fn fill_and_flip(&mut self, image: &Image) -> Result<u32, Error> {
+        let generation = self.generation().wrapping_add(1).max(1);
+        let copy = slot(generation);
+        self.check(image)?;
+        wait_for_readers()?;
+        self.fill_names(copy, image)?;
+        self.settings
+            .set(copy, Plain(image.settings), 0)
+            .map_err(maps::failed("write", maps::SETTINGS))?;
+        let half = copy as usize;
+        let Atoms { tcp, udp, other } = &*image.atoms;
+        let atoms = half * size_of::<Atoms>();
+        self.atoms.store(atoms, tcp.iter().copied())?;
+        self.atoms.store(atoms + offset_of!(Atoms, udp), udp.iter().copied())?;
+        self.atoms.store(atoms + offset_of!(Atoms, other), other.iter().copied())?;
+        let class_base = half * (self.classes.len() / 2);
+        self.classes.store(class_base, image.classes.iter().copied())?;
+        let bases = Bases {
+            nodes: half * (self.nodes.len() / 2),
+            leaves: half * (self.leaves.len() / 2),
+            classes: class_base,
+        };
+        let behind = Bases {
+            nodes: bases.nodes + image.ipv4.nodes.len(),
+            leaves: bases.leaves + image.ipv4.leaves.len(),
+            ..bases
+        };
+        let family = ROOTS_PER_FAMILY as usize;
+        self.fill_trie(&image.ipv4, 2 * half * family, bases)?;
+        self.fill_trie(&image.ipv6, (2 * half + 1) * family, behind)?;
+        fence(Ordering::SeqCst);
+        self.active.store(0, std::iter::once(generation))?;
+        Ok(generation)
+    }
+
+    /// Whether everything fits, before anything is written.
+    fn check(&self, image: &Image) -> Result<(), Error> {
+        let fits = |map, needed: usize, both: usize| {
+            if needed <= both / 2 { Ok(()) } else { Err(Error::TooSmall { map, needed, available: both / 2 }) }
+        };
+        fits(maps::NODES, image.ipv4.nodes.len() + image.ipv6.nodes.len(), self.nodes.len())?;
+        fits(maps::LEAVES, image.ipv4.leaves.len() + image.ipv6.leaves.len(), self.leaves.len())?;
+        fits(maps::CLASSES, image.classes.len(), self.classes.len())
+    }
+
+    fn fill_trie(&mut self, trie: &Trie, roots: usize, bases: Bases) -> Result<(), Error> {
+        self.leaves.store(bases.leaves, trie.leaves.iter().map(|class| bases.class(*class)))?;
+        self.nodes.store(
+            bases.nodes,
+            trie.nodes.iter().map(|node| Node {
+                children: add(node.children, bases.nodes),
+                leaves: add(node.leaves, bases.leaves),
+                ..*node
+            }),
+        )?;
+        self.roots.store(
+            roots,
+            trie.roots.iter().map(|root| {
+                if root & LEAF != 0 { LEAF | bases.class(root & !LEAF) } else { add(*root, bases.nodes) }
+            }),
+        )
+    }
+
+    /// A name keeps its id while it or its predecessor is in the tables: what an
+    /// address was lent for then stays what it was, whatever the policy's order.
+    /// What was lent under a name that is gone is worth what its parent grants now.
+    fn fill_names(&mut self, copy: u32, image: &Image) -> Result<(), Error> {
+        let listed: Result<Vec<_>, MapError> = self.names.iter().collect();
+        let mut known: HashMap<NameKey, u32> = HashMap::new();
+        let mut stale = Vec::new();
+        for (key, Plain(id)) in listed.map_err(maps::failed("list", maps::NAMES))? {
+            let mut data = key.data().0;
+            if u32::from(data[0]) == copy {
+                stale.push(Key::new(key.prefix_len(), Plain(data)));
+            }
+            data[0] = 0;
+            if id != NAME_ID_NONE {
+                known.insert((key.prefix_len(), data), id);
+            }
+        }
+        for key in &stale {
+            self.names.remove(key).map_err(maps::failed("clear", maps::NAMES))?;
+        }
+        let half = (copy * NAME_IDS) as usize;
+        let mut sets = vec![AtomSet::EMPTY; NAME_IDS as usize];
+        for (key, &id) in &known {
+            if let (Some(set), Some(parent)) = (sets.get_mut(id as usize), closest(key, image)) {
+                *set = parent.set;
+            }
+        }
+        let mut cursor = self.name_cursor.get(&0, 0).map_err(maps::failed("read", maps::NAME_CURSOR))?.0;
+        for name in &image.names {
+            let (bits, mut data) = key(&name.pattern);
+            let id = if name.set.is_empty() {
+                NAME_ID_NONE
+            } else if let Some(&id) = known.get(&(bits, data)) {
+                id
+            } else {
+                cursor += 1;
+                cursor
+            };
+            match sets.get_mut(id as usize) {
+                Some(set) if id != NAME_ID_NONE => *set = name.set,
+                Some(_) => {}
+                None => {
+                    return Err(Error::TooSmall {
+                        map: maps::NAMES,
+                        needed: id as usize,
+                        available: NAME_IDS as usize - 1,
+                    });
+                }
+            }
+            data[0] = u8::try_from(copy).unwrap_or(0); // 0 or 1
+            self.names
+                .insert(&Key::new(bits, Plain(data)), Plain(id), 0)
+                .map_err(maps::failed("write", maps::NAMES))?;
+        }
+        self.name_cursor.set(0, Plain(cursor), 0).map_err(maps::failed("write", maps::NAME_CURSOR))?;
+        self.name_sets.store(half, sets.into_iter())
+    }
+}
+
+/// The entry of a new policy that speaks for a former one.
+fn closest<'a>((bits, data): &NameKey, image: &'a Image) -> Option<&'a Name> {
+    let wildcard = is_wildcard(*bits, data);
+    let wire = wire(*bits, data);
+    if !wildcard {
+        return image.name(&wire);
+    }
+    image.names.iter().filter(|name| name.pattern.is_wildcard() && encloses(&name.pattern, &wire)).max_by_key(|name| name.specificity())
+}
+
+fn encloses(pattern: &Pattern, wire: &[u8]) -> bool {
+    pattern.wire() == wire || pattern.matches(wire)
+}
+
+fn is_wildcard(bits: u32, data: &[u8; KEY_DATA]) -> bool {
+    data[bits as usize / 8 - 1] != dns::KEY_END
+}
+
+/// The name of a key, in wire form without the root.
+pub(super) fn wire(bits: u32, data: &[u8; KEY_DATA]) -> Vec<u8> {
+    let end = bits as usize / 8 - usize::from(!is_wildcard(bits, data));
+    data[1..end].iter().rev().map(|byte| if byte & 0x80 != 0 { byte & 0x3f } else { *byte }).collect()
+}
+
+/// The key of a pattern, for copy 0: its length in bits and its bytes, zero behind.
+pub(super) fn key(pattern: &Pattern) -> NameKey {
+    let mut buffer = KeyBuffer::new();
+    let mut message = pattern.wire().to_vec();
+    message.push(0);
+    let mut at = 0;
+    while let Some(length @ 1..) = dns::read_label(message.as_slice(), at, at, &mut buffer) {
+        at += 1 + length;
+    }
+    let start = buffer.finish(pattern.wire().len(), 0, pattern.is_wildcard());
+    let mut data = [0; KEY_DATA];
+    let bytes = &buffer.bytes[start..];
+    let bits = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let used = bits as usize / 8;
+    data[..used].copy_from_slice(&bytes[4..4 + used]);
+    (bits, data)
+}
+
+/// Where this copy of a family's table begins in each map.
+#[derive(Clone, Copy)]
+struct Bases {
+    nodes: usize,
+    leaves: usize,
+    classes: usize,
+}
+
+impl Bases {
+    fn class(&self, class: u32) -> u32 {
+        add(class, self.classes)
+    }
+}
+
+fn add(index: u32, base: usize) -> u32 {
+    u32::try_from(index as usize + base).unwrap_or(u32::MAX) // beyond any map: finds nothing
+}
+
+/// Waits until no program reads the idle copy any more: programs run in RCU
+/// read-side sections, and `MEMBARRIER_CMD_GLOBAL` waits for all of those.
+fn wait_for_readers() -> Result<(), Error> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0 {
+        return Ok(());
+    }
+    // Not on a kernel with full dynticks (membarrier(2)): no program takes this long.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    Ok(())
+}
+
+fn random() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer is valid for its length.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(read) != Ok(bytes.len()) {
+        return Err(Error::System { operation: "read random bytes", source: io::Error::last_os_error() });
+    }
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}
+
+/// The kernel's address as the standard library's.
+pub(super) fn ip(address: Address) -> std::net::IpAddr {
+    let bits = u128::from(address.high) << 64 | u128::from(address.low);
+    std::net::IpAddr::V6(bits.into()).to_canonical()
+}
+
+/// The pattern of a key, as text.
+pub(super) fn text(bits: u32, data: &[u8; KEY_DATA]) -> String {
+    let name = dotted(&wire(bits, data));
+    if is_wildcard(bits, data) { format!("*.{name}") } else { name }
+}
+
+/// A name in wire form as dotted text, with the escapes of RFC 4343 section 2.1.
+pub(super) fn dotted(wire: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = wire;
+    while let Some((&length, behind)) = rest.split_first() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        let (label, behind) = behind.split_at(usize::from(length).min(behind.len()));
+        for &byte in label {
+            match byte {
+                b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
+                0x21..=0x7e => text.push(char::from(byte)),
+                _ => text.push_str(&format!("\\{byte:03}")),
+            }
+        }
+        rest = behind;
+    }
+    text
+}

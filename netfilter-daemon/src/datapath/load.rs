@@ -1,0 +1,46 @@
+//! Loads the BPF object that is embedded in this binary.
+
+use aya::{EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
+
+use super::{Error, maps, pins::Pins};
+use crate::compile::Image;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
+
+pub(super) const EGRESS: &str = "netfilter_egress";
+pub(super) const INGRESS: &str = "netfilter_ingress";
+
+/// Nodes, leaves and classes that each copy of a table holds at least, so that
+/// a policy can grow without the tables being made anew.
+const MIN_NODES: usize = 16_384;
+const MIN_LEAVES: usize = 65_536;
+const MIN_CLASSES: usize = 1_024;
+
+/// Maps that are pinned are used as they are; others are made.
+pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
+    let capacity = |needed: usize, least: usize| {
+        u32::try_from((needed * 2).next_power_of_two().max(least)).unwrap_or(u32::MAX / 2)
+    };
+    let mut loader = EbpfLoader::new();
+    loader
+        .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
+        .map_max_entries(maps::NODES, 2 * capacity(image.ipv4.nodes.len() + image.ipv6.nodes.len(), MIN_NODES))
+        // In pairs: twice a copy, half the entries.
+        .map_max_entries(maps::LEAVES, capacity(image.ipv4.leaves.len() + image.ipv6.leaves.len(), MIN_LEAVES))
+        .map_max_entries(maps::CLASSES, 2 * capacity(image.classes.len(), MIN_CLASSES));
+    for name in maps::PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
+    for name in [INGRESS, EGRESS] {
+        program(&mut ebpf, name)?
+            .load()
+            .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
+    }
+    Ok(ebpf)
+}
+
+pub(super) fn program<'a>(ebpf: &'a mut aya::Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::MissingMap(name))?;
+    program.try_into().map_err(|source| Error::Program { program: name, source: Box::new(source) })
+}

@@ -1,0 +1,66 @@
+//! Names and types of the maps, as user space opens them.
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
+};
+
+use super::{Error, pins::Pins};
+
+pub(super) const ACTIVE: &str = "ACTIVE";
+pub(super) const SETTINGS: &str = "SETTINGS";
+pub(super) const ROOTS: &str = "ROOTS";
+pub(super) const NODES: &str = "NODES";
+pub(super) const LEAVES: &str = "LEAVES";
+pub(super) const CLASSES: &str = "CLASSES";
+pub(super) const ATOMS: &str = "ATOMS";
+pub(super) const NAMES: &str = "NAMES";
+pub(super) const NAME_SETS: &str = "NAME_SETS";
+pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
+pub(super) const SEED: &str = "SEED";
+pub(super) const LEASES: &str = "LEASES";
+pub(super) const QUESTIONS: &str = "QUESTIONS";
+pub(super) const FLOWS: &str = "FLOWS";
+pub(super) const FRAGMENTS: &str = "FRAGMENTS";
+pub(super) const INTERFACES: &str = "INTERFACES";
+pub(super) const PASSED: &str = "PASSED";
+pub(super) const DROPPED: &str = "DROPPED";
+pub(super) const QUESTION_COUNTS: &str = "QUESTION_COUNTS";
+pub(super) const ANSWER_COUNTS: &str = "ANSWER_COUNTS";
+pub(super) const LOST: &str = "LOST";
+pub(super) const EVENTS: &str = "EVENTS";
+
+/// Everything that outlives the daemon.
+pub(super) const PINNED: [&str; 22] = [
+    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS, NAME_CURSOR, SEED, LEASES, QUESTIONS, FLOWS,
+    FRAGMENTS, INTERFACES, PASSED, DROPPED, QUESTION_COUNTS, ANSWER_COUNTS, LOST, EVENTS,
+];
+
+/// A type of `netfilter_ebpf::abi` as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Plain<T>(pub(super) T);
+
+// SAFETY: used with types of `netfilter_ebpf::abi` and integers only, which are
+// `repr(C)`, without implicit padding, and valid for every bit pattern.
+unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
+
+pub(super) type ArrayOf<T> = Array<MapData, Plain<T>>;
+pub(super) type HashOf<K, V> = HashMap<MapData, Plain<K>, Plain<V>>;
+pub(super) type PerCpuArrayOf<T> = PerCpuArray<MapData, Plain<T>>;
+pub(super) type PerCpuHashOf<K, V> = PerCpuHashMap<MapData, Plain<K>, Plain<V>>;
+pub(super) type LpmOf<K, V> = LpmTrie<MapData, Plain<K>, Plain<V>>;
+
+pub(super) fn data(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
+    MapData::from_pin(pins.map(name)).map_err(failed("open", name))
+}
+
+/// Opens a pinned map as its type.
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<T, Error> {
+    let map = Map::from_map_data(data(pins, name)?).map_err(failed("open", name))?;
+    T::try_from(map).map_err(failed("open", name))
+}
+
+pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { operation, map, source: Box::new(source) }
+}

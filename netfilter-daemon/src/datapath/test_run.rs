@@ -1,0 +1,98 @@
+//! Runs a loaded program on a frame, for tests and benchmarks: `bpf(BPF_PROG_TEST_RUN)`.
+
+use std::{io, os::fd::{AsFd, AsRawFd}, time::Duration};
+
+use super::{Datapath, Error, load};
+
+/// Which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    Egress,
+    Ingress,
+}
+
+/// What the program did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The action: `TC_ACT_UNSPEC` (-1) passes, `TC_ACT_SHOT` (2) drops,
+    /// `TC_ACT_REDIRECT` (7) hands back a refusal.
+    pub action: i32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+    /// Mean over the repetitions.
+    pub duration: Duration,
+}
+
+/// The part of `union bpf_attr` that the command reads (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
+
+impl Datapath {
+    /// Runs a program on a frame `repeat` times. The kernel refuses frames that are
+    /// shorter than their Ethernet and IP headers.
+    ///
+    /// # Errors
+    /// What the system call says.
+    pub fn test_run(&mut self, program: Program, frame: &[u8], repeat: u32) -> Result<Outcome, Error> {
+        let name = match program {
+            Program::Egress => load::EGRESS,
+            Program::Ingress => load::INGRESS,
+        };
+        let loaded = load::program(&mut self.ebpf, name)?;
+        let fd = loaded.fd().map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
+        run(fd.as_fd().as_raw_fd(), frame, repeat).map_err(|source| Error::System { operation: "run the program on a frame", source })
+    }
+}
+
+/// Runs any loaded program; see [`Datapath::test_run`].
+///
+/// # Errors
+/// What the system call says.
+pub fn run(fd: i32, frame: &[u8], repeat: u32) -> io::Result<Outcome> {
+    let mut out = vec![0; frame.len() + 256];
+    let mut attributes = TestRun {
+        program: u32::try_from(fd).unwrap_or(u32::MAX),
+        data_size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        data_size_out: u32::try_from(out.len()).unwrap_or(u32::MAX),
+        data_in: frame.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        repeat,
+        ..TestRun::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
+    out.truncate(attributes.data_size_out as usize);
+    Ok(Outcome {
+        action: attributes.retval.cast_signed(),
+        frame: out,
+        duration: Duration::from_nanos(attributes.duration.into()),
+    })
+}
+
+/// The bpf(2) system call, which libc has no function for.
+pub(super) fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
+    // SAFETY: the caller's attributes are those of the command and their pointers are valid.
+    match unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,20 @@
+//! A packet-level egress filter: only approved outbound leaves the machine.
+
+pub mod causes;
+pub mod cli;
+pub mod compile;
+pub mod control;
+pub mod daemon;
+pub mod datapath;
+pub mod explain;
+pub mod interfaces;
+pub mod lab;
+pub mod metrics;
+pub mod moment;
+pub mod policy;
+pub mod rate;
+pub mod refresh;
+pub mod serve;
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,247 @@
+//! Everything that is measured, as Prometheus and OpenMetrics read it.
+//!
+//! Pure: a [`Snapshot`] goes in, text comes out. Each metric is declared once,
+//! below, with the sentence that explains it.
+
+use netfilter_ebpf::verdict::{Answer, LossStage, Question};
+
+use crate::datapath::{Counters, Dropped, Occupancy};
+
+mod exposition;
+
+pub use exposition::Exposition;
+use exposition::{Metric, Text};
+
+/// What one scrape shows.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub counters: Counters,
+    pub learned: PerFamily,
+    pub prefixes: PerFamily,
+    pub maps: Vec<Occupancy>,
+    /// Every interface that should be filtered, and whether it is enforced upon.
+    pub enforcing: Vec<(String, bool)>,
+    /// Where the service tags in force come from, and their age in seconds.
+    pub service_tags: Option<(String, u64)>,
+    pub generation: u32,
+    /// Seconds since 1970.
+    pub loaded_at: u64,
+    pub reload_failures: u64,
+    pub version: &'static str,
+    pub kernel: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PerFamily {
+    pub ipv4: u64,
+    pub ipv6: u64,
+}
+
+const DROPPED_PACKETS: Metric = Metric::counter(
+    "netfilter_dropped_packets",
+    "Packets that were kept from leaving, by the reason.",
+);
+const DROPPED_BYTES: Metric = Metric::counter(
+    "netfilter_dropped_bytes",
+    "Bytes of the packets that were kept from leaving, by the reason.",
+);
+const PASSED_PACKETS: Metric =
+    Metric::counter("netfilter_passed_packets", "Packets that were let out.");
+const PASSED_BYTES: Metric = Metric::counter(
+    "netfilter_passed_bytes",
+    "Bytes of the packets that were let out.",
+);
+const WOULD_DROP_PACKETS: Metric = Metric::counter(
+    "netfilter_would_drop_packets",
+    "Packets that only audit let out, by the reason for which enforcement would have dropped them.",
+);
+const DNS_QUESTIONS: Metric = Metric::counter(
+    "netfilter_dns_questions",
+    "DNS questions to the configured resolvers, by what became of them.",
+);
+const DNS_ANSWERS: Metric = Metric::counter(
+    "netfilter_dns_answers",
+    "DNS answers from the configured resolvers, by what became of them.",
+);
+const LEARNED_ADDRESSES: Metric = Metric::gauge(
+    "netfilter_learned_addresses",
+    "Addresses that DNS answers have named and whose time has not passed.",
+);
+const FLOWS: Metric = Metric::gauge(
+    "netfilter_flows",
+    "Flows that are remembered because the tables alone would not allow them.",
+);
+const PREFIXES: Metric = Metric::gauge(
+    "netfilter_prefixes",
+    "Prefixes in the address tables of the policy in force.",
+);
+const MAP_ENTRIES: Metric = Metric::gauge("netfilter_map_entries", "Entries in a kernel table.");
+const MAP_MAX_ENTRIES: Metric = Metric::gauge(
+    "netfilter_map_max_entries",
+    "Entries that a kernel table has room for.",
+);
+const EVENTS_LOST: Metric = Metric::counter(
+    "netfilter_events_lost",
+    "Reports of denied packets that did not reach user space, by where they were lost; the packets are counted all the same.",
+);
+const SERVICE_TAGS_AGE: Metric = Metric::gauge(
+    "netfilter_service_tags_age_seconds",
+    "Time since the service tags in force were published.",
+);
+const POLICY_GENERATION: Metric = Metric::gauge(
+    "netfilter_policy_generation",
+    "Number of the policy in force; it grows with every reload.",
+);
+const POLICY_LOAD_TIMESTAMP: Metric = Metric::gauge(
+    "netfilter_policy_load_timestamp_seconds",
+    "When the policy in force was loaded, in seconds since 1970.",
+);
+const POLICY_RELOAD_FAILURES: Metric = Metric::counter(
+    "netfilter_policy_reload_failures",
+    "Reloads that failed and left the former policy in force.",
+);
+const ENFORCING: Metric = Metric::gauge(
+    "netfilter_enforcing",
+    "1 where the policy is enforced; 0 where audit lets everything out, or where the filter is not attached.",
+);
+const BUILD_INFO: Metric = Metric::gauge(
+    "netfilter_build_info",
+    "Always 1; the labels name the versions of the daemon and of the kernel.",
+);
+
+/// The whole page.
+pub fn render(snapshot: &Snapshot, exposition: Exposition) -> String {
+    let mut text = Text::new(exposition);
+    packets(&mut text, &snapshot.counters);
+    names(&mut text, snapshot);
+    tables(&mut text, snapshot);
+    policy(&mut text, snapshot);
+    text.finish()
+}
+
+fn packets(text: &mut Text, counters: &Counters) {
+    let dropped = || counters.dropped.iter().filter(|dropped| !dropped.audited);
+    let would_drop = || counters.dropped.iter().filter(|dropped| dropped.audited);
+
+    text.declare(&DROPPED_PACKETS);
+    for drop in dropped() {
+        text.sample(&dropped_labels(drop), drop.packets);
+    }
+    text.declare(&DROPPED_BYTES);
+    for drop in dropped() {
+        text.sample(&dropped_labels(drop), drop.bytes);
+    }
+    text.declare(&WOULD_DROP_PACKETS);
+    for drop in would_drop() {
+        text.sample(&dropped_labels(drop), drop.packets);
+    }
+
+    let passed = counters.passed.iter().map(|passed| {
+        let labels = [
+            ("family", passed.family.label()),
+            ("protocol", passed.protocol.label()),
+            ("interface", &passed.interface),
+        ];
+        (labels, passed)
+    });
+    text.declare(&PASSED_PACKETS);
+    for (labels, passed) in passed.clone() {
+        text.sample(&labels, passed.packets);
+    }
+    text.declare(&PASSED_BYTES);
+    for (labels, passed) in passed {
+        text.sample(&labels, passed.bytes);
+    }
+}
+
+fn dropped_labels(dropped: &Dropped) -> [(&'static str, &str); 4] {
+    [
+        ("reason", dropped.reason.label()),
+        ("family", dropped.family.label()),
+        ("protocol", dropped.protocol.label()),
+        ("interface", &dropped.interface),
+    ]
+}
+
+fn names(text: &mut Text, snapshot: &Snapshot) {
+    let counters = &snapshot.counters;
+    text.declare(&DNS_QUESTIONS);
+    for verdict in Question::ALL {
+        text.sample(
+            &[("verdict", verdict.label())],
+            count(&counters.questions, verdict),
+        );
+    }
+    text.declare(&DNS_ANSWERS);
+    for outcome in Answer::ALL {
+        text.sample(
+            &[("outcome", outcome.label())],
+            count(&counters.answers, outcome),
+        );
+    }
+    text.declare(&LEARNED_ADDRESSES);
+    per_family(text, snapshot.learned);
+    text.declare(&EVENTS_LOST);
+    for stage in LossStage::ALL {
+        text.sample(
+            &[("stage", stage.label())],
+            count(&counters.lost_events, stage),
+        );
+    }
+}
+
+/// A value that was never counted is 0, so that a series exists before its first event.
+fn count<K: PartialEq>(counts: &[(K, u64)], key: &K) -> u64 {
+    counts
+        .iter()
+        .filter(|(each, _)| each == key)
+        .map(|(_, count)| count)
+        .sum()
+}
+
+fn per_family(text: &mut Text, counts: PerFamily) {
+    text.sample(&[("family", "ipv4")], counts.ipv4);
+    text.sample(&[("family", "ipv6")], counts.ipv6);
+}
+
+fn tables(text: &mut Text, snapshot: &Snapshot) {
+    text.declare(&PREFIXES);
+    per_family(text, snapshot.prefixes);
+    if let Some(flows) = snapshot.maps.iter().find(|map| map.map == "FLOWS") {
+        text.declare(&FLOWS);
+        text.sample(&[], flows.entries);
+    }
+    text.declare(&MAP_ENTRIES);
+    for map in &snapshot.maps {
+        text.sample(&[("map", map.map)], map.entries);
+    }
+    text.declare(&MAP_MAX_ENTRIES);
+    for map in &snapshot.maps {
+        text.sample(&[("map", map.map)], map.max_entries);
+    }
+}
+
+fn policy(text: &mut Text, snapshot: &Snapshot) {
+    text.declare(&ENFORCING);
+    for (interface, enforcing) in &snapshot.enforcing {
+        text.sample(&[("interface", interface)], u64::from(*enforcing));
+    }
+    text.declare(&POLICY_GENERATION);
+    text.sample(&[], u64::from(snapshot.generation));
+    text.declare(&POLICY_LOAD_TIMESTAMP);
+    text.sample(&[], snapshot.loaded_at);
+    text.declare(&POLICY_RELOAD_FAILURES);
+    text.sample(&[], snapshot.reload_failures);
+    if let Some((source, age)) = &snapshot.service_tags {
+        text.declare(&SERVICE_TAGS_AGE);
+        text.sample(&[("source", source)], *age);
+    }
+    text.declare(&BUILD_INFO);
+    text.sample(
+        &[("version", snapshot.version), ("kernel", &snapshot.kernel)],
+        1,
+    );
+}
+
+#[cfg(test)]
+mod tests;

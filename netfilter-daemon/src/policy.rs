@@ -1,0 +1,125 @@
+//! The policy: what may leave the machine, as read from its YAML file.
+//!
+//! A [`Policy`] in hand is a valid one. The file's shapes stay in [`azure_ml`];
+//! everything behind this module works with the types here. [`parse`] is pure;
+//! [`source::load`] is the one place that reads files and asks the system.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+pub mod azure_ml;
+mod cidr;
+pub mod error;
+mod fields;
+#[cfg(test)]
+mod golden;
+pub mod name;
+mod nearest;
+pub mod ports;
+mod preset;
+pub mod service_tag;
+pub mod source;
+mod yaml;
+
+pub use azure_ml::parse;
+pub use error::{Error, Problem};
+pub use name::Pattern;
+pub use ports::{Ports, Protocol, Traffic};
+
+/// What may leave the machine. Order of `rules` is that of the file, presets first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub mode: Mode,
+    /// `None` means `auto`: every interface that a default route leaves by.
+    pub interfaces: Option<Vec<String>>,
+    /// Resolvers whose answers are believed, already read from the system when
+    /// the policy names none.
+    pub resolvers: Vec<IpAddr>,
+    pub on_deny: OnDeny,
+    pub dns: Dns,
+    /// New inbound flows whose replies may leave: protocol and local port.
+    pub inbound: Vec<Traffic>,
+    pub rules: Vec<Rule>,
+    /// Subnets in which neighbour discovery may go to unicast addresses, and
+    /// what the tag `VirtualNetwork` stands for.
+    pub virtual_network: Vec<IpNet>,
+    pub catalogue: service_tag::Edition,
+    /// What is right, but does not do what its author may think: a private
+    /// endpoint without names, a resolver on the loopback interface. For `check`.
+    pub notes: Vec<Problem>,
+}
+
+/// What a policy's defaults take from the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct System {
+    /// The subnets that the machine is in; no loopback, no link-local ones.
+    pub connected: Vec<IpNet>,
+    pub resolvers: Vec<IpAddr>,
+}
+
+/// `isolation_mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `allow_only_approved_outbound`
+    Enforce,
+    /// `allow_internet_outbound`: everything passes; what would be dropped is counted and reported.
+    Report,
+}
+
+/// What the sender of a denied packet sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDeny {
+    /// TCP RST or ICMP administratively prohibited, delivered to the local sender.
+    Reject,
+    Drop,
+}
+
+/// The policy's `dns` block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dns {
+    /// The answer to a question that no rule matches.
+    pub on_deny: NameRefusal,
+    /// Seconds that a learned address lives at least, whatever the record's TTL.
+    pub minimum_ttl: u32,
+    /// Seconds added to every TTL, for applications that cache a little longer.
+    pub grace: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRefusal {
+    Nxdomain,
+    Refused,
+    Drop,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Unique within the policy. A preset's rules are named `azure-ml/AzureActiveDirectory` and
+    /// so on, those of a private endpoint by rule and name.
+    pub name: String,
+    pub action: Action,
+    pub destination: Destination,
+    /// Protocols and ports; never empty.
+    pub traffic: Vec<Traffic>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Allow,
+    /// Wins over every allow.
+    Deny,
+    /// Passes, and is counted and reported as what would have been dropped.
+    Audit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// The prefixes of a service tag as published (nested ones and all), or of
+    /// `address_prefixes` where the rule replaces them.
+    Tag { tag: String, prefixes: Vec<IpNet> },
+    /// One or more CIDRs of an `ip` rule.
+    Prefixes(Vec<IpNet>),
+    /// An exact name or a wildcard.
+    Name(Pattern),
+}

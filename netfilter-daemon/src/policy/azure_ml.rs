@@ -1,0 +1,175 @@
+//! The policy file, in the words of Azure ML's managed network and those added to them.
+
+use super::error::{At, Error, Problems};
+use super::fields::{Fields, list, text};
+use super::service_tag::{self, BUILT_IN_NAME, Catalogue, Edition};
+use super::yaml::{self, Node, Value};
+use super::{Destination, Dns, NameRefusal, Policy, Rule, System, preset};
+
+use rule::{RULES_MAX, Rules};
+use tags::Tags;
+
+mod destination;
+mod layout;
+mod rule;
+mod settings;
+mod tags;
+mod traffic;
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            on_deny: NameRefusal::Nxdomain,
+            minimum_ttl: 60,
+            grace: 30,
+        }
+    }
+}
+
+/// Reads a policy. `file` names it in errors; `read_tags` reads the list of service
+/// tags of that path, as the policy writes it.
+///
+/// # Errors
+/// [`Error::Wrong`] with all that is wrong, as far as reading on made sense.
+pub fn parse(
+    text: &str,
+    file: &str,
+    system: &System,
+    read_tags: &dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
+) -> Result<Policy, Error> {
+    let mut problems = Problems::new(file);
+    let document = yaml::read(text, &mut problems).unwrap_or_else(Node::nothing);
+    let policy = read(&document, system, read_tags, &mut problems);
+    let notes = problems.finish()?;
+    Ok(Policy { notes, ..policy })
+}
+
+/// What is wrong is left at its default here, and in `problems` for good.
+fn read(
+    document: &Node<'_>,
+    system: &System,
+    read_tags: &dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
+    problems: &mut Problems,
+) -> Policy {
+    let fields = layout::settings(document, problems);
+    let virtual_network = match fields.get("virtual_network") {
+        Some(node) => traffic::networks("virtual_network", node, problems),
+        None => system.connected.clone(),
+    };
+    let catalogue = catalogue(&fields, read_tags, problems);
+    let tags = Tags {
+        catalogue: catalogue.as_ref(),
+        virtual_network: &virtual_network,
+        preset: None,
+    };
+    let rules = rules(&fields, tags, problems);
+    let resolvers = settings::resolvers(&fields, system, problems);
+    let has_names = rules
+        .iter()
+        .any(|rule| matches!(rule.destination, Destination::Name(_)));
+    if has_names && resolvers.is_empty() {
+        problems.note(
+            fields.at(),
+            "no resolver is known, so no rule with a name can take effect; name one: `resolvers: \
+             [168.63.129.16]`",
+        );
+    }
+    Policy {
+        mode: settings::mode(&fields, problems),
+        interfaces: settings::interfaces(&fields, problems),
+        resolvers,
+        on_deny: settings::on_deny(&fields, problems),
+        dns: settings::dns(&fields, problems),
+        inbound: settings::inbound(&fields, problems),
+        rules,
+        catalogue: catalogue.map_or_else(Edition::default, |catalogue| catalogue.edition().clone()),
+        virtual_network,
+        notes: Vec::new(),
+    }
+}
+
+/// `None` where it cannot be read; then no tag can be looked up.
+fn catalogue(
+    settings: &Fields<'_, '_>,
+    read_tags: &dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
+    problems: &mut Problems,
+) -> Option<Catalogue> {
+    let Some(node) = settings.get("service_tags") else {
+        return built_in(settings.at(), problems);
+    };
+    let sources = match &node.value {
+        Value::List(items) => items.as_slice(),
+        Value::Scalar { .. } | Value::Mapping(_) => std::slice::from_ref(node),
+    };
+    let mut whole: Option<Catalogue> = None;
+    for source in sources {
+        let part = match text("service_tags", source, problems)? {
+            BUILT_IN_NAME => built_in(source.at, problems)?,
+            path => match read_tags(path) {
+                Ok(part) => part,
+                Err(error) => {
+                    problems.add(source.at, error);
+                    return None;
+                }
+            },
+        };
+        whole = Some(match whole {
+            Some(whole) => whole.merge(part),
+            None => part,
+        });
+    }
+    if whole.is_none() {
+        problems.add(
+            node.at,
+            "`service_tags` names no list; name a file, or leave the key out for the built-in one",
+        );
+    }
+    whole
+}
+
+fn built_in(at: At, problems: &mut Problems) -> Option<Catalogue> {
+    Catalogue::built_in()
+        .inspect_err(|error| problems.add(at, error))
+        .ok()
+}
+
+fn rules(settings: &Fields<'_, '_>, tags: Tags<'_>, problems: &mut Problems) -> Vec<Rule> {
+    let mut rules = Rules::new(tags);
+    if let Some(node) = settings.get("presets") {
+        for item in list("presets", node, problems) {
+            preset(item, &mut rules, problems);
+        }
+    }
+    let written = layout::rules(settings, problems);
+    if let Some((_, excess)) = written.get(RULES_MAX) {
+        problems.add(
+            excess.at,
+            format!(
+                "more than {RULES_MAX} rules; join those of one purpose, for `cidr` takes a list"
+            ),
+        );
+    }
+    for (name, rule) in written.into_iter().take(RULES_MAX) {
+        rules.read(name, rule, problems);
+    }
+    rules.finish()
+}
+
+fn preset(item: &Node<'_>, rules: &mut Rules<'_>, problems: &mut Problems) {
+    let Some(name) = text("presets", item, problems) else {
+        return;
+    };
+    match preset::rows(name) {
+        Some(rows) => rules.add_preset(name, rows, item.at, problems),
+        None => problems.add(
+            item.at,
+            format!(
+                "there is no preset `{name}`; there is `{}`",
+                preset::NAMES.join("`, `")
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The policy's settings, one by one, with their defaults.
+
+use std::net::IpAddr;
+
+use crate::policy::error::Problems;
+use crate::policy::fields::{Fields, Shape, choice, list, seconds, text};
+use crate::policy::ports::Traffic;
+use crate::policy::yaml::Value;
+use crate::policy::{Dns, Mode, NameRefusal, OnDeny, System};
+
+use super::traffic;
+
+/// Seconds in a day: longer than any name needs, and a sign of a slip.
+const SECONDS_MAX: u32 = 86_400;
+/// `IFNAMSIZ` less its final zero byte.
+const INTERFACE_NAME_MAX: usize = 15;
+const SSH: u16 = 22;
+
+const DNS: Shape = Shape {
+    what: "`dns`",
+    example: "dns: { on_deny: nxdomain }",
+    known: &["on_deny", "minimum_ttl", "grace"],
+    ignored: &[],
+};
+
+const INBOUND: Shape = Shape {
+    what: "an entry of `inbound`",
+    example: "{ protocol: TCP, port_ranges: \"22\" }",
+    known: &["protocol", "port_ranges"],
+    ignored: &[],
+};
+
+pub(super) fn mode(settings: &Fields<'_, '_>, problems: &mut Problems) -> Mode {
+    const MODES: [(&str, Option<Mode>); 3] = [
+        ("allow_only_approved_outbound", Some(Mode::Enforce)),
+        ("allow_internet_outbound", Some(Mode::Report)),
+        ("disabled", None),
+    ];
+    let Some(node) = settings.get("isolation_mode") else {
+        return Mode::Enforce;
+    };
+    match choice("isolation_mode", node, &MODES, problems) {
+        Some(Some(mode)) => return mode,
+        Some(None) => problems.add(
+            node.at,
+            "`isolation_mode: disabled` means no managed network, so that nothing is filtered; \
+             for that, do not run the daemon. To watch without filtering, write \
+             `allow_internet_outbound`; to filter, `allow_only_approved_outbound`",
+        ),
+        None => {}
+    }
+    Mode::Enforce
+}
+
+pub(super) fn interfaces(
+    settings: &Fields<'_, '_>,
+    problems: &mut Problems,
+) -> Option<Vec<String>> {
+    let node = settings.get("interfaces")?;
+    if let Value::Scalar { text, .. } = &node.value
+        && text == "auto"
+    {
+        return None;
+    }
+    let items = list("interfaces", node, problems);
+    if items.is_empty() && matches!(node.value, Value::List(_)) {
+        problems.add(
+            node.at,
+            "`interfaces` names none; name one, or write `auto` for those with a default route",
+        );
+    }
+    let names = items.iter().filter_map(|item| {
+        let name = text("interfaces", item, problems)?;
+        let legal = !name.is_empty()
+            && name.len() <= INTERFACE_NAME_MAX
+            && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+        if !legal {
+            problems.add(
+                item.at,
+                format!(
+                    "`{name}` is no name of an interface; these have 1 to {INTERFACE_NAME_MAX} \
+                     characters, such as eth0"
+                ),
+            );
+        }
+        legal.then(|| name.to_owned())
+    });
+    Some(names.collect())
+}
+
+pub(super) fn resolvers(
+    settings: &Fields<'_, '_>,
+    system: &System,
+    problems: &mut Problems,
+) -> Vec<IpAddr> {
+    let Some(node) = settings.get("resolvers") else {
+        return system.resolvers.clone();
+    };
+    let mut resolvers = Vec::new();
+    for item in list("resolvers", node, problems) {
+        let Some(written) = text("resolvers", item, problems) else {
+            continue;
+        };
+        match written.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() || address.is_multicast() => problems.add(
+                item.at,
+                format!("{address} is no address that answers; write that of a DNS server"),
+            ),
+            Ok(address) => {
+                if address.is_loopback() {
+                    problems.note(
+                        item.at,
+                        format!(
+                            "the filter sits at the network interface and sees no questions to \
+                             {address}; name the servers that it asks"
+                        ),
+                    );
+                }
+                if !resolvers.contains(&address) {
+                    resolvers.push(address);
+                }
+            }
+            Err(_) => problems.add(
+                item.at,
+                format!(
+                    "`{written}` is no address; a resolver is written as one, such as \
+                     168.63.129.16, without port or prefix length"
+                ),
+            ),
+        }
+    }
+    resolvers
+}
+
+pub(super) fn on_deny(settings: &Fields<'_, '_>, problems: &mut Problems) -> OnDeny {
+    const ANSWERS: [(&str, OnDeny); 2] = [("reject", OnDeny::Reject), ("drop", OnDeny::Drop)];
+    settings
+        .get("on_deny")
+        .and_then(|node| choice("on_deny", node, &ANSWERS, problems))
+        .unwrap_or(OnDeny::Reject)
+}
+
+pub(super) fn dns(settings: &Fields<'_, '_>, problems: &mut Problems) -> Dns {
+    const ANSWERS: [(&str, NameRefusal); 3] = [
+        ("nxdomain", NameRefusal::Nxdomain),
+        ("refused", NameRefusal::Refused),
+        ("drop", NameRefusal::Drop),
+    ];
+    let mut dns = Dns::default();
+    let Some(fields) = settings
+        .get("dns")
+        .and_then(|node| Fields::of(&DNS, node, problems))
+    else {
+        return dns;
+    };
+    if let Some(node) = fields.get("on_deny") {
+        dns.on_deny = choice("on_deny", node, &ANSWERS, problems).unwrap_or(dns.on_deny);
+    }
+    if let Some(node) = fields.get("minimum_ttl") {
+        dns.minimum_ttl =
+            seconds("minimum_ttl", node, SECONDS_MAX, problems).unwrap_or(dns.minimum_ttl);
+    }
+    if let Some(node) = fields.get("grace") {
+        dns.grace = seconds("grace", node, SECONDS_MAX, problems).unwrap_or(dns.grace);
+    }
+    dns
+}
+
+pub(super) fn inbound(settings: &Fields<'_, '_>, problems: &mut Problems) -> Vec<Traffic> {
+    let Some(node) = settings.get("inbound") else {
+        return vec![Traffic::tcp([SSH])];
+    };
+    list("inbound", node, problems)
+        .iter()
+        .filter_map(|item| {
+            let fields = Fields::of(&INBOUND, item, problems)?;
+            traffic::required(&fields, problems)
+        })
+        .collect()
+}

@@ -1,0 +1,257 @@
+//! Where a policy and its defaults come from: the one place of this room that does I/O.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrStorage;
+
+use super::service_tag::{self, Catalogue};
+use super::{Error, Policy, System, parse};
+
+/// A policy of a thousand rules has 200 KB; the largest published list 5 MB.
+const FILE_MAX: u64 = 64 << 20;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where systemd-resolved names the servers that its stub at 127.0.0.53 asks.
+const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Reads the policy, the service tags that it names, and what its defaults take from
+/// the machine.
+///
+/// # Errors
+/// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
+pub fn load(path: &Path) -> Result<Policy, Error> {
+    let text = read(path).map_err(|source| Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let read_tags = |written: &str| tags(&folder.join(written), written);
+    parse(&text, &path.display().to_string(), &system()?, &read_tags)
+}
+
+/// What the machine says of itself.
+///
+/// # Errors
+/// Where it does not tell its addresses. Resolvers that it does not tell are none.
+pub fn system() -> Result<System, Error> {
+    let addresses = getifaddrs().map_err(|errno| Error::System {
+        operation: "read the addresses of the network interfaces",
+        source: errno.into(),
+    })?;
+    Ok(System {
+        connected: connected(addresses.filter_map(|address| subnet(&address))),
+        resolvers: resolvers(|path| fs::read_to_string(path).ok()),
+    })
+}
+
+/// `source` is the path as the policy writes it.
+fn tags(path: &Path, source: &str) -> Result<Catalogue, service_tag::Error> {
+    let json = read(path).map_err(|source| service_tag::Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Catalogue::parse(&json, source)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX {
+        let message = format!(
+            "it has more than {} MB; is it the right file?",
+            FILE_MAX >> 20
+        );
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let message = format!("it is not UTF-8 text (byte {at}); save it as UTF-8");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
+/// The subnet of an address, unless it is a loopback interface's.
+fn subnet(interface: &InterfaceAddress) -> Option<IpNet> {
+    if interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+        return None;
+    }
+    let address = ip(interface.address.as_ref()?)?;
+    let mask = ip(interface.netmask.as_ref()?)?;
+    IpNet::with_netmask(address, mask).ok()
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+fn connected(subnets: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut subnets: Vec<IpNet> = subnets
+        .map(|subnet| subnet.trunc())
+        .filter(|subnet| !subnet.addr().is_loopback() && !is_link_local(subnet.addr()))
+        .collect();
+    subnets.sort();
+    subnets.dedup();
+    subnets
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// `read` gives a file's text, if there is one.
+fn resolvers(read: impl Fn(&Path) -> Option<String>) -> Vec<IpAddr> {
+    let of = |path: &str| {
+        let text = read(&PathBuf::from(path)).unwrap_or_default();
+        name_servers(&text)
+    };
+    let configured = of(RESOLV_CONF);
+    if !configured.iter().all(IpAddr::is_loopback) {
+        return configured;
+    }
+    match of(UPSTREAM_RESOLV_CONF) {
+        upstream if upstream.is_empty() => configured,
+        upstream => upstream,
+    }
+}
+
+/// See resolv.conf(5). A link-local server's `%eth0` is no part of its address.
+fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
+    let mut servers: Vec<IpAddr> = Vec::new();
+    for line in resolv_conf.lines() {
+        let mut words = line.split_whitespace();
+        let (Some("nameserver"), Some(address)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let address = address.split('%').next().unwrap_or_default();
+        match address.parse() {
+            Ok(server) if !servers.contains(&server) => servers.push(server),
+            _ => {}
+        }
+    }
+    servers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn servers(resolv_conf: &'static str, upstream: Option<&'static str>) -> Vec<String> {
+        let read = |path: &Path| match path.to_str() {
+            Some(RESOLV_CONF) => Some(resolv_conf.to_owned()),
+            _ => upstream.map(str::to_owned),
+        };
+        resolvers(read).iter().map(IpAddr::to_string).collect()
+    }
+
+    fn subnets(texts: &[&str]) -> Vec<String> {
+        let parsed = texts.iter().map(|text| text.parse().unwrap());
+        connected(parsed).iter().map(IpNet::to_string).collect()
+    }
+
+    #[test]
+    fn name_servers_are_read_as_resolv_conf_has_them() {
+        let text = "# nameserver 9.9.9.9\nsearch corp\nnameserver 10.0.0.2\n  nameserver\tfe80::1%eth0 # x\n\
+                    nameserver 10.0.0.2\nnameservers 8.8.8.8\nnameserver\n";
+        assert_eq!(servers(text, None), ["10.0.0.2", "fe80::1"]);
+    }
+
+    #[test]
+    fn behind_the_local_stub_the_servers_that_it_asks_are_taken() {
+        let stub = "nameserver 127.0.0.53\n";
+        let upstream = Some("nameserver 168.63.129.16\n");
+        assert_eq!(servers(stub, upstream), ["168.63.129.16"]);
+        assert_eq!(servers(stub, None), ["127.0.0.53"]);
+    }
+
+    #[test]
+    fn a_server_beside_the_local_stub_is_enough() {
+        let both = "nameserver 127.0.0.53\nnameserver 10.0.0.2\n";
+        assert_eq!(
+            servers(both, Some("nameserver 1.1.1.1\n")),
+            ["127.0.0.53", "10.0.0.2"]
+        );
+    }
+
+    #[test]
+    fn connected_subnets_are_neither_loopback_nor_link_local() {
+        assert_eq!(
+            subnets(&[
+                "10.0.0.4/24",
+                "10.0.0.5/24",
+                "127.0.0.1/8",
+                "169.254.1.1/16",
+                "fe80::1/64",
+                "::1/128",
+                "fd00::5/64",
+            ]),
+            ["10.0.0.0/24", "fd00::/64"]
+        );
+    }
+
+    #[test]
+    fn the_machine_tells_its_addresses() {
+        let system = system().unwrap();
+        assert!(
+            system
+                .connected
+                .iter()
+                .all(|subnet| !subnet.addr().is_loopback())
+        );
+    }
+
+    #[test]
+    fn a_policy_names_its_tags_relative_to_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("lists")).unwrap();
+        let list = r#"{"changeNumber":1,"cloud":"Public","values":[
+            {"name":"Own","properties":{"addressPrefixes":["192.0.2.0/24"]}}]}"#;
+        fs::write(folder.path().join("lists/own_20251027.json"), list).unwrap();
+        let path = folder.path().join("policy.yaml");
+        fs::write(&path, "service_tags: lists/own_20251027.json\n").unwrap();
+        let edition = load(&path).unwrap().catalogue;
+        assert_eq!(edition.source, "lists/own_20251027.json");
+        assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
+    }
+
+    #[test]
+    fn tags_that_are_not_there_are_a_problem_of_the_policy_s_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
+        let told = load(&path).unwrap_err().to_string();
+        assert!(told.contains("policy.yaml:2:15: cannot read "), "{told}");
+        assert!(told.contains("none.json: No such file"), "{told}");
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_read_is_told_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |path: &Path| load(path).unwrap_err().to_string();
+        assert!(told(&folder.path().join("none.yaml")).contains("No such file"));
+        assert!(told(folder.path()).contains("Is a directory"));
+        let latin1 = folder.path().join("latin1.yaml");
+        fs::write(&latin1, b"# caf\xe9\n").unwrap();
+        assert!(told(&latin1).contains("not UTF-8 text (byte 5)"));
+    }
+
+    #[test]
+    fn an_absurdly_large_policy_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.yaml");
+        File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
+        let told = load(&path).unwrap_err().to_string();
+        assert!(told.contains("more than 64 MB"), "{told}");
+    }
+}

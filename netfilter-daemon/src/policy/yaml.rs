@@ -1,0 +1,302 @@
+//! YAML with the place of every node. The one module that knows the YAML parser.
+//!
+//! Scalars stay the text that was written, for `8000` as a rule's name and `1.20` as
+//! a value are not numbers. Anchors and aliases are followed; tags have no use here.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+
+use super::error::{At, Problems};
+
+mod syntax;
+
+/// A policy needs five levels.
+const DEPTH_MAX: usize = 32;
+/// Aliases can multiply: nine lines of them make a billion nodes.
+const ALIASED_MAX: usize = 100_000;
+/// Stands for a key that is none; YAML text cannot hold the character.
+const NO_KEY: &str = "\0";
+
+#[derive(Debug, Clone)]
+pub(super) struct Node<'a> {
+    pub(super) at: At,
+    pub(super) value: Value<'a>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value<'a> {
+    Scalar { text: Cow<'a, str>, plain: bool },
+    List(Vec<Node<'a>>),
+    Mapping(Vec<(Key<'a>, Node<'a>)>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Key<'a> {
+    pub(super) at: At,
+    pub(super) text: Cow<'a, str>,
+}
+
+/// Reads the one document of the text. What is wrong goes to `problems`; a node is
+/// there if what is wrong leaves something to look at.
+pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut parser = Parser::new_from_str(text);
+    let mut reader = Reader::new(problems);
+    loop {
+        match parser.next_event()? {
+            Ok((Event::StreamEnd, _)) => return reader.document,
+            Ok((event, span)) => reader.take(event, at(&span.start))?,
+            Err(error) => {
+                let at = at(error.marker());
+                let line = text.lines().nth(at.line - 1).unwrap_or_default();
+                problems.add(at, syntax::message(error.info(), line));
+                return None;
+            }
+        }
+    }
+}
+
+impl Node<'_> {
+    /// What an empty file holds.
+    pub(super) fn nothing() -> Self {
+        Self {
+            at: At::START,
+            value: Value::Scalar {
+                text: Cow::Borrowed(""),
+                plain: true,
+            },
+        }
+    }
+
+    /// `null`, `~`, or nothing at all.
+    pub(super) fn is_null(&self) -> bool {
+        match &self.value {
+            Value::Scalar { text, plain } => {
+                *plain && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL")
+            }
+            Value::List(_) | Value::Mapping(_) => false,
+        }
+    }
+
+    /// What the node is, in a sentence.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.value {
+            _ if self.is_null() => "nothing",
+            Value::Scalar { .. } => "a single value",
+            Value::List(_) => "a list",
+            Value::Mapping(_) => "a mapping",
+        }
+    }
+
+    /// Nodes in it, itself included.
+    fn size(&self) -> usize {
+        1 + match &self.value {
+            Value::Scalar { .. } => 0,
+            Value::List(items) => items.iter().map(Node::size).sum(),
+            Value::Mapping(entries) => entries.iter().map(|(_, node)| node.size()).sum(),
+        }
+    }
+}
+
+/// A collection that is not complete yet.
+struct Open<'a> {
+    at: At,
+    anchor: usize,
+    collection: Collection<'a>,
+}
+
+enum Collection<'a> {
+    List(Vec<Node<'a>>),
+    Mapping {
+        entries: Vec<(Key<'a>, Node<'a>)>,
+        /// Where each key was first, to find it again.
+        first: HashMap<Cow<'a, str>, At>,
+        key: Option<Key<'a>>,
+    },
+}
+
+struct Reader<'a, 'p> {
+    problems: &'p mut Problems,
+    open: Vec<Open<'a>>,
+    anchors: HashMap<usize, Node<'a>>,
+    aliased: usize,
+    document: Option<Node<'a>>,
+}
+
+impl<'a, 'p> Reader<'a, 'p> {
+    fn new(problems: &'p mut Problems) -> Self {
+        Self {
+            problems,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            aliased: 0,
+            document: None,
+        }
+    }
+
+    /// `None` where reading on makes no sense.
+    fn take(&mut self, event: Event<'a>, at: At) -> Option<()> {
+        match event {
+            Event::DocumentStart(_) if self.document.is_some() => {
+                self.problems.add(
+                    at,
+                    "a second YAML document starts here; a policy is one document, remove the \
+                     `---`",
+                );
+                return None;
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                let plain = style == ScalarStyle::Plain;
+                let value = Value::Scalar { text, plain };
+                self.place(Node { at, value }, anchor);
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                return self.descend(at, anchor, Collection::List(Vec::new()));
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                let mapping = Collection::Mapping {
+                    entries: Vec::new(),
+                    first: HashMap::new(),
+                    key: None,
+                };
+                return self.descend(at, anchor, mapping);
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Open {
+                    at,
+                    anchor,
+                    collection,
+                } = self.open.pop()?;
+                let value = match collection {
+                    Collection::List(items) => Value::List(items),
+                    Collection::Mapping { entries, .. } => Value::Mapping(entries),
+                };
+                self.place(Node { at, value }, anchor);
+            }
+            Event::Alias(anchor) => return self.follow(anchor, at),
+            Event::DocumentStart(_)
+            | Event::DocumentEnd
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::Nothing => {}
+        }
+        Some(())
+    }
+
+    fn descend(&mut self, at: At, anchor: usize, collection: Collection<'a>) -> Option<()> {
+        if self.open.len() >= DEPTH_MAX {
+            self.problems.add(
+                at,
+                format!("nested more than {DEPTH_MAX} levels deep; a policy needs five"),
+            );
+            return None;
+        }
+        self.open.push(Open {
+            at,
+            anchor,
+            collection,
+        });
+        Some(())
+    }
+
+    fn follow(&mut self, anchor: usize, at: At) -> Option<()> {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
+            self.problems.add(
+                at,
+                "this alias stands inside of what it stands for; write the value itself",
+            );
+            return None;
+        };
+        self.aliased += node.size();
+        if self.aliased > ALIASED_MAX {
+            self.problems.add(
+                at,
+                format!(
+                    "the aliases stand for more than {ALIASED_MAX} nodes; write the values \
+                     themselves"
+                ),
+            );
+            return None;
+        }
+        self.place(Node { at, ..node }, 0);
+        Some(())
+    }
+
+    /// Puts a complete node where it belongs.
+    fn place(&mut self, node: Node<'a>, anchor: usize) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        let Some(parent) = self.open.last_mut() else {
+            self.document = Some(node);
+            return;
+        };
+        match &mut parent.collection {
+            Collection::List(items) => items.push(node),
+            Collection::Mapping {
+                entries,
+                first,
+                key,
+            } => match key.take() {
+                None => *key = Some(key_of(node, self.problems)),
+                // Its problem is reported already.
+                Some(key) if key.text == NO_KEY => {}
+                Some(key) => match first.get(&key.text) {
+                    None => {
+                        first.insert(key.text.clone(), key.at);
+                        entries.push((key, node));
+                    }
+                    Some(earlier) => self.problems.add(key.at, twice(&key.text, *earlier)),
+                },
+            },
+        }
+    }
+
+    fn refuse_tag(&mut self, tag: Option<&Tag>, at: At) {
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
+            self.problems.add(
+                at,
+                format!("the YAML tag `{tag}` means nothing in a policy; remove it"),
+            );
+        }
+    }
+}
+
+pub(super) fn twice(key: &str, earlier: At) -> String {
+    format!(
+        "the key `{key}` is here twice, first in line {}; remove one",
+        earlier.line
+    )
+}
+
+fn key_of<'a>(node: Node<'a>, problems: &mut Problems) -> Key<'a> {
+    let at = node.at;
+    match node.value {
+        Value::Scalar { text, .. } => Key { at, text },
+        Value::List(_) | Value::Mapping(_) => {
+            problems.add(
+                at,
+                "a key is a single word here; quote it, if it is to start with [ or {",
+            );
+            Key {
+                at,
+                text: NO_KEY.into(),
+            }
+        }
+    }
+}
+
+fn at(marker: &Marker) -> At {
+    At {
+        line: marker.line().max(1),
+        column: marker.col() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

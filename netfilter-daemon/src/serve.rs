@@ -1,0 +1,102 @@
+//! The read-only HTTP listener: `/metrics`, `/healthz`, `/`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::map_response,
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, task};
+
+use crate::{
+    causes,
+    metrics::{self, Exposition, Snapshot},
+};
+
+mod connections;
+
+use connections::Connections;
+
+const INDEX: &str = include_str!("serve/index.html");
+
+/// What the pages show. Its methods may block for the time of some system calls.
+pub trait Source: Send + Sync + 'static {
+    fn snapshot(&self) -> anyhow::Result<Snapshot>;
+
+    /// Why the filter does not do what it should, as a sentence.
+    fn health(&self) -> Result<(), String>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+}
+
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Bind { address, source })
+}
+
+/// Answers requests for as long as the process lives.
+pub async fn serve(listener: TcpListener, source: Arc<impl Source>) -> std::io::Result<()> {
+    axum::serve(Connections::on(listener), router(source)).await
+}
+
+fn router<S: Source>(source: Arc<S>) -> Router {
+    Router::new()
+        .route("/", get(async || Html(INDEX)))
+        .route("/metrics", get(metrics::<S>))
+        .route("/healthz", get(healthz::<S>))
+        .layer(map_response(close))
+        .with_state(source)
+}
+
+async fn metrics<S: Source>(State(source): State<Arc<S>>, headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let exposition = Exposition::negotiate(accept.unwrap_or_default());
+    let snapshot = task::spawn_blocking(move || source.snapshot()).await;
+    match snapshot.map_err(anyhow::Error::from).and_then(|read| read) {
+        Ok(snapshot) => {
+            let content_type = [(header::CONTENT_TYPE, exposition.content_type())];
+            (content_type, metrics::render(&snapshot, exposition)).into_response()
+        }
+        Err(error) => {
+            let error = causes::told(&error);
+            tracing::error!("no metrics: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+async fn healthz<S: Source>(State(source): State<Arc<S>>) -> Response {
+    let health = task::spawn_blocking(move || source.health()).await;
+    match health
+        .map_err(|error| error.to_string())
+        .and_then(|health| health)
+    {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+/// One request for each connection, so that a connection's life can be bounded.
+async fn close(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::*;
+
+/// A filter that is ill when told so.
+#[derive(Default)]
+struct Filter {
+    ill: AtomicBool,
+}
+
+impl Source for Filter {
+    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        if self.ill.load(Ordering::Relaxed) {
+            bail!("cannot read COUNTERS");
+        }
+        Ok(Snapshot {
+            generation: 7,
+            ..Snapshot::default()
+        })
+    }
+
+    fn health(&self) -> Result<(), String> {
+        if self.ill.load(Ordering::Relaxed) {
+            return Err("eth0 is not filtered".to_owned());
+        }
+        Ok(())
+    }
+}
+
+async fn start(filter: Filter) -> SocketAddr {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, Arc::new(filter)));
+    address
+}
+
+/// Sends the request and reads until the server closes, which it must.
+async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(Duration::from_secs(5), stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    answer
+}
+
+async fn get_page(address: SocketAddr, path: &str) -> String {
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_was_asked_for() {
+    let address = start(Filter::default()).await;
+    let plain = get_page(address, "/metrics").await;
+    assert!(plain.starts_with("HTTP/1.1 200 OK\r\n"), "{plain}");
+    assert!(plain.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    assert!(plain.contains("\nnetfilter_policy_generation 7\n"));
+    assert!(!plain.contains("# EOF"));
+
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\
+        Accept: application/openmetrics-text;version=1.0.0\r\n\r\n";
+    let open = exchange(address, request).await;
+    assert!(
+        open.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert!(open.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn health_is_200_while_filtering_and_503_with_the_reason_otherwise() {
+    let well = get_page(start(Filter::default()).await, "/healthz").await;
+    assert!(well.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(well.ends_with("\r\n\r\nok\n"));
+
+    let ill = get_page(
+        start(Filter {
+            ill: AtomicBool::new(true),
+        })
+        .await,
+        "/healthz",
+    )
+    .await;
+    assert!(ill.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    assert!(ill.ends_with("\r\n\r\neth0 is not filtered\n"));
+}
+
+#[tokio::test]
+async fn metrics_that_cannot_be_read_are_an_error_and_not_zeros() {
+    let address = start(Filter {
+        ill: AtomicBool::new(true),
+    })
+    .await;
+    let page = get_page(address, "/metrics").await;
+    assert!(page.starts_with("HTTP/1.1 500 "));
+    assert!(page.ends_with("cannot read COUNTERS\n"));
+}
+
+#[tokio::test]
+async fn nothing_but_reading_is_possible() {
+    let address = start(Filter::default()).await;
+    for method in ["POST", "PUT", "DELETE"] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let answer = exchange(address, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    }
+    assert!(
+        get_page(address, "/nowhere")
+            .await
+            .starts_with("HTTP/1.1 404 ")
+    );
+    assert!(get_page(address, "/").await.contains("href=\"/metrics\""));
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_are_cut_off_and_make_room() {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let life = Duration::from_millis(300);
+    let connections = Connections::bounded(listener, 2, life);
+    let server = axum::serve(connections, router(Arc::new(Filter::default())));
+    tokio::spawn(server.into_future());
+
+    let begun = Instant::now();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+        .await
+        .unwrap();
+    let page = get_page(address, "/healthz").await;
+    assert!(page.ends_with("ok\n"));
+    assert!(begun.elapsed() >= life, "there was no room before");
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_with_the_way_out() {
+    let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let error = bind(taken.local_addr().unwrap())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("cannot listen on 127.0.0.1:"));
+    assert!(error.ends_with("choose another address with --listen"));
+}

@@ -1,0 +1,373 @@
+//! Everything that crosses between the kernel and user space: keys, values,
+//! events, constants. Integers are in native byte order unless a field says
+//! otherwise; padding is explicit and zero.
+
+use core::mem::{offset_of, size_of};
+
+/// The version of everything in this file. It is part of the pin path: a
+/// daemon never reads the maps of another layout.
+pub const ABI: u32 = 1;
+
+/// Distinct sets of (protocol, port) that one policy can tell apart.
+pub const ATOMS: usize = 256;
+/// The atom of whatever no rule mentions. No set ever holds it.
+pub const ATOM_NONE: u8 = 0;
+/// Neighbour discovery to a unicast address; granted to the connected subnets.
+pub const ATOM_NEIGHBOUR: u8 = 1;
+
+/// Interfaces counted apart. Slot 0 is whatever has no slot of its own.
+pub const INTERFACE_SLOTS: u32 = 64;
+/// [`Interface`] entries, indexed by `ifindex % INTERFACE_INDEXES`.
+pub const INTERFACE_INDEXES: u32 = 4096;
+/// Counters per interface slot: families times protocol labels.
+pub const COUNTERS_PER_SLOT: u32 = 12;
+
+/// Names a policy can hold, and with those of its predecessors remember.
+pub const NAME_IDS: u32 = 32_768;
+/// The id of a name that grants nothing: what a denied question is remembered as.
+pub const NAME_ID_NONE: u32 = 0;
+
+/// Grants that one learned address can hold. A content network's address is
+/// lent by many names; more than this are refused and counted.
+pub const GRANTS: usize = 32;
+
+/// Addresses read from one DNS answer.
+pub const MAX_ANSWER_ADDRESSES: usize = 128;
+/// Bytes of a DNS message that the programs read (EDNS limit, RFC 6891 6.2.5).
+pub const MAX_DNS_MESSAGE: usize = 4096;
+
+/// The copy of the tables that a generation uses: policies are double-buffered.
+#[must_use]
+pub const fn slot(generation: u32) -> u32 {
+    generation & 1
+}
+
+/// An address of either family as a number: IPv4 as `::ffff:a.b.c.d` (RFC 4291
+/// section 2.5.5.2). Numeric value of the network-order bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(C)]
+pub struct Address {
+    pub high: u64,
+    pub low: u64,
+}
+
+impl Address {
+    const IPV4_MAPPED: u64 = 0xffff_0000_0000;
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_ipv4(address: u32) -> Self {
+        Self { high: 0, low: Self::IPV4_MAPPED | address as u64 }
+    }
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_ipv6(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            high: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            low: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_ipv4(self) -> bool {
+        self.high == 0 && self.low >> 32 == 0xffff
+    }
+
+    /// The address left-aligned, as the prefix table reads it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn left_aligned(self) -> (u64, u64) {
+        if self.is_ipv4() { (self.low << 32, 0) } else { (self.high, self.low) }
+    }
+}
+
+/// A set of atoms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct AtomSet {
+    pub words: [u64; ATOMS / 64],
+}
+
+impl AtomSet {
+    pub const EMPTY: Self = Self { words: [0; ATOMS / 64] };
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn contains(&self, atom: u8) -> bool {
+        self.words[(atom >> 6) as usize] >> (atom & 63) & 1 == 1
+    }
+
+    pub const fn insert(&mut self, atom: u8) {
+        self.words[(atom >> 6) as usize] |= 1 << (atom & 63);
+    }
+
+    #[must_use]
+    pub fn union(mut self, other: &Self) -> Self {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word |= other;
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn without(mut self, other: &Self) -> Self {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= !other;
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words == [0; ATOMS / 64]
+    }
+}
+
+/// What a prefix grants: the union of every rule that encloses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Class {
+    /// Allowed, and not denied.
+    pub allow: AtomSet,
+    /// Denied, also to learned addresses.
+    pub deny: AtomSet,
+    /// Passes, and is counted as what would have been dropped.
+    pub audit: AtomSet,
+    /// [`CLASS_RESOLVER`].
+    pub flags: u32,
+    pub padding: [u32; 7],
+}
+
+/// The address is that of a configured resolver.
+pub const CLASS_RESOLVER: u32 = 1;
+
+/// (protocol, port) to atom.
+#[derive(Debug, Clone)]
+#[repr(C)]
+pub struct Atoms {
+    /// By destination port.
+    pub tcp: [u8; 65_536],
+    pub udp: [u8; 65_536],
+    /// By IP protocol number, for all protocols without ports.
+    pub other: [u8; 256],
+}
+
+/// What a policy sets beside its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Settings {
+    /// What may come in: replies to it may leave.
+    pub inbound: AtomSet,
+    /// Zero or more of [`SETTING_REPORT`], [`SETTING_REJECT`].
+    pub flags: u32,
+    /// The DNS RCODE that answers a denied question (RFC 1035 section 4.1.1), or [`RCODE_DROP`].
+    pub denied_name_rcode: u32,
+    /// Seconds that a learned address lives at least.
+    pub minimum_ttl: u32,
+    /// Seconds added to each TTL.
+    pub grace: u32,
+}
+
+/// Drop nothing; count and report what would have been dropped.
+pub const SETTING_REPORT: u32 = 1;
+/// Refuse with TCP RST or ICMP instead of dropping in silence.
+pub const SETTING_REJECT: u32 = 2;
+/// In place of an RCODE: no answer at all.
+pub const RCODE_DROP: u32 = 255;
+
+/// What one name lent an address: the name's id and until when, as one word so
+/// that it is read and replaced whole. Zero is no grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Grant(pub u64);
+
+impl Grant {
+    /// `until` is in seconds of CLOCK_BOOTTIME.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(name: u32, until: u32) -> Self {
+        Self((name as u64) << 32 | until as u64)
+    }
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn name(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the time")]
+    pub const fn until(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// An address that DNS answers lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Lease {
+    /// Filled from the front; a zero ends it.
+    pub grants: [Grant; GRANTS],
+}
+
+/// A question in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct QuestionKey {
+    pub client: Address,
+    pub resolver: Address,
+    /// Of the question's bytes as they were sent, keyed per machine.
+    pub hash: u64,
+    pub client_port: u16,
+    pub id: u16,
+    pub padding: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct QuestionValue {
+    /// The name that admits it, or [`NAME_ID_NONE`].
+    pub name: u32,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub asked: u32,
+}
+
+/// A flow that the tables cannot answer for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct FlowKey {
+    pub local: Address,
+    pub remote: Address,
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub protocol: u8,
+    pub padding: [u8; 3],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Flow {
+    /// The name that admitted it, or [`FLOW_INBOUND`].
+    pub origin: u32,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub until: u32,
+}
+
+/// The origin of a flow that came in.
+pub const FLOW_INBOUND: u32 = u32::MAX;
+/// Seconds that a silent flow is remembered. TCP: the 2 h 4 min of RFC 5382
+/// REQ-5 would fit; a day keeps an idle SSH session. UDP: RFC 4787 REQ-5.
+pub const FLOW_IDLE_TCP: u32 = 86_400;
+pub const FLOW_IDLE_OTHER: u32 = 300;
+
+/// A datagram whose first fragment passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct FragmentKey {
+    pub source: Address,
+    pub destination: Address,
+    pub id: u32,
+    pub protocol: u8,
+    pub padding: [u8; 3],
+}
+
+/// Seconds that fragments may follow their first (RFC 8200 section 4.5: 60).
+pub const FRAGMENT_TIMEOUT: u32 = 60;
+
+/// Packets and bytes. Bytes are those of the frames, Ethernet header included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Counter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct DropKey {
+    /// Slot of the interface, see [`Interface`].
+    pub interface: u32,
+    /// [`crate::verdict::Reason`]
+    pub reason: u8,
+    /// [`crate::verdict::Family`]
+    pub family: u8,
+    /// [`crate::verdict::ProtocolLabel`]
+    pub protocol: u8,
+    /// 1 where it passed all the same, because of audit.
+    pub audited: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Interface {
+    pub ifindex: u32,
+    pub slot: u32,
+}
+
+/// The tokens of one processor's event budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct EventBudget {
+    /// CLOCK_BOOTTIME second that `left` belongs to.
+    pub second: u32,
+    pub left: u32,
+}
+
+/// Events per second and processor.
+pub const EVENTS_PER_SECOND: u32 = 200;
+
+/// A denied packet or question. Followed by nothing; fixed size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    pub source: Address,
+    pub destination: Address,
+    pub ifindex: u32,
+    /// Length of the frame in bytes.
+    pub bytes: u32,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// [`crate::verdict::Reason`]
+    pub reason: u8,
+    /// [`crate::verdict::Family`]
+    pub family: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 1 where it passed all the same, because of audit.
+    pub audited: u8,
+    /// Bytes of `name` that count; 0 where the packet is no DNS question.
+    pub name_length: u16,
+    pub padding: [u8; 6],
+    /// DNS wire form as it was sent, without the root.
+    pub name: [u8; 256],
+}
+
+macro_rules! layout {
+    ($($type:ty = $size:literal $(, $field:ident = $offset:literal)*;)+) => {
+        $( const _: () = assert!(size_of::<$type>() == $size); $( const _: () = assert!(offset_of!($type, $field) == $offset); )* )+
+    };
+}
+
+layout! {
+    Address = 16;
+    AtomSet = 32;
+    Class = 128, deny = 32, audit = 64, flags = 96;
+    Atoms = 131_328, udp = 65_536, other = 131_072;
+    Settings = 48, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44;
+    Grant = 8;
+    Lease = 256;
+    QuestionKey = 48, hash = 32, client_port = 40, id = 42, padding = 44;
+    QuestionValue = 8;
+    FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37;
+    Flow = 8;
+    FragmentKey = 40, id = 32, protocol = 36, padding = 37;
+    Counter = 16;
+    DropKey = 8;
+    Interface = 8;
+    EventBudget = 8;
+    Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, name = 56;
+}

@@ -1,0 +1,343 @@
+//! Bytes to a packet: Ethernet, VLAN tags, IPv4 and IPv6 with their options
+//! and extension headers, ports. Whatever is truncated, contradicts itself or
+//! asks for another route is refused with its reason.
+
+use crate::{
+    abi::Address,
+    verdict::{Family, ProtocolLabel, Reason},
+};
+
+/// The bytes of a packet, from its Ethernet header on.
+pub trait Bytes {
+    /// Bytes of the whole packet.
+    fn length(&self) -> usize;
+    /// `N` bytes at `offset`; `None` where the packet is shorter.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Eight bytes at `offset`; those behind the end are of any value.
+    fn word(&self, offset: usize) -> [u8; 8] {
+        core::array::from_fn(|index| self.read(offset + index).map_or(0, |[byte]| byte))
+    }
+    /// The same number. At the head of a loop it makes the BPF verifier forget
+    /// what the paths to here have taught it of the number, so that they all
+    /// meet in one state and a loop costs its length, not its paths.
+    #[must_use]
+    #[inline(always)]
+    fn widen(number: usize) -> usize {
+        number
+    }
+}
+
+impl Bytes for [u8] {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+pub const ETHERNET_HEADER: usize = 14;
+/// IEEE 802.1Q allows more; two are what networks use.
+const MAX_VLAN_TAGS: usize = 2;
+/// RFC 8200 section 4.1 lists seven.
+const MAX_EXTENSION_HEADERS: usize = 7;
+/// Bytes of extension headers, so that the rest lies within what a hook can see.
+const MAX_EXTENSION_BYTES: usize = 512;
+/// Options of an IPv4 header: 60 bytes less the fixed 20.
+const MAX_IPV4_OPTIONS: usize = 40;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+pub const ICMP: u8 = 1;
+pub const IGMP: u8 = 2;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+pub const DNS_PORT: u16 = 53;
+
+/// A frame that may be let out if its content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame {
+    /// Exactly an ARP packet for IPv4 over Ethernet (RFC 826).
+    Arp,
+    Ip(Packet),
+}
+
+/// An IPv4 or IPv6 packet. Offsets are in bytes from the start of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    /// IP protocol number, behind the extension headers.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub hops: u8,
+    pub fragment: Fragment,
+    /// Zero where the protocol has no ports. Of ICMP echo: its identifier, in both.
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// Type of an ICMP or ICMPv6 message; flags of a TCP segment; else zero.
+    pub kind: u8,
+    /// Offset of the IP header.
+    pub network: usize,
+    /// Offset behind the IP header and its extensions.
+    pub transport: usize,
+    /// Offset behind the packet's last byte.
+    pub end: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// Not a fragment, or an atomic one (RFC 6946).
+    Whole,
+    First(u32),
+    Later(u32),
+}
+
+impl Packet {
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        if self.destination.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+    }
+
+    #[must_use]
+    pub const fn protocol_label(&self) -> ProtocolLabel {
+        match self.protocol {
+            TCP => ProtocolLabel::Tcp,
+            UDP => ProtocolLabel::Udp,
+            ICMP | ICMPV6 => ProtocolLabel::Icmp,
+            _ => ProtocolLabel::Other,
+        }
+    }
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Reason> {
+    let mut offset = ETHERNET_HEADER - 2;
+    let mut ethertype = u16::from_be_bytes(bytes.read(offset).ok_or(Reason::Malformed)?);
+    for _ in 0..MAX_VLAN_TAGS {
+        if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
+            offset += 4;
+            ethertype = u16::from_be_bytes(bytes.read(offset).ok_or(Reason::Malformed)?);
+        }
+    }
+    let network = B::widen(offset + 2);
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(bytes, network).map(Frame::Ip),
+        ETHERTYPE_IPV6 => ipv6(bytes, network).map(Frame::Ip),
+        ETHERTYPE_ARP => arp(bytes, network),
+        _ => Err(Reason::Ethertype),
+    }
+}
+
+/// ARP passes only if nothing else can hide in it: no other hardware or
+/// protocol type, and nothing behind it.
+#[inline(always)]
+fn arp<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Frame, Reason> {
+    const LENGTH: usize = 28;
+    let header: [u8; 8] = bytes.read(offset).ok_or(Reason::Malformed)?;
+    let exact = matches!(header, [0, 1, 8, 0, 6, 4, 0, 1 | 2]) && bytes.length() == offset + LENGTH;
+    if exact { Ok(Frame::Arp) } else { Err(Reason::Ethertype) }
+}
+
+#[inline(always)]
+fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> {
+    let header: [u8; 20] = bytes.read(network).ok_or(Reason::Malformed)?;
+    let header_length = (header[0] & 0x0f) as usize * 4;
+    let total_length = u16::from_be_bytes([header[2], header[3]]) as usize;
+    let end = network + total_length;
+    if header[0] >> 4 != 4 || header_length < 20 || total_length < header_length || end > bytes.length() {
+        return Err(Reason::Malformed);
+    }
+    if header_length > 20 {
+        ipv4_options(bytes, network + 20, network + header_length)?;
+    }
+    let id = u16::from_be_bytes([header[4], header[5]]) as u32;
+    let flags = u16::from_be_bytes([header[6], header[7]]);
+    if flags & 0x8000 != 0 {
+        return Err(Reason::Malformed); // reserved, must be zero (RFC 791)
+    }
+    let packet = Packet {
+        source: Address::from_ipv4(u32::from_be_bytes([header[12], header[13], header[14], header[15]])),
+        destination: Address::from_ipv4(u32::from_be_bytes([header[16], header[17], header[18], header[19]])),
+        protocol: header[9],
+        hops: header[8],
+        fragment: fragment(flags & 0x1fff, flags & 0x2000 != 0, id),
+        source_port: 0,
+        destination_port: 0,
+        kind: 0,
+        network,
+        transport: network + header_length,
+        end,
+    };
+    transport(bytes, packet)
+}
+
+/// Options that choose a route are refused (LSRR, SSRR: RFC 7126 section 4.3).
+#[inline(always)]
+fn ipv4_options<B: Bytes + ?Sized>(bytes: &B, mut offset: usize, end: usize) -> Result<(), Reason> {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    for _ in 0..MAX_IPV4_OPTIONS {
+        offset = B::widen(offset);
+        if offset >= end {
+            return Ok(());
+        }
+        let [kind] = bytes.read(offset).ok_or(Reason::Malformed)?;
+        match kind {
+            END => return Ok(()),
+            NOP => offset += 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(Reason::SourceRouting),
+            _ => {
+                let [length] = bytes.read(offset + 1).ok_or(Reason::Malformed)?;
+                if length < 2 {
+                    return Err(Reason::Malformed);
+                }
+                offset += length as usize;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> {
+    const FIXED: usize = 40;
+    let header: [u8; FIXED] = bytes.read(network).ok_or(Reason::Malformed)?;
+    let end = network + FIXED + u16::from_be_bytes([header[4], header[5]]) as usize;
+    let (_, addresses) = header.split_at(8);
+    let (source, destination) = addresses.split_at(16);
+    let (Some(source), Some(destination)) = (source.first_chunk(), destination.first_chunk()) else {
+        return Err(Reason::Malformed);
+    };
+    let mut packet = Packet {
+        source: Address::from_ipv6(*source),
+        destination: Address::from_ipv6(*destination),
+        protocol: header[6],
+        hops: header[7],
+        fragment: Fragment::Whole,
+        source_port: 0,
+        destination_port: 0,
+        kind: 0,
+        network,
+        transport: network + FIXED,
+        end,
+    };
+    // An IPv4-mapped address does not belong on a wire (RFC 4291 section 2.5.5.2),
+    // and would be looked up as the IPv4 address.
+    if header[0] >> 4 != 6 || end > bytes.length() || packet.destination.is_ipv4() || packet.source.is_ipv4() {
+        return Err(Reason::Malformed);
+    }
+    if packet.protocol == HOP_BY_HOP && end == network + FIXED {
+        return Err(Reason::ExtensionHeader); // a jumbogram (RFC 2675)
+    }
+    for _ in 0..=MAX_EXTENSION_HEADERS {
+        packet.transport = B::widen(packet.transport);
+        let at = packet.transport;
+        match packet.protocol {
+            HOP_BY_HOP | DESTINATION_OPTIONS => {
+                let [next, length] = bytes.read(at).ok_or(Reason::Malformed)?;
+                packet.protocol = next;
+                packet.transport += (length as usize + 1) * 8;
+            }
+            FRAGMENT => {
+                let header: [u8; 8] = bytes.read(at).ok_or(Reason::Malformed)?;
+                let field = u16::from_be_bytes([header[2], header[3]]);
+                let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                if !matches!(packet.fragment, Fragment::Whole) {
+                    return Err(Reason::ExtensionHeader); // twice
+                }
+                packet.protocol = header[0];
+                packet.transport += 8;
+                packet.fragment = fragment(field >> 3, field & 1 != 0, id);
+                if matches!(packet.fragment, Fragment::Later(_)) {
+                    return transport(bytes, packet);
+                }
+            }
+            ROUTING => return Err(Reason::SourceRouting),
+            _ => return transport(bytes, packet),
+        }
+        if packet.transport > network + FIXED + MAX_EXTENSION_BYTES {
+            return Err(Reason::ExtensionHeader);
+        }
+    }
+    Err(Reason::ExtensionHeader)
+}
+
+#[inline(always)]
+const fn fragment(offset: u16, more: bool, id: u32) -> Fragment {
+    match (offset, more) {
+        (0, false) => Fragment::Whole,
+        (0, true) => Fragment::First(id),
+        _ => Fragment::Later(id),
+    }
+}
+
+/// Ports. The whole fixed header must be there, so a first fragment cannot
+/// leave part of it to the second (RFC 1858).
+#[inline(always)]
+fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet, Reason> {
+    packet.transport = B::widen(packet.transport);
+    if packet.transport > packet.end {
+        return Err(Reason::Malformed);
+    }
+    if matches!(packet.fragment, Fragment::Later(_)) {
+        return Ok(packet);
+    }
+    let payload = packet.end - packet.transport;
+    match packet.protocol {
+        TCP => {
+            let header: [u8; 14] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
+            let header_length = (header[12] >> 4) as usize * 4;
+            if payload < 20 || header_length < 20 {
+                return Err(Reason::Malformed);
+            }
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+            packet.kind = header[13];
+        }
+        UDP => {
+            let header: [u8; 8] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
+            let length = u16::from_be_bytes([header[4], header[5]]) as usize;
+            if payload < 8 || length < 8 || (length > payload && matches!(packet.fragment, Fragment::Whole)) {
+                return Err(Reason::Malformed);
+            }
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+        }
+        ICMP | ICMPV6 => {
+            let header: [u8; 8] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
+            if payload < 8 {
+                return Err(Reason::Malformed);
+            }
+            packet.kind = header[0];
+            if is_echo(packet.protocol, packet.kind) {
+                packet.source_port = u16::from_be_bytes([header[4], header[5]]);
+                packet.destination_port = packet.source_port;
+            }
+        }
+        _ => {}
+    }
+    Ok(packet)
+}
+
+/// Echo request and reply (RFC 792; RFC 4443 section 4).
+const fn is_echo(protocol: u8, kind: u8) -> bool {
+    matches!((protocol, kind), (ICMP, 0 | 8) | (ICMPV6, 128 | 129))
+}

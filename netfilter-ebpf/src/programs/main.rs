@@ -1,0 +1,41 @@
+//! The BPF programs: entry points only.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod clock;
+mod conclude;
+mod egress;
+mod event;
+mod frame;
+mod ingress;
+mod lease;
+mod maps;
+mod message;
+mod question;
+mod refuse;
+mod skb;
+mod tables;
+mod widen;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+
+#[classifier]
+fn netfilter_egress(ctx: TcContext) -> i32 {
+    egress::run(&skb::Skb { ctx })
+}
+
+#[classifier]
+fn netfilter_ingress(ctx: TcContext) -> i32 {
+    ingress::run(&skb::Skb { ctx })
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: the verifier refuses a program that could loop here.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,116 @@
+//! Every map. Those of the policy hold two copies, of which `ACTIVE` names one.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use netfilter_ebpf::{
+    abi::{
+        Address, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget, Flow, FlowKey, FragmentKey,
+        INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue,
+        Settings,
+    },
+    dns::{Addresses, KEY_DATA, KeyBuffer, Question},
+    packet::Packet,
+    table::{Node, ROOTS_PER_FAMILY},
+};
+
+use crate::message::MESSAGE_SLACK;
+
+/// The generation in force; zero before the first. Its lowest bit is the copy.
+#[map]
+pub(crate) static ACTIVE: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+// The policy, two copies of each. Capacities are set when the object is loaded.
+
+#[map]
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
+/// By copy, family, first 16 bits of the address; in pairs, for an array's
+/// elements are no smaller than eight bytes.
+#[map]
+pub(crate) static ROOTS: Array<[u32; 2]> = Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static NODES: Array<Node> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// In pairs.
+#[map]
+pub(crate) static LEAVES: Array<[u32; 2]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static CLASSES: Array<Class> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static ATOMS: Array<Atoms> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Keys of both copies, told apart by their first byte, to name ids.
+#[map]
+pub(crate) static NAMES: LpmTrie<[u8; KEY_DATA], u32> = LpmTrie::with_max_entries(2 * NAME_IDS, 0);
+/// By copy and name id.
+#[map]
+pub(crate) static NAME_SETS: Array<AtomSet> = Array::with_max_entries(2 * NAME_IDS, BPF_F_MMAPABLE);
+
+/// The highest name id ever given out; user space only.
+#[map]
+pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
+
+// What the programs learn; survives policies, daemons and upgrades.
+
+#[map]
+pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> = LruHashMap::with_max_entries(16_384, 0);
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+/// Until when fragments may follow, in seconds of CLOCK_BOOTTIME.
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(4_096, 0);
+
+// Counters and events.
+
+#[map]
+pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACE_INDEXES, 0);
+/// By interface slot, family, protocol label.
+#[map]
+pub(crate) static PASSED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(INTERFACE_SLOTS * COUNTERS_PER_SLOT, 0);
+#[map]
+pub(crate) static DROPPED: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static QUESTION_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
+#[map]
+pub(crate) static ANSWER_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
+#[map]
+pub(crate) static BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// What does not fit the 512 bytes of stack. One per processor: tc programs run
+/// with bottom halves disabled, so none interrupts another.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// The packet at hand, see `frame`.
+    pub(crate) packet: Packet,
+    pub(crate) message: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
+    pub(crate) key: KeyBuffer,
+    pub(crate) question: Question,
+    pub(crate) addresses: Addresses,
+    pub(crate) lease: Lease,
+}
+
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Keys the hashes of questions; set once, when the map is made.
+#[map]
+pub(crate) static SEED: Array<u64> = Array::with_max_entries(1, 0);
+
+#[inline(always)]
+pub(crate) fn seed() -> u64 {
+    SEED.get(0).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+pub(crate) fn count(map: &PerCpuArray<u64>, index: u8) {
+    if let Some(counter) = map.get_ptr_mut(u32::from(index)) {
+        // SAFETY: a map value of this processor, and nothing interrupts a tc program but other counters.
+        unsafe { *counter += 1 };
+    }
+}

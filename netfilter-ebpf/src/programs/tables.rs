@@ -1,0 +1,146 @@
+//! The maps as [`Tables`] and [`Memory`], for the generation in force.
+
+use aya_ebpf::maps::{Array, lpm_trie::Key};
+use netfilter_ebpf::{
+    abi::{Address, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, NAME_IDS, Settings, slot},
+    dns::KEY_DATA,
+    egress::{self, Tables},
+    packet::{self, Packet},
+    table::{self, Memory, Node, ROOTS_PER_FAMILY},
+};
+
+use crate::{
+    clock, lease,
+    maps::{ACTIVE, ATOMS, CLASSES, FLOWS, FRAGMENTS, LEAVES, NAME_SETS, NAMES, NODES, ROOTS, SETTINGS, Scratch},
+    message::scratch,
+};
+
+/// One generation of the policy. Read once per packet, so a packet is judged by one.
+pub(crate) struct Generation {
+    slot: u32,
+    pub(crate) settings: &'static Settings,
+}
+
+impl Generation {
+    /// `None` before the first policy.
+    #[inline(always)]
+    pub(crate) fn active() -> Option<Self> {
+        // SAFETY: a map value; volatile because user space flips it.
+        let generation = unsafe { core::ptr::read_volatile(ACTIVE.get_ptr(0)?) };
+        if generation == 0 {
+            return None;
+        }
+        let slot = slot(generation);
+        Some(Self { slot, settings: SETTINGS.get(slot)? })
+    }
+
+    #[inline(always)]
+    pub(crate) fn class_of(&self, address: Address) -> Option<&'static Class> {
+        let (high, low) = address.left_aligned();
+        CLASSES.get(netfilter_class(high, low, u64::from(self.slot * 2 + u32::from(!address.is_ipv4()))) as u32)
+    }
+
+    /// The id of the pattern that a name of `length` bytes matches, whose key is in the scratch.
+    #[inline(always)]
+    pub(crate) fn name(&self, length: usize) -> u32 {
+        let Some(Scratch { key, .. }) = scratch() else {
+            return NAME_ID_NONE;
+        };
+        let mut start = key.finish(length, self.slot, false) as u64;
+        // SAFETY: plain arithmetic; the verifier wants to see the bound.
+        unsafe { core::arch::asm!("{0} &= 0x1ff", inout(reg) start) };
+        // SAFETY: a whole key lies behind every start, see KeyBuffer.
+        let key = unsafe { &*key.bytes.as_ptr().add(start as usize).cast::<Key<[u8; KEY_DATA]>>() };
+        NAMES.get(key).copied().unwrap_or(NAME_ID_NONE)
+    }
+}
+
+/// Whether a name grants the atom in a copy of the policy.
+#[inline(always)]
+pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
+    NAME_SETS.get(slot * NAME_IDS + (name & (NAME_IDS - 1))).is_some_and(|set| set.contains(atom))
+}
+
+/// The index of the class of a left-aligned address in table `table` (copy times
+/// two, plus one for IPv6). A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_class(high: u64, low: u64, table: u64) -> u64 {
+    table::lookup(&Trie { table: table as u32 }, (high, low)).map_or(u64::MAX, u64::from)
+}
+
+struct Trie {
+    table: u32,
+}
+
+#[inline(always)]
+fn pick(pairs: &Array<[u32; 2]>, index: u32) -> Option<u32> {
+    pairs.get(index >> 1).map(|pair| pair[(index & 1) as usize])
+}
+
+impl Memory for Trie {
+    #[inline(always)]
+    fn root(&self, index: u32) -> Option<u32> {
+        pick(&ROOTS, self.table * ROOTS_PER_FAMILY + index)
+    }
+
+    #[inline(always)]
+    fn node(&self, index: u32) -> Option<&Node> {
+        NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn leaf(&self, index: u32) -> Option<u32> {
+        pick(&LEAVES, index)
+    }
+}
+
+impl Tables for Generation {
+    #[inline(always)]
+    fn class(&self, packet: &Packet) -> Option<&Class> {
+        self.class_of(packet.destination)
+    }
+
+    #[inline(always)]
+    fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
+        let atoms = ATOMS.get(self.slot)?;
+        Some(match protocol {
+            packet::TCP => atoms.tcp[port as usize],
+            packet::UDP => atoms.udp[port as usize],
+            _ => atoms.other[protocol as usize],
+        })
+    }
+
+    #[inline(always)]
+    fn learned(&self, packet: &Packet, atom: u8) -> Option<Grant> {
+        lease::find(packet.destination, atom, self.now(), self.slot)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey, atom: u8) -> Option<Flow> {
+        let pointer = FLOWS.get_ptr_mut(key)?;
+        // SAFETY: a map value; it may be overwritten by another processor, as a whole word.
+        let flow = unsafe { *pointer };
+        let now = self.now();
+        let granted = egress::flow_in_force(&flow, key, now, self.settings, |protocol, port| self.atom(protocol, port), |name| {
+            name_allows(self.slot, name, atom)
+        });
+        if !granted {
+            return None;
+        }
+        // SAFETY: as above. A flow in use lives on.
+        unsafe { (*pointer).until = now + egress::idle(key.protocol) };
+        Some(flow)
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> bool {
+        // SAFETY: copied at once.
+        unsafe { FRAGMENTS.get(key) }.is_some_and(|until| *until > self.now())
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        clock::now()
+    }
+}

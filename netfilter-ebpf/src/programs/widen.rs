@@ -1,0 +1,26 @@
+//! Makes the verifier forget the range of a number.
+
+/// A global function: the verifier checks it once, by itself, and at each call
+/// takes its result for any number at all.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_widen(number: u64) -> u64 {
+    let mut number = number;
+    // SAFETY: no instruction at all; the compiler may not see through it.
+    unsafe { core::arch::asm!("", inout("r0") number => number) };
+    number
+}
+
+#[inline(always)]
+pub(crate) fn widen(number: usize) -> usize {
+    netfilter_widen(number as u64) as usize
+}
+
+/// The same number, of which the compiler knows nothing.
+#[inline(always)]
+pub(crate) fn opaque(number: usize) -> usize {
+    let mut number = number as u64;
+    // SAFETY: no instruction at all.
+    unsafe { core::arch::asm!("/* {0} */", inout(reg) number) };
+    number as usize
+}

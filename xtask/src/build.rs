@@ -1,0 +1,89 @@
+//! Builds things, and runs what was built.
+
+use std::{ffi::OsString, fs, path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{
+    command::{self, Output},
+    setup::{self, Purpose},
+    toolchain,
+};
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask demo -- --policy policy.yaml")]
+pub(crate) struct Demo {
+    /// For `netfilter-daemon lab`
+    #[arg(last = true, value_name = "ARGS")]
+    lab: Vec<OsString>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask bench -- --help")]
+pub(crate) struct Bench {
+    /// For the benchmark
+    #[arg(last = true, value_name = "ARGS")]
+    bench: Vec<OsString>,
+}
+
+/// Builds the release binary and returns its path.
+pub(crate) fn daemon() -> Result<PathBuf> {
+    let start = Instant::now();
+    let mut cargo = command::cargo();
+    cargo.args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "netfilter-daemon",
+    ]);
+    cargo.arg("--target-dir").arg(command::target_dir()?);
+    command::hand_over(cargo)?;
+    let binary = command::target_dir()?.join("release/netfilter-daemon");
+    eprintln!(
+        "{} after {}",
+        binary.display(),
+        command::seconds(start.elapsed()).trim()
+    );
+    Ok(binary)
+}
+
+pub(crate) fn demo(demo: &Demo) -> Result<()> {
+    setup::run(Purpose::Demo)?;
+    let mut lab = command::as_root(daemon()?)?;
+    lab.arg("lab").args(&demo.lab);
+    command::hand_over(lab)
+}
+
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
+    let mut cargo = command::cargo();
+    cargo.args(["bench", "--locked", "--package", "netfilter-daemon"]);
+    cargo.args(["--bench", "datapath"]);
+    run_as_root(&mut cargo)?;
+    cargo.arg("--").args(&bench.bench);
+    command::hand_over(cargo)
+}
+
+pub(crate) fn object() -> Result<()> {
+    let toolchain = toolchain::find().map_err(|missing| anyhow!("{missing}"))?;
+    let target_dir = command::target_dir()?.join("bpf");
+    eprintln!("{toolchain}");
+    let build = toolchain.command("build", &command::workspace(), &target_dir);
+    command::run(build, Output::Shown)?.succeeded()?;
+    let object = toolchain::object(&target_dir);
+    let size = fs::metadata(&object)
+        .with_context(|| format!("cannot read {}", object.display()))?
+        .len();
+    eprintln!("{} ({} KiB)", object.display(), size.div_ceil(1024));
+    Ok(())
+}
+
+/// Makes cargo run as root what it built as the user.
+pub(crate) fn run_as_root(cargo: &mut std::process::Command) -> Result<()> {
+    if !command::is_root() {
+        // For its message, should there be no sudo.
+        command::as_root("cargo")?;
+        cargo.args(["--config", "target.'cfg(all())'.runner = 'sudo -E'"]);
+    }
+    Ok(())
+}
