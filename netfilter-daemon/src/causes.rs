@@ -30,7 +30,9 @@ mod tests {
 
     #[test]
     fn a_cause_that_its_error_leaves_out_is_told() {
-        let error = Err::<(), _>(anyhow!("no such file")).context("cannot start").unwrap_err();
+        let error = Err::<(), _>(anyhow!("no such file"))
+            .context("cannot start")
+            .unwrap_err();
         assert_eq!(told(&error), "cannot start: no such file");
     }
 }

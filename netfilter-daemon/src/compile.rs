@@ -4,8 +4,8 @@ use std::{collections::HashMap, net::IpAddr};
 
 use netfilter_ebpf::{
     abi::{
-        ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, NAME_IDS,
-        RCODE_DROP, SETTING_REJECT, SETTING_REPORT, Settings,
+        ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Flow, FlowKey,
+        FragmentKey, Grant, NAME_IDS, RCODE_DROP, SETTING_REJECT, SETTING_REPORT, Settings,
     },
     egress::{self, Tables},
     packet::{Fragment, Packet},
@@ -13,7 +13,9 @@ use netfilter_ebpf::{
     verdict::{Reason, Verdict},
 };
 
-use crate::policy::{Action, Destination, Mode, NameRefusal, OnDeny, Pattern, Policy, Rule, Traffic};
+use crate::policy::{
+    Action, Destination, Mode, NameRefusal, OnDeny, Pattern, Policy, Rule, Traffic,
+};
 
 mod cut;
 mod names;
@@ -55,11 +57,15 @@ pub struct Summary {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the rules tell apart more than {available} sets of protocols and ports; use fewer distinct port ranges")]
+    #[error(
+        "the rules tell apart more than {available} sets of protocols and ports; use fewer distinct port ranges"
+    )]
     TooManyAtoms { available: usize },
     #[error("the policy has {names} names, and there is room for {available}")]
     TooManyNames { names: usize, available: usize },
-    #[error("rule `{rule}`: `action: audit` is for addresses and tags; for a name write allow or deny")]
+    #[error(
+        "rule `{rule}`: `action: audit` is for addresses and tags; for a name write allow or deny"
+    )]
     AuditedName { rule: String },
 }
 
@@ -107,13 +113,25 @@ impl Rights {
 /// # Errors
 /// Where the policy does not fit the tables. Nothing is truncated.
 pub fn compile(policy: &Policy) -> Result<Image, Error> {
-    let traffic = policy.rules.iter().flat_map(|rule| &rule.traffic).chain(&policy.inbound);
-    let cut = cut::Cut::new(traffic).ok_or(Error::TooManyAtoms { available: ATOMS - cut::RESERVED })?;
-    let atoms_of = |traffic: &[Traffic]| traffic.iter().fold(AtomSet::EMPTY, |set, traffic| set.union(cut.set(traffic)));
+    let traffic = policy
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.traffic)
+        .chain(&policy.inbound);
+    let cut = cut::Cut::new(traffic).ok_or(Error::TooManyAtoms {
+        available: ATOMS - cut::RESERVED,
+    })?;
+    let atoms_of = |traffic: &[Traffic]| {
+        traffic
+            .iter()
+            .fold(AtomSet::EMPTY, |set, traffic| set.union(cut.set(traffic)))
+    };
 
     let mut classes = Classes::default();
     let mut flatten = |ipv6| {
-        let flat = prefixes::flatten(prefixes::of(policy, &atoms_of, ipv6), |rights| classes.index(rights));
+        let flat = prefixes::flatten(prefixes::of(policy, &atoms_of, ipv6), |rights| {
+            classes.index(rights)
+        });
         let count = flat.len();
         (trie::build(&flat), count)
     };
@@ -122,7 +140,10 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
 
     let names = names::flatten(policy, &atoms_of)?;
     if names.len() >= NAME_IDS as usize {
-        return Err(Error::TooManyNames { names: names.len(), available: NAME_IDS as usize - 1 });
+        return Err(Error::TooManyNames {
+            names: names.len(),
+            available: NAME_IDS as usize - 1,
+        });
     }
     let classes = classes.list;
     let summary = Summary {
@@ -132,14 +153,34 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         names: names.len(),
         atoms: cut.len(),
         classes: classes.len(),
-        kernel_bytes: ipv4.bytes() + ipv6.bytes() + size_of_val(classes.as_slice()) + size_of::<Atoms>() + names::bytes(&names),
+        kernel_bytes: ipv4.bytes()
+            + ipv6.bytes()
+            + size_of_val(classes.as_slice())
+            + size_of::<Atoms>()
+            + names::bytes(&names),
     };
-    Ok(Image { settings: settings(policy, atoms_of(&policy.inbound)), atoms: cut.atoms, classes, ipv4, ipv6, names, summary })
+    Ok(Image {
+        settings: settings(policy, atoms_of(&policy.inbound)),
+        atoms: cut.atoms,
+        classes,
+        ipv4,
+        ipv6,
+        names,
+        summary,
+    })
 }
 
 fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
-    let report = if policy.mode == Mode::Report { SETTING_REPORT } else { 0 };
-    let reject = if policy.on_deny == OnDeny::Reject { SETTING_REJECT } else { 0 };
+    let report = if policy.mode == Mode::Report {
+        SETTING_REPORT
+    } else {
+        0
+    };
+    let reject = if policy.on_deny == OnDeny::Reject {
+        SETTING_REJECT
+    } else {
+        0
+    };
     Settings {
         inbound,
         flags: report | reject,
@@ -162,7 +203,10 @@ struct Classes {
 impl Default for Classes {
     fn default() -> Self {
         let nothing = Class::default();
-        Self { list: vec![nothing], known: HashMap::from([(nothing, 0)]) }
+        Self {
+            list: vec![nothing],
+            known: HashMap::from([(nothing, 0)]),
+        }
     }
 }
 
@@ -200,34 +244,51 @@ impl Image {
             transport: 0,
             end: 0,
         };
-        match egress::decide(&packet, &Static { image: self }) {
+        match self.decide(&packet) {
             // A question to a resolver may be sent; which one is the name table's affair.
             Verdict::Pass(_) | Verdict::Audit | Verdict::Ask => Ok(()),
             Verdict::Drop(reason) => Err(reason),
         }
     }
 
+    /// The kernel's own decision on a packet, with nothing learned.
+    pub fn decide(&self, packet: &Packet) -> Verdict {
+        egress::decide(packet, &Static { image: self })
+    }
+
     /// The class of an address.
     pub fn class(&self, address: Address) -> Option<&Class> {
-        let trie = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
-        self.classes.get(table::lookup(trie, address.left_aligned())? as usize)
+        let trie = if address.is_ipv4() {
+            &self.ipv4
+        } else {
+            &self.ipv6
+        };
+        self.classes
+            .get(table::lookup(trie, address.left_aligned())? as usize)
     }
 
     /// The pattern that the name table finds for a name (wire form, without
     /// the root byte); `None` when a question for it would be denied.
     pub fn judge_name(&self, wire: &[u8]) -> Option<&Pattern> {
-        self.name(wire).filter(|name| !name.set.is_empty()).map(|name| &name.pattern)
+        self.name(wire)
+            .filter(|name| !name.set.is_empty())
+            .map(|name| &name.pattern)
     }
 
     /// The longest entry of the name table that matches, which may be one that grants nothing.
     pub fn name(&self, wire: &[u8]) -> Option<&Name> {
-        self.names.iter().filter(|name| name.pattern.matches(wire)).max_by_key(|name| name.specificity())
+        self.names
+            .iter()
+            .filter(|name| name.pattern.matches(wire))
+            .max_by_key(|name| name.specificity())
     }
 
     /// Whether an address learned for `pattern` could be used with this protocol and port
     /// (unless an address rule denies the address itself).
     pub fn name_allows(&self, pattern: &Pattern, protocol: u8, port: u16) -> bool {
-        self.names.iter().any(|name| name.pattern == *pattern && name.set.contains(cut::atom(&self.atoms, protocol, port)))
+        self.names.iter().any(|name| {
+            name.pattern == *pattern && name.set.contains(cut::atom(&self.atoms, protocol, port))
+        })
     }
 }
 

@@ -70,7 +70,11 @@ impl Datapath {
         let ebpf = load::load(&pins, image)?;
         let state = State::of(pins)?;
         let writer = fill::Writer::open(state.pins())?;
-        let mut datapath = Self { ebpf, state, writer };
+        let mut datapath = Self {
+            ebpf,
+            state,
+            writer,
+        };
         datapath.writer.fill_and_flip(image)?;
         sockets::remember_inbound(datapath.state.pins(), image)?;
         attach::attach(&mut datapath.ebpf, datapath.state.pins(), interfaces)?;
@@ -84,6 +88,14 @@ impl Datapath {
     /// Where a table is too small or the kernel refuses.
     pub fn replace(&mut self, image: &Image) -> Result<u32, Error> {
         self.writer.fill_and_flip(image)
+    }
+
+    /// Attaches to more interfaces; those that are filtered already stay so.
+    ///
+    /// # Errors
+    /// Where one does not exist or the kernel refuses.
+    pub fn attach(&mut self, interfaces: &[String]) -> Result<(), Error> {
+        attach::attach(&mut self.ebpf, self.state.pins(), interfaces)
     }
 
     pub fn generation(&self) -> u32 {
@@ -170,19 +182,35 @@ pub enum Error {
     #[error("{0} is not on a BPF file system; mount one: mount -t bpf bpf {0}")]
     NotBpffs(PathBuf),
     #[error("cannot {operation} {path}: {source}")]
-    Path { operation: &'static str, path: PathBuf, source: io::Error },
+    Path {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("the kernel refused the programs or their maps: {}", describe(.0))]
     Load(#[source] Box<EbpfError>),
     #[error("the kernel refused program {program}: {}", describe(.source))]
-    Program { program: &'static str, source: Box<ProgramError> },
+    Program {
+        program: &'static str,
+        source: Box<ProgramError>,
+    },
     #[error("{operation} map {map}: {}", describe(.source))]
-    Map { operation: &'static str, map: &'static str, source: Box<MapError> },
-    #[error("map {0} is missing under the state directory; run `netfilter-daemon detach`, then `run`")]
+    Map {
+        operation: &'static str,
+        map: &'static str,
+        source: Box<MapError>,
+    },
+    #[error(
+        "map {0} is missing under the state directory; run `netfilter-daemon detach`, then `run`"
+    )]
     MissingMap(&'static str),
     #[error("interface {0} does not exist here")]
     NoInterface(String),
     #[error("cannot attach to {interface}: {}", describe(.source))]
-    Attach { interface: String, source: Box<ProgramError> },
+    Attach {
+        interface: String,
+        source: Box<ProgramError>,
+    },
     #[error("cannot attach to {interface}: {source}")]
     Qdisc { interface: String, source: TcError },
     #[error("cannot pin {path}: {source}")]
@@ -193,11 +221,18 @@ pub enum Error {
         "the policy needs {needed} entries in map {map}, which was made for {available} by an earlier policy; \
          run `netfilter-daemon detach`, then `run`"
     )]
-    TooSmall { map: &'static str, needed: usize, available: usize },
+    TooSmall {
+        map: &'static str,
+        needed: usize,
+        available: usize,
+    },
     #[error("more than {0} interfaces are filtered")]
     TooManyInterfaces(u32),
     #[error("{operation}: {source}")]
-    System { operation: &'static str, source: io::Error },
+    System {
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 /// The error and its causes: aya keeps the verifier's log in the last of them.

@@ -153,6 +153,7 @@ fn populate(
         })?;
     }
     let mut resolvers = policy.resolvers.clone();
+    // The lab's own are not: they are on the cable.
     resolvers.retain(|address| topology::routable(*address));
     resolvers.extend(RESOLVERS);
     let (tcp, udp) = plan.ports();

@@ -22,7 +22,7 @@ pub mod service_tag;
 pub mod source;
 mod yaml;
 
-pub use azure_ml::parse;
+pub use azure_ml::{parse, parse_catalogue};
 pub use error::{Error, Problem};
 pub use name::Pattern;
 pub use ports::{Ports, Protocol, Traffic};

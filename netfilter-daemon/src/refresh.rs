@@ -182,6 +182,7 @@ fn ttl(answer: Result<Lookup, NetError>) -> Ttl {
         }
         Err(error) if error.is_nx_domain() => Err("there is no such name".to_owned()),
         Err(error) if error.is_no_records_found() => Ok(None),
+        Err(NetError::NoConnections) => Err("no resolver can be reached".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -57,7 +57,10 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn from_ipv4(address: u32) -> Self {
-        Self { high: 0, low: Self::IPV4_MAPPED | address as u64 }
+        Self {
+            high: 0,
+            low: Self::IPV4_MAPPED | address as u64,
+        }
     }
 
     #[must_use]
@@ -80,7 +83,11 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn left_aligned(self) -> (u64, u64) {
-        if self.is_ipv4() { (self.low << 32, 0) } else { (self.high, self.low) }
+        if self.is_ipv4() {
+            (self.low << 32, 0)
+        } else {
+            (self.high, self.low)
+        }
     }
 }
 
@@ -92,7 +99,9 @@ pub struct AtomSet {
 }
 
 impl AtomSet {
-    pub const EMPTY: Self = Self { words: [0; ATOMS / 64] };
+    pub const EMPTY: Self = Self {
+        words: [0; ATOMS / 64],
+    };
 
     #[must_use]
     #[inline(always)]

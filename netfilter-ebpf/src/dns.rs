@@ -63,7 +63,9 @@ const KEY_BUFFER: usize = 512 + KEY_PREFIX + KEY_DATA;
 impl KeyBuffer {
     #[must_use]
     pub const fn new() -> Self {
-        Self { bytes: [0; KEY_BUFFER] }
+        Self {
+            bytes: [0; KEY_BUFFER],
+        }
     }
 
     /// Writes the end, the copy and the prefix length around a name of `length`
@@ -72,7 +74,10 @@ impl KeyBuffer {
     #[inline(always)]
     pub fn finish(&mut self, length: usize, copy: u32, wildcard: bool) -> usize {
         let start = (KEY_AT - KEY_PREFIX - 1).saturating_sub(length) & 0x1ff;
-        #[expect(clippy::cast_possible_truncation, reason = "at most 256 bytes; one bit")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most 256 bytes; one bit"
+        )]
         let (bits, copy) = ((1 + length as u32 + !wildcard as u32) * 8, copy as u8);
         let [a, b, c, d] = bits.to_ne_bytes();
         self.bytes[start] = a;
@@ -168,7 +173,11 @@ pub fn read_question<B: Bytes + ?Sized>(
 
 /// Offset behind the additional section of a query: nothing, or one OPT record.
 #[inline(always)]
-fn query_end<B: Bytes + ?Sized>(message: &B, at: usize, additional: u16) -> Result<usize, Malformed> {
+fn query_end<B: Bytes + ?Sized>(
+    message: &B,
+    at: usize,
+    additional: u16,
+) -> Result<usize, Malformed> {
     if additional == 0 {
         return Ok(at);
     }
@@ -202,7 +211,12 @@ pub fn read_name(at: usize, label: impl Fn(usize, usize) -> Option<usize>) -> Op
 /// and returns its length; zero is the root. `None` where it is too long, or
 /// makes the name too long, is compressed, or not ASCII.
 #[inline(always)]
-pub fn read_label<B: Bytes + ?Sized>(message: &B, at: usize, before: usize, key: &mut KeyBuffer) -> Option<usize> {
+pub fn read_label<B: Bytes + ?Sized>(
+    message: &B,
+    at: usize,
+    before: usize,
+    key: &mut KeyBuffer,
+) -> Option<usize> {
     let [marker] = message.read(at)?;
     let length = marker as usize;
     if length == 0 {
@@ -268,13 +282,21 @@ pub struct Addresses {
 /// Where a record is cut short or there are too many. What was found
 /// before is lost with it.
 #[inline(always)]
-pub fn read_addresses(at: usize, records: u16, step: impl Fn(usize, usize) -> Option<Step>) -> Result<usize, Malformed> {
+pub fn read_addresses(
+    at: usize,
+    records: u16,
+    step: impl Fn(usize, usize) -> Option<Step>,
+) -> Result<usize, Malformed> {
     let (mut at, mut left, mut count) = (at, records, 0);
     for _ in 0..MAX_STEPS {
         if left == 0 {
             return Ok(count);
         }
-        let Step { next, record, address } = step(at, count).ok_or(Malformed)?;
+        let Step {
+            next,
+            record,
+            address,
+        } = step(at, count).ok_or(Malformed)?;
         at = next;
         left -= record as u16;
         count += address as usize;
@@ -300,11 +322,20 @@ pub struct Step {
 /// pointer is followed and none can loop. `None` where the record is malformed
 /// or there are too many addresses.
 #[inline(always)]
-pub fn read_step<B: Bytes + ?Sized>(message: &B, at: usize, count: usize, addresses: &mut Addresses) -> Option<Step> {
+pub fn read_step<B: Bytes + ?Sized>(
+    message: &B,
+    at: usize,
+    count: usize,
+    addresses: &mut Addresses,
+) -> Option<Step> {
     const FIXED: usize = 10;
     let [length] = message.read(at)?;
     if length != 0 && length as usize <= MAX_LABEL {
-        return Some(Step { next: at + 1 + length as usize, record: false, address: false });
+        return Some(Step {
+            next: at + 1 + length as usize,
+            record: false,
+            address: false,
+        });
     }
     if length != 0 && length & POINTER != POINTER {
         return None;
@@ -328,13 +359,25 @@ pub fn read_step<B: Bytes + ?Sized>(message: &B, at: usize, count: usize, addres
     };
     // An IPv4-mapped address belongs on no wire, and would open the IPv4 one.
     let Some(address) = address.filter(|address| record == TYPE_A || !address.is_ipv4()) else {
-        return Some(Step { next, record: true, address: false });
+        return Some(Step {
+            next,
+            record: true,
+            address: false,
+        });
     };
     if count >= MAX_ANSWER_ADDRESSES {
         return None;
     }
     // RFC 2181 section 8: a TTL with its highest bit set is zero.
     let ttl = if ttl >> 31 == 0 { ttl } else { 0 };
-    addresses.found[count & (MAX_ANSWER_ADDRESSES - 1)] = Found { address, ttl, padding: 0 };
-    Some(Step { next, record: true, address: true })
+    addresses.found[count & (MAX_ANSWER_ADDRESSES - 1)] = Found {
+        address,
+        ttl,
+        padding: 0,
+    };
+    Some(Step {
+        next,
+        record: true,
+        address: true,
+    })
 }

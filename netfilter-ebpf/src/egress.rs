@@ -1,7 +1,10 @@
 //! The decision on a packet that leaves.
 
 use crate::{
-    abi::{ATOM_NEIGHBOUR, CLASS_RESOLVER, Class, FLOW_INBOUND, FLOW_IDLE_OTHER, FLOW_IDLE_TCP, Flow, FlowKey, FragmentKey, Grant, Settings},
+    abi::{
+        ATOM_NEIGHBOUR, CLASS_RESOLVER, Class, FLOW_IDLE_OTHER, FLOW_IDLE_TCP, FLOW_INBOUND, Flow,
+        FlowKey, FragmentKey, Grant, Settings,
+    },
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
     plumbing,
     verdict::{Grounds, Reason, Verdict},
@@ -39,7 +42,10 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     let Some(class) = tables.class(packet) else {
         return Verdict::Drop(Reason::Unready);
     };
-    if class.flags & CLASS_RESOLVER != 0 && packet.protocol == UDP && packet.destination_port == DNS_PORT {
+    if class.flags & CLASS_RESOLVER != 0
+        && packet.protocol == UDP
+        && packet.destination_port == DNS_PORT
+    {
         return Verdict::Ask;
     }
     if plumbing::is_neighbour_discovery(packet)
@@ -102,14 +108,24 @@ pub const fn inbound_flow_key(packet: &Packet) -> FlowKey {
 #[must_use]
 #[inline(always)]
 pub const fn fragment_key(packet: &Packet, id: u32) -> FragmentKey {
-    FragmentKey { source: packet.source, destination: packet.destination, id, protocol: packet.protocol, padding: [0; 3] }
+    FragmentKey {
+        source: packet.source,
+        destination: packet.destination,
+        id,
+        protocol: packet.protocol,
+        padding: [0; 3],
+    }
 }
 
 /// Seconds that a flow of this protocol may be silent.
 #[must_use]
 #[inline(always)]
 pub const fn idle(protocol: u8) -> u32 {
-    if protocol == TCP { FLOW_IDLE_TCP } else { FLOW_IDLE_OTHER }
+    if protocol == TCP {
+        FLOW_IDLE_TCP
+    } else {
+        FLOW_IDLE_OTHER
+    }
 }
 
 /// Whether a flow may go on: not silent for too long, and what admitted it is
@@ -127,7 +143,8 @@ pub fn flow_in_force(
         return false;
     }
     if flow.origin == FLOW_INBOUND {
-        return atom_of(key.protocol, key.local_port).is_some_and(|atom| settings.inbound.contains(atom));
+        return atom_of(key.protocol, key.local_port)
+            .is_some_and(|atom| settings.inbound.contains(atom));
     }
     name_allows(flow.origin)
 }

@@ -107,7 +107,11 @@ pub enum Fragment {
 impl Packet {
     #[must_use]
     pub const fn family(&self) -> Family {
-        if self.destination.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+        if self.destination.is_ipv4() {
+            Family::Ipv4
+        } else {
+            Family::Ipv6
+        }
     }
 
     #[must_use]
@@ -151,7 +155,11 @@ fn arp<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Frame, Reason> {
     const LENGTH: usize = 28;
     let header: [u8; 8] = bytes.read(offset).ok_or(Reason::Malformed)?;
     let exact = matches!(header, [0, 1, 8, 0, 6, 4, 0, 1 | 2]) && bytes.length() == offset + LENGTH;
-    if exact { Ok(Frame::Arp) } else { Err(Reason::Ethertype) }
+    if exact {
+        Ok(Frame::Arp)
+    } else {
+        Err(Reason::Ethertype)
+    }
 }
 
 #[inline(always)]
@@ -160,7 +168,11 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
     let header_length = (header[0] & 0x0f) as usize * 4;
     let total_length = u16::from_be_bytes([header[2], header[3]]) as usize;
     let end = network + total_length;
-    if header[0] >> 4 != 4 || header_length < 20 || total_length < header_length || end > bytes.length() {
+    if header[0] >> 4 != 4
+        || header_length < 20
+        || total_length < header_length
+        || end > bytes.length()
+    {
         return Err(Reason::Malformed);
     }
     if header_length > 20 {
@@ -172,8 +184,12 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
         return Err(Reason::Malformed); // reserved, must be zero (RFC 791)
     }
     let packet = Packet {
-        source: Address::from_ipv4(u32::from_be_bytes([header[12], header[13], header[14], header[15]])),
-        destination: Address::from_ipv4(u32::from_be_bytes([header[16], header[17], header[18], header[19]])),
+        source: Address::from_ipv4(u32::from_be_bytes([
+            header[12], header[13], header[14], header[15],
+        ])),
+        destination: Address::from_ipv4(u32::from_be_bytes([
+            header[16], header[17], header[18], header[19],
+        ])),
         protocol: header[9],
         hops: header[8],
         fragment: fragment(flags & 0x1fff, flags & 0x2000 != 0, id),
@@ -223,7 +239,8 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
     let end = network + FIXED + u16::from_be_bytes([header[4], header[5]]) as usize;
     let (_, addresses) = header.split_at(8);
     let (source, destination) = addresses.split_at(16);
-    let (Some(source), Some(destination)) = (source.first_chunk(), destination.first_chunk()) else {
+    let (Some(source), Some(destination)) = (source.first_chunk(), destination.first_chunk())
+    else {
         return Err(Reason::Malformed);
     };
     let mut packet = Packet {
@@ -241,7 +258,11 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
     };
     // An IPv4-mapped address does not belong on a wire (RFC 4291 section 2.5.5.2),
     // and would be looked up as the IPv4 address.
-    if header[0] >> 4 != 6 || end > bytes.length() || packet.destination.is_ipv4() || packet.source.is_ipv4() {
+    if header[0] >> 4 != 6
+        || end > bytes.length()
+        || packet.destination.is_ipv4()
+        || packet.source.is_ipv4()
+    {
         return Err(Reason::Malformed);
     }
     if packet.protocol == HOP_BY_HOP && end == network + FIXED {
@@ -315,7 +336,10 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet,
         UDP => {
             let header: [u8; 8] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
             let length = u16::from_be_bytes([header[4], header[5]]) as usize;
-            if payload < 8 || length < 8 || (length > payload && matches!(packet.fragment, Fragment::Whole)) {
+            if payload < 8
+                || length < 8
+                || (length > payload && matches!(packet.fragment, Fragment::Whole))
+            {
                 return Err(Reason::Malformed);
             }
             packet.source_port = u16::from_be_bytes([header[0], header[1]]);

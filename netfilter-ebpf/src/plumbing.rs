@@ -8,7 +8,10 @@ use crate::{
 
 const BROADCAST: Address = Address::from_ipv4(0xffff_ffff);
 /// ff02::1:2, all DHCP relay agents and servers (RFC 8415 section 7.1).
-const DHCP_SERVERS: Address = Address { high: 0xff02_0000_0000_0000, low: 0x1_0002 };
+const DHCP_SERVERS: Address = Address {
+    high: 0xff02_0000_0000_0000,
+    low: 0x1_0002,
+};
 
 /// Whether the packet is DHCP, neighbour discovery on the link, or the
 /// announcement of a multicast group.

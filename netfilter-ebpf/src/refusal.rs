@@ -32,7 +32,11 @@ const FIN: u8 = 0x01;
 /// header, source and destination. `None` for a reset.
 #[must_use]
 #[inline(always)]
-pub fn reset(segment: &[u8; TCP_HEADER], payload: u32, addresses: &[u8]) -> Option<[u8; TCP_HEADER]> {
+pub fn reset(
+    segment: &[u8; TCP_HEADER],
+    payload: u32,
+    addresses: &[u8],
+) -> Option<[u8; TCP_HEADER]> {
     let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, _, flags, ..] = *segment;
     if flags & RST != 0 {
         return None;
@@ -41,10 +45,18 @@ pub fn reset(segment: &[u8; TCP_HEADER], payload: u32, addresses: &[u8]) -> Opti
         ([a0, a1, a2, a3], [0; 4], RST)
     } else {
         let length = payload + (flags & SYN != 0) as u32 + (flags & FIN != 0) as u32;
-        ([0; 4], u32::from_be_bytes([q0, q1, q2, q3]).wrapping_add(length).to_be_bytes(), RST | ACK)
+        (
+            [0; 4],
+            u32::from_be_bytes([q0, q1, q2, q3])
+                .wrapping_add(length)
+                .to_be_bytes(),
+            RST | ACK,
+        )
     };
     let ([q0, q1, q2, q3], [a0, a1, a2, a3]) = (sequence, acknowledged);
-    let mut tcp = [d0, d1, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, 0x50, answer, 0, 0, 0, 0, 0, 0];
+    let mut tcp = [
+        d0, d1, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, 0x50, answer, 0, 0, 0, 0, 0, 0,
+    ];
     let pseudo = checksum::sum(addresses) + TCP as u32 + TCP_HEADER as u32;
     let [high, low] = checksum::finish(pseudo + checksum::sum(&tcp));
     tcp[16] = high;
@@ -61,10 +73,16 @@ pub fn prohibited_ipv4(refused: &[u8; QUOTED_IPV4]) -> [u8; PROHIBITED_IPV4] {
     const UNREACHABLE: u8 = 3;
     const PROHIBITED: u8 = 13;
     let mut packet = [0; PROHIBITED_IPV4];
-    packet[..IPV4_HEADER].copy_from_slice(&ipv4(refused, (PROHIBITED_IPV4 + QUOTED_IPV4) as u8, ICMP));
+    packet[..IPV4_HEADER].copy_from_slice(&ipv4(
+        refused,
+        (PROHIBITED_IPV4 + QUOTED_IPV4) as u8,
+        ICMP,
+    ));
     packet[IPV4_HEADER] = UNREACHABLE;
     packet[IPV4_HEADER + 1] = PROHIBITED;
-    let [high, low] = checksum::finish(checksum::sum(refused) + u32::from_be_bytes([0, 0, UNREACHABLE, PROHIBITED]));
+    let [high, low] = checksum::finish(
+        checksum::sum(refused) + u32::from_be_bytes([0, 0, UNREACHABLE, PROHIBITED]),
+    );
     packet[IPV4_HEADER + 2] = high;
     packet[IPV4_HEADER + 3] = low;
     packet
@@ -88,7 +106,9 @@ pub fn prohibited_ipv6(refused: &[u8; QUOTED_IPV6]) -> [u8; ICMP_HEADER] {
 #[must_use]
 #[inline(always)]
 pub fn ipv4<const N: usize>(refused: &[u8; N], length: u8, protocol: u8) -> [u8; IPV4_HEADER] {
-    let mut ip = [0x45, 0, 0, length, 0, 0, 0x40, 0, HOPS, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut ip = [
+        0x45, 0, 0, length, 0, 0, 0x40, 0, HOPS, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
     ip[12..16].copy_from_slice(&refused[16..20]);
     ip[16..].copy_from_slice(&refused[12..16]);
     let [high, low] = checksum::finish(checksum::sum(&ip));

@@ -1,6 +1,6 @@
 //! Builds things, and runs what was built.
 
-use std::{ffi::OsString, fs, path::PathBuf, time::Instant};
+use std::{ffi::OsString, fs, path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
@@ -26,8 +26,8 @@ pub(crate) struct Bench {
     bench: Vec<OsString>,
 }
 
-/// Builds the release binary and returns its path.
-pub(crate) fn daemon() -> Result<PathBuf> {
+/// Builds the release binary.
+pub(crate) fn daemon() -> Result<()> {
     let start = Instant::now();
     let mut cargo = command::cargo();
     cargo.args([
@@ -39,18 +39,23 @@ pub(crate) fn daemon() -> Result<PathBuf> {
     ]);
     cargo.arg("--target-dir").arg(command::target_dir()?);
     command::hand_over(cargo)?;
-    let binary = command::target_dir()?.join("release/netfilter-daemon");
     eprintln!(
         "{} after {}",
-        binary.display(),
+        binary()?.display(),
         command::seconds(start.elapsed()).trim()
     );
-    Ok(binary)
+    Ok(())
+}
+
+fn binary() -> Result<PathBuf> {
+    Ok(command::target_dir()?.join("release/netfilter-daemon"))
 }
 
 pub(crate) fn demo(demo: &Demo) -> Result<()> {
+    // Before the long wait.
+    let mut lab = command::as_root(binary()?)?;
     setup::run(Purpose::Demo)?;
-    let mut lab = command::as_root(daemon()?)?;
+    daemon()?;
     lab.arg("lab").args(&demo.lab);
     command::hand_over(lab)
 }
@@ -79,7 +84,7 @@ pub(crate) fn object() -> Result<()> {
 }
 
 /// Makes cargo run as root what it built as the user.
-pub(crate) fn run_as_root(cargo: &mut std::process::Command) -> Result<()> {
+pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
     if !command::is_root() {
         // For its message, should there be no sudo.
         command::as_root("cargo")?;

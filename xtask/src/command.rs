@@ -148,15 +148,11 @@ pub(crate) fn cargo() -> Command {
 
 /// A command as root: through sudo for others.
 pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
-    let program = program.as_ref();
     if is_root() {
         return Ok(Command::new(program));
     }
     if toolchain::in_path("sudo").is_none() {
-        bail!(
-            "`{}` needs root, and there is no sudo here: run this task as root",
-            program.display()
-        );
+        bail!("this needs root, and there is no sudo here: run it as root");
     }
     let mut command = Command::new("sudo");
     command.arg(program);

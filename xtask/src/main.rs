@@ -42,7 +42,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Setup => setup::run(Purpose::Tests),
-        Task::Build => build::daemon().map(drop),
+        Task::Build => build::daemon(),
         Task::Demo(arguments) => build::demo(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => build::bench(&arguments),

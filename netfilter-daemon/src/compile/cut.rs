@@ -30,13 +30,22 @@ impl Cut {
                 AtomSet::EMPTY
             });
         }
-        let mut cut = Self { atoms: empty(), sets, used: RESERVED };
+        let mut cut = Self {
+            atoms: empty(),
+            sets,
+            used: RESERVED,
+        };
         let mut known = HashMap::new();
         for (protocol, first, last) in pieces(&distinct) {
             let port = (protocol == TCP || protocol == UDP).then_some(first);
-            let covering: Vec<usize> =
-                (0..distinct.len()).filter(|&index| distinct[index].covers(protocol, port)).collect();
-            let atom = if covering.is_empty() { ATOM_NONE } else { cut.atom_of(covering, &distinct, &mut known)? };
+            let covering: Vec<usize> = (0..distinct.len())
+                .filter(|&index| distinct[index].covers(protocol, port))
+                .collect();
+            let atom = if covering.is_empty() {
+                ATOM_NONE
+            } else {
+                cut.atom_of(covering, &distinct, &mut known)?
+            };
             match protocol {
                 TCP => cut.atoms.tcp[usize::from(first)..=usize::from(last)].fill(atom),
                 UDP => cut.atoms.udp[usize::from(first)..=usize::from(last)].fill(atom),
@@ -90,7 +99,11 @@ pub(super) fn atom(atoms: &Atoms, protocol: u8, port: u16) -> u8 {
 }
 
 fn empty() -> Box<Atoms> {
-    Box::new(Atoms { tcp: [ATOM_NONE; 65_536], udp: [ATOM_NONE; 65_536], other: [ATOM_NONE; 256] })
+    Box::new(Atoms {
+        tcp: [ATOM_NONE; 65_536],
+        udp: [ATOM_NONE; 65_536],
+        other: [ATOM_NONE; 256],
+    })
 }
 
 /// Protocols with runs of ports (0 to 0 for those without) that no rule divides.
@@ -103,7 +116,10 @@ fn pieces(distinct: &[&Traffic]) -> Vec<(u8, u16, u16)> {
         }
         let mut starts = vec![0u16];
         for traffic in distinct {
-            for (_, ports) in traffic.parts().filter(|(part, _)| part.is_none_or(|part| part == protocol)) {
+            for (_, ports) in traffic
+                .parts()
+                .filter(|(part, _)| part.is_none_or(|part| part == protocol))
+            {
                 if let Ports::Ranges(ranges) = ports {
                     starts.extend(ranges.iter().map(|range| *range.start()));
                     starts.extend(ranges.iter().filter_map(|range| range.end().checked_add(1)));
@@ -112,8 +128,17 @@ fn pieces(distinct: &[&Traffic]) -> Vec<(u8, u16, u16)> {
         }
         starts.sort_unstable();
         starts.dedup();
-        let ends = starts.iter().skip(1).map(|start| start - 1).chain([u16::MAX]);
-        pieces.extend(starts.iter().zip(ends).map(|(&first, last)| (protocol, first, last)));
+        let ends = starts
+            .iter()
+            .skip(1)
+            .map(|start| start - 1)
+            .chain([u16::MAX]);
+        pieces.extend(
+            starts
+                .iter()
+                .zip(ends)
+                .map(|(&first, last)| (protocol, first, last)),
+        );
     }
     pieces
 }

@@ -30,20 +30,28 @@ pub(super) fn bytes(names: &[Name]) -> usize {
     names.len() * (40 + 256 + 4 + 32)
 }
 
-pub(super) fn flatten(policy: &Policy, atoms_of: &impl Fn(&[Traffic]) -> AtomSet) -> Result<Vec<Name>, Error> {
+pub(super) fn flatten(
+    policy: &Policy,
+    atoms_of: &impl Fn(&[Traffic]) -> AtomSet,
+) -> Result<Vec<Name>, Error> {
     let mut own: BTreeMap<(Vec<u8>, bool), (Pattern, Rights)> = BTreeMap::new();
     for rule in &policy.rules {
         let Some((pattern, rights)) = name_rights(rule, atoms_of(&rule.traffic)) else {
             continue;
         };
         if rule.action == Action::Audit {
-            return Err(Error::AuditedName { rule: rule.name.clone() });
+            return Err(Error::AuditedName {
+                rule: rule.name.clone(),
+            });
         }
         if pattern.is_wildcard() {
             let apex = pattern.apex();
-            own.entry(key(&apex)).or_insert_with(|| (apex, Rights::default()));
+            own.entry(key(&apex))
+                .or_insert_with(|| (apex, Rights::default()));
         }
-        let entry = own.entry(key(pattern)).or_insert_with(|| (pattern.clone(), Rights::default()));
+        let entry = own
+            .entry(key(pattern))
+            .or_insert_with(|| (pattern.clone(), Rights::default()));
         entry.1 = entry.1.union(&rights);
     }
     let enclosing = |pattern: &Pattern, rights: Rights| {
@@ -54,7 +62,10 @@ pub(super) fn flatten(policy: &Policy, atoms_of: &impl Fn(&[Traffic]) -> AtomSet
     };
     let names = own.values().map(|(pattern, rights)| {
         let rights = enclosing(pattern, *rights);
-        Name { pattern: pattern.clone(), set: rights.allow.without(&rights.deny) }
+        Name {
+            pattern: pattern.clone(),
+            set: rights.allow.without(&rights.deny),
+        }
     });
     Ok(names.collect())
 }
@@ -67,6 +78,7 @@ fn key(pattern: &Pattern) -> (Vec<u8>, bool) {
 fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(wire), |name| {
         let (&length, _) = name.split_first()?;
-        name.get(1 + usize::from(length)..).filter(|rest| !rest.is_empty())
+        name.get(1 + usize::from(length)..)
+            .filter(|rest| !rest.is_empty())
     })
 }

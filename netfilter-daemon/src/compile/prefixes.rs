@@ -16,18 +16,29 @@ pub(super) struct Prefix {
 impl Prefix {
     fn new(net: &IpNet) -> Self {
         match net {
-            IpNet::V4(net) => Self { bits: u128::from(net.network().to_bits()) << 96, length: net.prefix_len() },
-            IpNet::V6(net) => Self { bits: net.network().to_bits(), length: net.prefix_len() },
+            IpNet::V4(net) => Self {
+                bits: u128::from(net.network().to_bits()) << 96,
+                length: net.prefix_len(),
+            },
+            IpNet::V6(net) => Self {
+                bits: net.network().to_bits(),
+                length: net.prefix_len(),
+            },
         }
     }
 
     fn encloses(&self, other: &Self) -> bool {
-        self.length <= other.length && (self.length == 0 || (self.bits ^ other.bits) >> (128 - self.length) == 0)
+        self.length <= other.length
+            && (self.length == 0 || (self.bits ^ other.bits) >> (128 - self.length) == 0)
     }
 }
 
 /// The prefixes of one family with what each rule grants or denies there.
-pub(super) fn of(policy: &Policy, atoms_of: &impl Fn(&[Traffic]) -> AtomSet, ipv6: bool) -> Vec<(Prefix, Rights)> {
+pub(super) fn of(
+    policy: &Policy,
+    atoms_of: &impl Fn(&[Traffic]) -> AtomSet,
+    ipv6: bool,
+) -> Vec<(Prefix, Rights)> {
     let mut list = Vec::new();
     for rule in &policy.rules {
         let prefixes = match &rule.destination {
@@ -35,13 +46,31 @@ pub(super) fn of(policy: &Policy, atoms_of: &impl Fn(&[Traffic]) -> AtomSet, ipv
             Destination::Name(_) => continue,
         };
         let rights = Rights::of(rule.action, atoms_of(&rule.traffic));
-        list.extend(prefixes.iter().filter(|net| is_ipv6(net) == ipv6).map(|net| (Prefix::new(net), rights)));
+        list.extend(
+            prefixes
+                .iter()
+                .filter(|net| is_ipv6(net) == ipv6)
+                .map(|net| (Prefix::new(net), rights)),
+        );
     }
-    let connected = Rights { allow: neighbours(), ..Rights::default() };
-    let subnets = policy.virtual_network.iter().filter(|net| is_ipv6(net) && ipv6);
+    let connected = Rights {
+        allow: neighbours(),
+        ..Rights::default()
+    };
+    let subnets = policy
+        .virtual_network
+        .iter()
+        .filter(|net| is_ipv6(net) && ipv6);
     list.extend(subnets.map(|net| (Prefix::new(net), connected)));
-    let resolver = Rights { resolver: true, ..Rights::default() };
-    let resolvers = policy.resolvers.iter().map(|&address| IpNet::from(address)).filter(|net| is_ipv6(net) == ipv6);
+    let resolver = Rights {
+        resolver: true,
+        ..Rights::default()
+    };
+    let resolvers = policy
+        .resolvers
+        .iter()
+        .map(|&address| IpNet::from(address))
+        .filter(|net| is_ipv6(net) == ipv6);
     list.extend(resolvers.map(|net| (Prefix::new(&net), resolver)));
     list
 }
@@ -51,18 +80,34 @@ fn is_ipv6(net: &IpNet) -> bool {
 }
 
 /// Sorted, one entry for each prefix at which the rights change; `class` numbers them.
-pub(super) fn flatten(mut list: Vec<(Prefix, Rights)>, mut class: impl FnMut(&Rights) -> u32) -> Vec<(Prefix, u32)> {
+pub(super) fn flatten(
+    mut list: Vec<(Prefix, Rights)>,
+    mut class: impl FnMut(&Rights) -> u32,
+) -> Vec<(Prefix, u32)> {
     list.sort_unstable_by_key(|(prefix, _)| *prefix);
     let mut flat = Vec::with_capacity(list.len());
     let mut enclosing: Vec<(Prefix, Rights, u32)> = Vec::new();
     for same in list.chunk_by(|(one, _), (other, _)| one == other) {
         let prefix = same[0].0;
-        while enclosing.last().is_some_and(|(outer, ..)| !outer.encloses(&prefix)) {
+        while enclosing
+            .last()
+            .is_some_and(|(outer, ..)| !outer.encloses(&prefix))
+        {
             enclosing.pop();
         }
-        let (outer, outer_class) = enclosing.last().map_or((Rights::default(), 0), |(_, rights, class)| (*rights, *class));
-        let rights = same.iter().fold(outer, |union, (_, rights)| union.union(rights));
-        let class = if rights == outer { outer_class } else { class(&rights) };
+        let (outer, outer_class) = enclosing
+            .last()
+            .map_or((Rights::default(), 0), |(_, rights, class)| {
+                (*rights, *class)
+            });
+        let rights = same
+            .iter()
+            .fold(outer, |union, (_, rights)| union.union(rights));
+        let class = if rights == outer {
+            outer_class
+        } else {
+            class(&rights)
+        };
         if class != outer_class {
             flat.push((prefix, class));
         }

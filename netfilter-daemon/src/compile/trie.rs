@@ -14,7 +14,9 @@ pub struct Trie {
 
 impl Trie {
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(self.roots.as_slice()) + size_of_val(self.nodes.as_slice()) + size_of_val(self.leaves.as_slice())
+        size_of_val(self.roots.as_slice())
+            + size_of_val(self.nodes.as_slice())
+            + size_of_val(self.leaves.as_slice())
     }
 }
 
@@ -36,16 +38,22 @@ type Entry = (Prefix, u32);
 
 /// Builds the table of sorted, distinct prefixes. Class 0 is that of addresses in none.
 pub(super) fn build(prefixes: &[Entry]) -> Trie {
-    let mut trie = Trie { roots: vec![LEAF; ROOTS_PER_FAMILY as usize], ..Trie::default() };
-    let (wide, narrow): (Vec<Entry>, Vec<Entry>) =
-        prefixes.iter().partition(|(prefix, _)| u32::from(prefix.length) <= ROOT_BITS);
+    let mut trie = Trie {
+        roots: vec![LEAF; ROOTS_PER_FAMILY as usize],
+        ..Trie::default()
+    };
+    let (wide, narrow): (Vec<Entry>, Vec<Entry>) = prefixes
+        .iter()
+        .partition(|(prefix, _)| u32::from(prefix.length) <= ROOT_BITS);
     for (prefix, class) in wide {
         // Sorted: what encloses comes first, and is overwritten.
         let first = window(prefix.bits, 0, ROOT_BITS);
         let count = 1usize << (ROOT_BITS - u32::from(prefix.length));
         trie.roots[first..first + count].fill(LEAF | class);
     }
-    for group in narrow.chunk_by(|(one, _), (other, _)| one.bits >> (128 - ROOT_BITS) == other.bits >> (128 - ROOT_BITS)) {
+    for group in narrow.chunk_by(|(one, _), (other, _)| {
+        one.bits >> (128 - ROOT_BITS) == other.bits >> (128 - ROOT_BITS)
+    }) {
         let root = window(group[0].0.bits, 0, ROOT_BITS);
         let outside = trie.roots[root] & !LEAF;
         let node = trie.reserve(1);
@@ -67,13 +75,22 @@ impl Trie {
     fn fill(&mut self, node: usize, prefixes: &[Entry], depth: u32, outside: u32) {
         let skip = skip(prefixes, depth);
         let start = depth + skip;
-        let mut filled = Node { leaves: index(self.leaves.len()), ..Node::default() };
+        let mut filled = Node {
+            leaves: index(self.leaves.len()),
+            ..Node::default()
+        };
         if skip > 0 {
             filled.skip = u64::from(skip) | (bits(prefixes[0].0.bits, depth, skip) << 8);
             self.leaves.push(outside);
         }
         let mut rest = prefixes;
-        let mut slots: Vec<Slot<'_>> = vec![Slot { class: outside, below: &[] }; 1 << STRIDE];
+        let mut slots: Vec<Slot<'_>> = vec![
+            Slot {
+                class: outside,
+                below: &[]
+            };
+            1 << STRIDE
+        ];
         while let Some((prefix, class)) = rest.first() {
             let length = u32::from(prefix.length);
             let slot = window(prefix.bits, start, STRIDE);
@@ -85,7 +102,8 @@ impl Trie {
                 rest = &rest[1..];
             } else {
                 let same = rest.iter().take_while(|(other, _)| {
-                    u32::from(other.length) > start + STRIDE && window(other.bits, start, STRIDE) == slot
+                    u32::from(other.length) > start + STRIDE
+                        && window(other.bits, start, STRIDE) == slot
                 });
                 let (below, behind) = rest.split_at(same.count());
                 slots[slot].below = below;
@@ -106,7 +124,12 @@ impl Trie {
         }
         self.nodes[node] = filled;
         for (child, slot) in children.into_iter().enumerate() {
-            self.fill(filled.children as usize + child, slot.below, start + STRIDE, slot.class);
+            self.fill(
+                filled.children as usize + child,
+                slot.below,
+                start + STRIDE,
+                slot.class,
+            );
         }
     }
 }
@@ -125,7 +148,11 @@ fn skip(prefixes: &[Entry], depth: u32) -> u32 {
         return 0;
     };
     let shared = (first.bits ^ last.bits).leading_zeros();
-    let shortest = prefixes.iter().map(|(prefix, _)| u32::from(prefix.length)).min().unwrap_or(depth + 1);
+    let shortest = prefixes
+        .iter()
+        .map(|(prefix, _)| u32::from(prefix.length))
+        .min()
+        .unwrap_or(depth + 1);
     (shared.min(shortest - 1) - depth).min(MAX_SKIP)
 }
 

@@ -49,9 +49,7 @@ impl Daemon {
                     false => Fault::System,
                 };
                 let error = causes::told(&error);
-                tracing::error!(
-                    "not reloaded; generation {generation} remains in force:\n{error}"
-                );
+                tracing::error!("not reloaded; generation {generation} remains in force:\n{error}");
                 Answer::Failed { error, fault }
             }
         }

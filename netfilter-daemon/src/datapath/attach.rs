@@ -18,7 +18,8 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 use super::{
     Attachment, Error, Hook,
     load::{self, EGRESS, INGRESS},
-    maps::{self, ArrayOf, Plain},
+    mapping::Mapping,
+    maps,
     pins::{Direction, Pins, path},
 };
 
@@ -29,8 +30,10 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 /// Attaches to each interface, ingress first so that answers are read before
 /// questions are let out; replaces programs that are there already, atomically.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, interfaces: &[String]) -> Result<(), Error> {
-    let indexed: Vec<(String, u32)> =
-        interfaces.iter().map(|name| Ok((name.clone(), index_of(name)?))).collect::<Result<_, Error>>()?;
+    let indexed: Vec<(String, u32)> = interfaces
+        .iter()
+        .map(|name| Ok((name.clone(), index_of(name)?)))
+        .collect::<Result<_, Error>>()?;
     give_slots(pins, &indexed)?;
     for direction in [Direction::Ingress, Direction::Egress] {
         let program = load::program(ebpf, program_name(direction))?;
@@ -39,7 +42,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, interfaces: &[String]) -> Res
         }
         // Those of an earlier start that were not named this time are filtered on.
         for ifindex in pins.links(direction)? {
-            if !indexed.iter().any(|(_, index)| *index == ifindex) && let Some(name) = name_of(ifindex) {
+            if !indexed.iter().any(|(_, index)| *index == ifindex)
+                && let Some(name) = name_of(ifindex)
+            {
                 attach_one(program, pins, direction, &name, ifindex)?;
             }
         }
@@ -55,34 +60,70 @@ fn attach_one(
     ifindex: u32,
 ) -> Result<(), Error> {
     let pin = pins.link(direction, ifindex);
-    let refused = |source| Error::Attach { interface: interface.to_owned(), source: Box::new(source) };
+    let refused = |source| Error::Attach {
+        interface: interface.to_owned(),
+        source: Box::new(source),
+    };
     if has_tcx() {
         if pin.exists() && replace_link(program, &pin)? {
             return Ok(());
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(interface, attach_type(direction), options).map_err(refused)?;
-        let link: FdLink = program.take_link(id).map_err(refused)?.try_into().map_err(link_error(&pin))?;
-        link.pin(&pin).map_err(|source| Error::Pin { path: pin, source })?;
+        let id = program
+            .attach_with_options(interface, attach_type(direction), options)
+            .map_err(refused)?;
+        let link: FdLink = program
+            .take_link(id)
+            .map_err(refused)?
+            .try_into()
+            .map_err(link_error(&pin))?;
+        link.pin(&pin)
+            .map_err(|source| Error::Pin { path: pin, source })?;
         return Ok(());
     }
     match tc::qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
-        Err(source) => return Err(Error::Qdisc { interface: interface.to_owned(), source }),
+        Err(source) => {
+            return Err(Error::Qdisc {
+                interface: interface.to_owned(),
+                source,
+            });
+        }
     }
     let attached = if pin.exists() {
-        let former = SchedClassifierLink::attached(interface, attach_type(direction), PRIORITY, HANDLE, None)
-            .map_err(|source| Error::System { operation: "find the attached filter", source })?;
+        let former = SchedClassifierLink::attached(
+            interface,
+            attach_type(direction),
+            PRIORITY,
+            HANDLE,
+            None,
+        )
+        .map_err(|source| Error::System {
+            operation: "find the attached filter",
+            source,
+        })?;
         program.attach_to_link(former)
     } else {
-        let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-        program.attach_with_options(interface, attach_type(direction), TcAttachOptions::Netlink(options))
+        let options = NlOptions {
+            priority: PRIORITY,
+            handle: HANDLE,
+            classid: None,
+        };
+        program.attach_with_options(
+            interface,
+            attach_type(direction),
+            TcAttachOptions::Netlink(options),
+        )
     };
-    let link = program.take_link(attached.map_err(refused)?).map_err(refused)?;
+    let link = program
+        .take_link(attached.map_err(refused)?)
+        .map_err(refused)?;
     // Dropped, it would detach.
     std::mem::forget(link);
     if !pin.exists() {
-        program.pin(&pin).map_err(|source| Error::Pin { path: pin, source })?;
+        program
+            .pin(&pin)
+            .map_err(|source| Error::Pin { path: pin, source })?;
     }
     Ok(())
 }
@@ -95,7 +136,10 @@ fn replace_link(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Error
     match program.attach_to_link(link) {
         Ok(id) => {
             // The pin holds the link; ours may close.
-            let link = program.take_link(id).map_err(|source| Error::Program { program: "link", source: Box::new(source) })?;
+            let link = program.take_link(id).map_err(|source| Error::Program {
+                program: "link",
+                source: Box::new(source),
+            })?;
             drop(link);
             Ok(true)
         }
@@ -112,11 +156,18 @@ pub(super) fn detach(pins: &Pins) -> Result<Vec<Attachment>, Error> {
     for direction in [Direction::Egress, Direction::Ingress] {
         for ifindex in pins.links(direction)? {
             let pin = pins.link(direction, ifindex);
-            if !has_tcx() && let Some(interface) = name_of(ifindex) {
+            if !has_tcx()
+                && let Some(interface) = name_of(ifindex)
+            {
                 let name = std::ffi::CString::new(program_name(direction)).unwrap_or_default();
-                match tc::qdisc_detach_program(&interface, attach_type(direction), &name.to_string_lossy()) {
+                match tc::qdisc_detach_program(
+                    &interface,
+                    attach_type(direction),
+                    &name.to_string_lossy(),
+                ) {
                     Ok(()) => {}
-                    Err(TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(TcError::IoError(error))
+                        if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(source) => return Err(Error::Qdisc { interface, source }),
                 }
             }
@@ -131,40 +182,55 @@ pub(super) fn detach(pins: &Pins) -> Result<Vec<Attachment>, Error> {
 pub(super) fn attachments(pins: &Pins) -> Result<Vec<Attachment>, Error> {
     let hook = if has_tcx() { Hook::Tcx } else { Hook::Clsact };
     let links = pins.links(Direction::Egress)?.into_iter();
-    Ok(links.filter_map(|ifindex| Some(Attachment { interface: name_of(ifindex)?, ifindex, hook })).collect())
+    Ok(links
+        .filter_map(|ifindex| {
+            Some(Attachment {
+                interface: name_of(ifindex)?,
+                ifindex,
+                hook,
+            })
+        })
+        .collect())
 }
 
 /// Gives each interface a slot of the counters and keeps those that have one.
 fn give_slots(pins: &Pins, interfaces: &[(String, u32)]) -> Result<(), Error> {
-    let mut map: ArrayOf<Interface> = maps::open(pins, maps::INTERFACES)?;
-    let read = maps::failed("read", maps::INTERFACES);
-    let mut taken = Vec::new();
-    for index in 0..INTERFACE_INDEXES {
-        let interface = map.get(&index, 0).map_err(&read)?.0;
-        if interface.slot != 0 {
-            taken.push(interface);
-        }
-    }
+    let mut map: Mapping<Interface> = Mapping::open(pins, maps::INTERFACES, 1)?;
+    let mut taken: Vec<Interface> = (0..map.len())
+        .filter_map(|index| map.load(index))
+        .filter(|interface| interface.slot != 0)
+        .collect();
     for (_, ifindex) in interfaces {
         if taken.iter().any(|interface| interface.ifindex == *ifindex) {
             continue;
         }
         let place = ifindex % INTERFACE_INDEXES;
         // Two that share a place are rare: the second is counted as "other".
-        if taken.iter().any(|interface| interface.ifindex % INTERFACE_INDEXES == place && name_of(interface.ifindex).is_some()) {
+        if taken.iter().any(|interface| {
+            interface.ifindex % INTERFACE_INDEXES == place && name_of(interface.ifindex).is_some()
+        }) {
             continue;
         }
-        let free = (1..INTERFACE_SLOTS).find(|slot| taken.iter().all(|interface| interface.slot != *slot));
+        let free =
+            (1..INTERFACE_SLOTS).find(|slot| taken.iter().all(|interface| interface.slot != *slot));
         let slot = free.ok_or(Error::TooManyInterfaces(INTERFACE_SLOTS - 1))?;
-        let interface = Interface { ifindex: *ifindex, slot };
-        map.set(place, Plain(interface), 0).map_err(maps::failed("write", maps::INTERFACES))?;
+        let interface = Interface {
+            ifindex: *ifindex,
+            slot,
+        };
+        map.store(place as usize, std::iter::once(interface))?;
         taken.push(interface);
     }
     Ok(())
 }
 
 pub(super) fn name_of(ifindex: u32) -> Option<String> {
-    if_indextoname(ifindex).ok()?.into_string().ok()
+    // nix 0.31 makes an empty name of an index that is gone.
+    if_indextoname(ifindex)
+        .ok()?
+        .into_string()
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 fn index_of(name: &str) -> Result<u32, Error> {

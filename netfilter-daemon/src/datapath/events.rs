@@ -36,7 +36,9 @@ pub struct Event {
 impl Events {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         let ring: RingBuf<MapData> = maps::open(pins, maps::EVENTS)?;
-        Ok(Self { ring: AsyncFd::new(ring).map_err(system)? })
+        // SAFETY: the ring buffer owns its descriptor, and closes it only when it is dropped.
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| system(error.into()))?;
+        Ok(Self { ring })
     }
 
     /// The next event.
@@ -58,7 +60,10 @@ impl Events {
 }
 
 fn system(source: io::Error) -> Error {
-    Error::System { operation: "wait for events", source }
+    Error::System {
+        operation: "wait for events",
+        source,
+    }
 }
 
 /// `None` for what is no event of this build.
@@ -71,7 +76,8 @@ fn read(bytes: &[u8]) -> Option<Event> {
     let on_ip = event.family != Family::Other as u8;
     let length = usize::from(event.name_length).min(event.name.len());
     Some(Event {
-        interface: attach::name_of(event.ifindex).unwrap_or_else(|| format!("ifindex {}", event.ifindex)),
+        interface: attach::name_of(event.ifindex)
+            .unwrap_or_else(|| format!("ifindex {}", event.ifindex)),
         reason: Reason::from_number(event.reason)?,
         audited: event.audited != 0,
         source: on_ip.then(|| fill::ip(event.source)),

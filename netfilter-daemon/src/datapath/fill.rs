@@ -47,7 +47,8 @@ impl Writer {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         let mut seed: ArrayOf<u64> = maps::open(pins, maps::SEED)?;
         if seed.get(&0, 0).map_err(maps::failed("read", maps::SEED))?.0 == 0 {
-            seed.set(0, Plain(random()?), 0).map_err(maps::failed("write", maps::SEED))?;
+            seed.set(0, Plain(random()?), 0)
+                .map_err(maps::failed("write", maps::SEED))?;
         }
         Ok(Self {
             active: Mapping::open(pins, maps::ACTIVE, 1)?,
@@ -81,10 +82,13 @@ impl Writer {
         let Atoms { tcp, udp, other } = &*image.atoms;
         let atoms = half * size_of::<Atoms>();
         self.atoms.store(atoms, tcp.iter().copied())?;
-        self.atoms.store(atoms + offset_of!(Atoms, udp), udp.iter().copied())?;
-        self.atoms.store(atoms + offset_of!(Atoms, other), other.iter().copied())?;
+        self.atoms
+            .store(atoms + offset_of!(Atoms, udp), udp.iter().copied())?;
+        self.atoms
+            .store(atoms + offset_of!(Atoms, other), other.iter().copied())?;
         let class_base = half * (self.classes.len() / 2);
-        self.classes.store(class_base, image.classes.iter().copied())?;
+        self.classes
+            .store(class_base, image.classes.iter().copied())?;
         let bases = Bases {
             nodes: half * (self.nodes.len() / 2),
             leaves: half * (self.leaves.len() / 2),
@@ -106,15 +110,34 @@ impl Writer {
     /// Whether everything fits, before anything is written.
     fn check(&self, image: &Image) -> Result<(), Error> {
         let fits = |map, needed: usize, both: usize| {
-            if needed <= both / 2 { Ok(()) } else { Err(Error::TooSmall { map, needed, available: both / 2 }) }
+            if needed <= both / 2 {
+                Ok(())
+            } else {
+                Err(Error::TooSmall {
+                    map,
+                    needed,
+                    available: both / 2,
+                })
+            }
         };
-        fits(maps::NODES, image.ipv4.nodes.len() + image.ipv6.nodes.len(), self.nodes.len())?;
-        fits(maps::LEAVES, image.ipv4.leaves.len() + image.ipv6.leaves.len(), self.leaves.len())?;
+        fits(
+            maps::NODES,
+            image.ipv4.nodes.len() + image.ipv6.nodes.len(),
+            self.nodes.len(),
+        )?;
+        fits(
+            maps::LEAVES,
+            image.ipv4.leaves.len() + image.ipv6.leaves.len(),
+            self.leaves.len(),
+        )?;
         fits(maps::CLASSES, image.classes.len(), self.classes.len())
     }
 
     fn fill_trie(&mut self, trie: &Trie, roots: usize, bases: Bases) -> Result<(), Error> {
-        self.leaves.store(bases.leaves, trie.leaves.iter().map(|class| bases.class(*class)))?;
+        self.leaves.store(
+            bases.leaves,
+            trie.leaves.iter().map(|class| bases.class(*class)),
+        )?;
         self.nodes.store(
             bases.nodes,
             trie.nodes.iter().map(|node| Node {
@@ -126,7 +149,11 @@ impl Writer {
         self.roots.store(
             roots,
             trie.roots.iter().map(|root| {
-                if root & LEAF != 0 { LEAF | bases.class(root & !LEAF) } else { add(*root, bases.nodes) }
+                if root & LEAF != 0 {
+                    LEAF | bases.class(root & !LEAF)
+                } else {
+                    add(*root, bases.nodes)
+                }
             }),
         )
     }
@@ -149,7 +176,9 @@ impl Writer {
             }
         }
         for key in &stale {
-            self.names.remove(key).map_err(maps::failed("clear", maps::NAMES))?;
+            self.names
+                .remove(key)
+                .map_err(maps::failed("clear", maps::NAMES))?;
         }
         let half = (copy * NAME_IDS) as usize;
         let mut sets = vec![AtomSet::EMPTY; NAME_IDS as usize];
@@ -158,7 +187,11 @@ impl Writer {
                 *set = parent.set;
             }
         }
-        let mut cursor = self.name_cursor.get(&0, 0).map_err(maps::failed("read", maps::NAME_CURSOR))?.0;
+        let mut cursor = self
+            .name_cursor
+            .get(&0, 0)
+            .map_err(maps::failed("read", maps::NAME_CURSOR))?
+            .0;
         for name in &image.names {
             let (bits, mut data) = key(&name.pattern);
             let id = if name.set.is_empty() {
@@ -185,7 +218,9 @@ impl Writer {
                 .insert(&Key::new(bits, Plain(data)), Plain(id), 0)
                 .map_err(maps::failed("write", maps::NAMES))?;
         }
-        self.name_cursor.set(0, Plain(cursor), 0).map_err(maps::failed("write", maps::NAME_CURSOR))?;
+        self.name_cursor
+            .set(0, Plain(cursor), 0)
+            .map_err(maps::failed("write", maps::NAME_CURSOR))?;
         self.name_sets.store(half, sets.into_iter())
     }
 }
@@ -197,7 +232,11 @@ fn closest<'a>((bits, data): &NameKey, image: &'a Image) -> Option<&'a Name> {
     if !wildcard {
         return image.name(&wire);
     }
-    image.names.iter().filter(|name| name.pattern.is_wildcard() && encloses(&name.pattern, &wire)).max_by_key(|name| name.specificity())
+    image
+        .names
+        .iter()
+        .filter(|name| name.pattern.is_wildcard() && encloses(&name.pattern, &wire))
+        .max_by_key(|name| name.specificity())
 }
 
 fn encloses(pattern: &Pattern, wire: &[u8]) -> bool {
@@ -211,7 +250,11 @@ fn is_wildcard(bits: u32, data: &[u8; KEY_DATA]) -> bool {
 /// The name of a key, in wire form without the root.
 pub(super) fn wire(bits: u32, data: &[u8; KEY_DATA]) -> Vec<u8> {
     let end = bits as usize / 8 - usize::from(!is_wildcard(bits, data));
-    data[1..end].iter().rev().map(|byte| if byte & 0x80 != 0 { byte & 0x3f } else { *byte }).collect()
+    data[1..end]
+        .iter()
+        .rev()
+        .map(|byte| if byte & 0x80 != 0 { byte & 0x3f } else { *byte })
+        .collect()
 }
 
 /// The key of a pattern, for copy 0: its length in bits and its bytes, zero behind.
@@ -268,7 +311,10 @@ fn random() -> Result<u64, Error> {
     // SAFETY: the buffer is valid for its length.
     let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if usize::try_from(read) != Ok(bytes.len()) {
-        return Err(Error::System { operation: "read random bytes", source: io::Error::last_os_error() });
+        return Err(Error::System {
+            operation: "read random bytes",
+            source: io::Error::last_os_error(),
+        });
     }
     Ok(u64::from_ne_bytes(bytes) | 1)
 }
@@ -282,7 +328,11 @@ pub(super) fn ip(address: Address) -> std::net::IpAddr {
 /// The pattern of a key, as text.
 pub(super) fn text(bits: u32, data: &[u8; KEY_DATA]) -> String {
     let name = dotted(&wire(bits, data));
-    if is_wildcard(bits, data) { format!("*.{name}") } else { name }
+    if is_wildcard(bits, data) {
+        format!("*.{name}")
+    } else {
+        name
+    }
 }
 
 /// A name in wire form as dotted text, with the escapes of RFC 4343 section 2.1.

@@ -1,6 +1,9 @@
 //! Counts the entries of a map by walking its keys: `bpf(BPF_MAP_GET_NEXT_KEY)`.
 
-use std::{io, os::fd::{AsFd, AsRawFd}};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use aya::maps::MapData;
 
@@ -19,7 +22,10 @@ const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 
 /// `K` must be the map's key type. Entries that come and go meanwhile may be missed.
 pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
-    let (mut key, mut next) = (std::mem::MaybeUninit::<K>::zeroed(), std::mem::MaybeUninit::<K>::zeroed());
+    let (mut key, mut next) = (
+        std::mem::MaybeUninit::<K>::zeroed(),
+        std::mem::MaybeUninit::<K>::zeroed(),
+    );
     let max = u64::from(map.info().map_err(io::Error::other)?.max_entries());
     let mut count = 0;
     // A walk restarts where its key was deleted meanwhile; so it is bounded.

@@ -24,23 +24,46 @@ pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
-        .map_max_entries(maps::NODES, 2 * capacity(image.ipv4.nodes.len() + image.ipv6.nodes.len(), MIN_NODES))
+        .map_max_entries(
+            maps::NODES,
+            2 * capacity(image.ipv4.nodes.len() + image.ipv6.nodes.len(), MIN_NODES),
+        )
         // In pairs: twice a copy, half the entries.
-        .map_max_entries(maps::LEAVES, capacity(image.ipv4.leaves.len() + image.ipv6.leaves.len(), MIN_LEAVES))
-        .map_max_entries(maps::CLASSES, 2 * capacity(image.classes.len(), MIN_CLASSES));
+        .map_max_entries(
+            maps::LEAVES,
+            capacity(
+                image.ipv4.leaves.len() + image.ipv6.leaves.len(),
+                MIN_LEAVES,
+            ),
+        )
+        .map_max_entries(
+            maps::CLASSES,
+            2 * capacity(image.classes.len(), MIN_CLASSES),
+        );
     for name in maps::PINNED {
         loader.map_pin_path(name, pins.map(name));
     }
-    let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
+    let mut ebpf = loader
+        .load(OBJECT)
+        .map_err(|error| Error::Load(Box::new(error)))?;
     for name in [INGRESS, EGRESS] {
         program(&mut ebpf, name)?
             .load()
-            .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
+            .map_err(|source| Error::Program {
+                program: name,
+                source: Box::new(source),
+            })?;
     }
     Ok(ebpf)
 }
 
-pub(super) fn program<'a>(ebpf: &'a mut aya::Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+pub(super) fn program<'a>(
+    ebpf: &'a mut aya::Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, Error> {
     let program = ebpf.program_mut(name).ok_or(Error::MissingMap(name))?;
-    program.try_into().map_err(|source| Error::Program { program: name, source: Box::new(source) })
+    program.try_into().map_err(|source| Error::Program {
+        program: name,
+        source: Box::new(source),
+    })
 }

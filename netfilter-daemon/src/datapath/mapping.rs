@@ -22,15 +22,35 @@ impl<T: Copy> Mapping<T> {
     /// `per_value`: elements in one value of the map.
     pub(super) fn open(pins: &Pins, name: &'static str, per_value: usize) -> Result<Self, Error> {
         let data = maps::data(pins, name)?;
-        let values = data.info().map_err(maps::failed("inspect", name))?.max_entries();
+        let values = data
+            .info()
+            .map_err(maps::failed("inspect", name))?
+            .max_entries();
         let count = values as usize * per_value;
-        let system = |source: nix::Error| Error::System { operation: "map a table into memory", source: source.into() };
-        let bytes = NonZeroUsize::new((count * size_of::<T>()).next_multiple_of(4096)).ok_or(Error::MissingMap(name))?;
+        let system = |source: nix::Error| Error::System {
+            operation: "map a table into memory",
+            source: source.into(),
+        };
+        let bytes = NonZeroUsize::new((count * size_of::<T>()).next_multiple_of(4096))
+            .ok_or(Error::MissingMap(name))?;
         // SAFETY: a new mapping of a file descriptor, at an address of the kernel's choice.
         let start = unsafe {
-            mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, data.fd().as_fd(), 0)
+            mmap(
+                None,
+                bytes,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                data.fd().as_fd(),
+                0,
+            )
         };
-        Ok(Self { start: start.map_err(system)?.cast(), bytes, count, name, element: PhantomData })
+        Ok(Self {
+            start: start.map_err(system)?.cast(),
+            bytes,
+            count,
+            name,
+            element: PhantomData,
+        })
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -43,10 +63,18 @@ impl<T: Copy> Mapping<T> {
     }
 
     /// Stores `values` from `first` on.
-    pub(super) fn store(&mut self, first: usize, values: impl ExactSizeIterator<Item = T>) -> Result<(), Error> {
+    pub(super) fn store(
+        &mut self,
+        first: usize,
+        values: impl ExactSizeIterator<Item = T>,
+    ) -> Result<(), Error> {
         let needed = first + values.len();
         if needed > self.count {
-            return Err(Error::TooSmall { map: self.name, needed: values.len(), available: self.count / 2 });
+            return Err(Error::TooSmall {
+                map: self.name,
+                needed: values.len(),
+                available: self.count / 2,
+            });
         }
         for (offset, value) in values.enumerate() {
             // SAFETY: within the mapping; volatile, for others read there.

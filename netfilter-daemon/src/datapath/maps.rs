@@ -32,8 +32,28 @@ pub(super) const EVENTS: &str = "EVENTS";
 
 /// Everything that outlives the daemon.
 pub(super) const PINNED: [&str; 22] = [
-    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS, NAME_CURSOR, SEED, LEASES, QUESTIONS, FLOWS,
-    FRAGMENTS, INTERFACES, PASSED, DROPPED, QUESTION_COUNTS, ANSWER_COUNTS, LOST, EVENTS,
+    ACTIVE,
+    SETTINGS,
+    ROOTS,
+    NODES,
+    LEAVES,
+    CLASSES,
+    ATOMS,
+    NAMES,
+    NAME_SETS,
+    NAME_CURSOR,
+    SEED,
+    LEASES,
+    QUESTIONS,
+    FLOWS,
+    FRAGMENTS,
+    INTERFACES,
+    PASSED,
+    DROPPED,
+    QUESTION_COUNTS,
+    ANSWER_COUNTS,
+    LOST,
+    EVENTS,
 ];
 
 /// A type of `netfilter_ebpf::abi` as aya wants it.
@@ -56,11 +76,18 @@ pub(super) fn data(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
 }
 
 /// Opens a pinned map as its type.
-pub(super) fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<T, Error> {
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<T, Error> {
     let map = Map::from_map_data(data(pins, name)?).map_err(failed("open", name))?;
     T::try_from(map).map_err(failed("open", name))
 }
 
 pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
-    move |source| Error::Map { operation, map, source: Box::new(source) }
+    move |source| Error::Map {
+        operation,
+        map,
+        source: Box::new(source),
+    }
 }

@@ -62,7 +62,10 @@ impl Pins {
     }
 
     fn at(state_dir: &Path) -> Self {
-        Self { base: state_dir.join(format!("abi-{ABI}")), state_dir: state_dir.to_owned() }
+        Self {
+            base: state_dir.join(format!("abi-{ABI}")),
+            state_dir: state_dir.to_owned(),
+        }
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
@@ -71,7 +74,9 @@ impl Pins {
 
     /// Where the link (or, on clsact, the program) of an interface is pinned.
     pub(super) fn link(&self, direction: Direction, ifindex: u32) -> PathBuf {
-        self.base.join("links").join(format!("{}-{ifindex}", direction.label()))
+        self.base
+            .join("links")
+            .join(format!("{}-{ifindex}", direction.label()))
     }
 
     /// The interfaces that have a pin of this direction, sorted.
@@ -85,7 +90,11 @@ impl Pins {
         let mut links: Vec<u32> = entries
             .filter_map(|entry| {
                 let name = entry.ok()?.file_name();
-                name.to_str()?.strip_prefix(direction.label())?.strip_prefix('-')?.parse().ok()
+                name.to_str()?
+                    .strip_prefix(direction.label())?
+                    .strip_prefix('-')?
+                    .parse()
+                    .ok()
             })
             .collect();
         links.sort_unstable();
@@ -97,7 +106,12 @@ impl Pins {
         fs::remove_dir_all(&self.base).map_err(path("remove", &self.base))?;
         // Only if nothing else is there.
         match fs::remove_dir(&self.state_dir) {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                ) =>
+            {
                 Err(path("remove", &self.state_dir)(error))
             }
             _ => Ok(()),
@@ -107,5 +121,9 @@ impl Pins {
 
 pub(super) fn path(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Path { operation, path, source }
+    move |source| Error::Path {
+        operation,
+        path,
+        source,
+    }
 }

@@ -24,13 +24,23 @@ pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> 
         let text = match fs::read_to_string(table) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // no IPv6
-            Err(source) => return Err(Error::System { operation: "read the table of connections", source }),
+            Err(source) => {
+                return Err(Error::System {
+                    operation: "read the table of connections",
+                    source,
+                });
+            }
         };
         for key in text.lines().skip(1).filter_map(connection) {
             let atom = image.atoms.tcp[usize::from(key.local_port)];
             if image.settings.inbound.contains(atom) {
-                let flow = Flow { origin: FLOW_INBOUND, until };
-                flows.insert(Plain(key), Plain(flow), 0).map_err(maps::failed("write", maps::FLOWS))?;
+                let flow = Flow {
+                    origin: FLOW_INBOUND,
+                    until,
+                };
+                flows
+                    .insert(Plain(key), Plain(flow), 0)
+                    .map_err(maps::failed("write", maps::FLOWS))?;
             }
         }
     }
@@ -48,7 +58,14 @@ fn connection(line: &str) -> Option<FlowKey> {
     }
     let (local, local_port) = endpoint(local)?;
     let (remote, remote_port) = endpoint(remote)?;
-    Some(FlowKey { local, remote, local_port, remote_port, protocol: TCP, padding: [0; 3] })
+    Some(FlowKey {
+        local,
+        remote,
+        local_port,
+        remote_port,
+        protocol: TCP,
+        padding: [0; 3],
+    })
 }
 
 /// Address in groups of four bytes, each in the machine's own order, and port.
@@ -77,14 +94,24 @@ mod tests {
     fn an_established_connection_is_read_and_a_listener_is_not() {
         let line = "   1: 0200630A:0016 0100630A:D431 01 00000000:00000000 02:000AFD9E 00000000     0        0 20 4";
         let key = connection(line).unwrap();
-        assert_eq!((key.local, key.local_port), (Address::from_ipv4(0x0a63_0002), 22));
-        assert_eq!((key.remote, key.remote_port), (Address::from_ipv4(0x0a63_0001), 0xd431));
+        assert_eq!(
+            (key.local, key.local_port),
+            (Address::from_ipv4(0x0a63_0002), 22)
+        );
+        assert_eq!(
+            (key.remote, key.remote_port),
+            (Address::from_ipv4(0x0a63_0001), 0xd431)
+        );
         assert_eq!(connection(&line.replace(" 01 ", " 0A ")), None);
     }
 
     #[test]
     fn an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_address() {
-        let line = "1: 0000000000000000FFFF00000200630A:0016 0000000000000000FFFF00000100630A:D431 01 x";
-        assert_eq!(connection(line).unwrap().local, Address::from_ipv4(0x0a63_0002));
+        let line =
+            "1: 0000000000000000FFFF00000200630A:0016 0000000000000000FFFF00000100630A:D431 01 x";
+        assert_eq!(
+            connection(line).unwrap().local,
+            Address::from_ipv4(0x0a63_0002)
+        );
     }
 }

@@ -1,15 +1,16 @@
 //! The read side: what is pinned, counted and learned.
 
-use std::{io, path::Path};
+use std::{collections::HashMap, io, path::Path};
 
 use netfilter_ebpf::{
+    abi::{Address, COUNTERS_PER_SLOT, Counter, DropKey, Interface, Lease, NAME_ID_NONE, slot},
     dns::KEY_DATA,
-    abi::{Address, COUNTERS_PER_SLOT, Counter, DropKey, INTERFACE_INDEXES, Interface, Lease, NAME_ID_NONE, slot},
     verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason},
 };
 
 use super::{
     Attachment, Counters, Dropped, Error, Learned, Occupancy, Passed, attach, fill,
+    mapping::Mapping,
     maps::{self, ArrayOf, HashOf, LpmOf, PerCpuArrayOf, PerCpuHashOf},
     pins::Pins,
 };
@@ -42,7 +43,10 @@ impl State {
     /// As all below: where a map cannot be read.
     pub fn generation(&self) -> Result<u32, Error> {
         let active: ArrayOf<u32> = maps::open(&self.pins, maps::ACTIVE)?;
-        Ok(active.get(&0, 0).map_err(maps::failed("read", maps::ACTIVE))?.0)
+        Ok(active
+            .get(&0, 0)
+            .map_err(maps::failed("read", maps::ACTIVE))?
+            .0)
     }
 
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
@@ -52,12 +56,17 @@ impl State {
     pub fn counters(&self) -> Result<Counters, Error> {
         let interfaces = self.interfaces()?;
         let name = |slot: u32| {
-            interfaces.iter().find(|(known, _)| *known == slot).map_or_else(|| "other".to_owned(), |(_, name)| name.clone())
+            interfaces
+                .iter()
+                .find(|(known, _)| *known == slot)
+                .map_or_else(|| "other".to_owned(), |(_, name)| name.clone())
         };
         Ok(Counters {
             passed: self.passed(&interfaces)?,
             dropped: self.dropped(&name)?,
-            questions: self.counts(maps::QUESTION_COUNTS, Question::ALL, |question| question as u8)?,
+            questions: self.counts(maps::QUESTION_COUNTS, Question::ALL, |question| {
+                question as u8
+            })?,
             answers: self.counts(maps::ANSWER_COUNTS, Answer::ALL, |answer| answer as u8)?,
             lost_events: self.counts(maps::LOST, LossStage::ALL, |stage| stage as u8)?,
         })
@@ -65,12 +74,12 @@ impl State {
 
     /// Slots and the names of their interfaces.
     fn interfaces(&self) -> Result<Vec<(u32, String)>, Error> {
-        let map: ArrayOf<Interface> = maps::open(&self.pins, maps::INTERFACES)?;
+        let map: Mapping<Interface> = Mapping::open(&self.pins, maps::INTERFACES, 1)?;
         let mut names = Vec::new();
-        for index in 0..INTERFACE_INDEXES {
-            let interface = map.get(&index, 0).map_err(maps::failed("read", maps::INTERFACES))?.0;
+        for interface in (0..map.len()).filter_map(|index| map.load(index)) {
             if interface.slot != 0 {
-                let name = attach::name_of(interface.ifindex).unwrap_or_else(|| format!("ifindex {}", interface.ifindex));
+                let name = attach::name_of(interface.ifindex)
+                    .unwrap_or_else(|| format!("ifindex {}", interface.ifindex));
                 names.push((interface.slot, name));
             }
         }
@@ -85,11 +94,19 @@ impl State {
                 for (protocol, &protocol_label) in ProtocolLabel::ALL.iter().enumerate() {
                     let within = family * ProtocolLabel::ALL.len() + protocol;
                     let index = slot * COUNTERS_PER_SLOT + u32::try_from(within).unwrap_or(0);
-                    let values = map.get(&index, 0).map_err(maps::failed("read", maps::PASSED))?;
+                    let values = map
+                        .get(&index, 0)
+                        .map_err(maps::failed("read", maps::PASSED))?;
                     let (packets, bytes) = sum(values.iter().map(|value| value.0));
                     if packets > 0 {
                         let interface = interface.clone();
-                        passed.push(Passed { interface, family: family_label, protocol: protocol_label, packets, bytes });
+                        passed.push(Passed {
+                            interface,
+                            family: family_label,
+                            protocol: protocol_label,
+                            packets,
+                            bytes,
+                        });
                     }
                 }
             }
@@ -102,28 +119,59 @@ impl State {
         let mut dropped = Vec::new();
         for entry in map.iter() {
             let (key, values) = entry.map_err(maps::failed("read", maps::DROPPED))?;
-            let DropKey { interface, reason, family, protocol, audited } = key.0;
-            let (Some(reason), Some(family), Some(protocol)) =
-                (Reason::from_number(reason), Family::from_number(family), ProtocolLabel::from_number(protocol))
-            else {
+            let DropKey {
+                interface,
+                reason,
+                family,
+                protocol,
+                audited,
+            } = key.0;
+            let (Some(reason), Some(family), Some(protocol)) = (
+                Reason::from_number(reason),
+                Family::from_number(family),
+                ProtocolLabel::from_number(protocol),
+            ) else {
                 continue; // of a newer build with the same layout
             };
             let (packets, bytes) = sum(values.iter().map(|value| value.0));
             let interface = name(interface);
-            dropped.push(Dropped { interface, reason, family, protocol, audited: audited != 0, packets, bytes });
+            dropped.push(Dropped {
+                interface,
+                reason,
+                family,
+                protocol,
+                audited: audited != 0,
+                packets,
+                bytes,
+            });
         }
         dropped.sort_by(|one, other| {
-            let key = |entry: &Dropped| (entry.interface.clone(), entry.reason, entry.family, entry.protocol, entry.audited);
+            let key = |entry: &Dropped| {
+                (
+                    entry.interface.clone(),
+                    entry.reason,
+                    entry.family,
+                    entry.protocol,
+                    entry.audited,
+                )
+            };
             key(one).cmp(&key(other))
         });
         Ok(dropped)
     }
 
-    fn counts<T: Copy>(&self, name: &'static str, all: &[T], number: impl Fn(T) -> u8) -> Result<Vec<(T, u64)>, Error> {
+    fn counts<T: Copy>(
+        &self,
+        name: &'static str,
+        all: &[T],
+        number: impl Fn(T) -> u8,
+    ) -> Result<Vec<(T, u64)>, Error> {
         let map: PerCpuArrayOf<u64> = maps::open(&self.pins, name)?;
         all.iter()
             .map(|&label| {
-                let values = map.get(&u32::from(number(label)), 0).map_err(maps::failed("read", name))?;
+                let values = map
+                    .get(&u32::from(number(label)), 0)
+                    .map_err(maps::failed("read", name))?;
                 Ok((label, values.iter().map(|value| value.0).sum()))
             })
             .collect()
@@ -137,27 +185,39 @@ impl State {
         let mut learned = Vec::new();
         for entry in leases.iter() {
             let (address, lease) = entry.map_err(maps::failed("read", maps::LEASES))?;
-            for grant in lease.0.grants.iter().take_while(|grant| grant.0 != 0).filter(|grant| grant.until() > now) {
-                if let Some((_, pattern)) = patterns.iter().find(|(id, _)| *id == grant.name()) {
+            for grant in lease
+                .0
+                .grants
+                .iter()
+                .take_while(|grant| grant.0 != 0)
+                .filter(|grant| grant.until() > now)
+            {
+                if let Some(pattern) = patterns.get(&grant.name()) {
                     let (address, pattern) = (fill::ip(address.0), pattern.clone());
-                    learned.push(Learned { address, pattern, expires_in: grant.until() - now });
+                    learned.push(Learned {
+                        address,
+                        pattern,
+                        expires_in: grant.until() - now,
+                    });
                 }
             }
         }
-        learned.sort_by(|one, other| (&one.pattern, one.address).cmp(&(&other.pattern, other.address)));
+        learned.sort_by(|one, other| {
+            (&one.pattern, one.address).cmp(&(&other.pattern, other.address))
+        });
         Ok(learned)
     }
 
     /// The names of the policy in force, as text, by their ids.
-    fn patterns(&self) -> Result<Vec<(u32, String)>, Error> {
+    fn patterns(&self) -> Result<HashMap<u32, String>, Error> {
         let names: LpmOf<[u8; KEY_DATA], u32> = maps::open(&self.pins, maps::NAMES)?;
         let active = slot(self.generation()?);
-        let mut patterns = Vec::new();
+        let mut patterns = HashMap::new();
         for entry in names.iter() {
             let (key, id) = entry.map_err(maps::failed("read", maps::NAMES))?;
             let data = key.data().0;
             if id.0 != NAME_ID_NONE && u32::from(data[0]) == active {
-                patterns.push((id.0, fill::text(key.prefix_len(), &data)));
+                patterns.insert(id.0, fill::text(key.prefix_len(), &data));
             }
         }
         Ok(patterns)
@@ -177,19 +237,35 @@ impl State {
 
     fn count_keys<K: Copy + 'static>(&self, map: &'static str) -> Result<Occupancy, Error> {
         let data = maps::data(&self.pins, map)?;
-        let max_entries = data.info().map_err(maps::failed("inspect", map))?.max_entries().into();
-        let entries = super::keys::count::<K>(&data).map_err(|source| Error::System { operation: "count the keys of a map", source })?;
-        Ok(Occupancy { map, entries, max_entries })
+        let max_entries = data
+            .info()
+            .map_err(maps::failed("inspect", map))?
+            .max_entries()
+            .into();
+        let entries = super::keys::count::<K>(&data).map_err(|source| Error::System {
+            operation: "count the keys of a map",
+            source,
+        })?;
+        Ok(Occupancy {
+            map,
+            entries,
+            max_entries,
+        })
     }
 }
 
 fn sum(values: impl Iterator<Item = Counter>) -> (u64, u64) {
-    values.fold((0, 0), |(packets, bytes), value| (packets + value.packets, bytes + value.bytes))
+    values.fold((0, 0), |(packets, bytes), value| {
+        (packets + value.packets, bytes + value.bytes)
+    })
 }
 
 /// Seconds of CLOCK_BOOTTIME, as the programs count them.
 pub(super) fn now() -> Result<u32, Error> {
-    let system = |source: nix::Error| Error::System { operation: "read the clock", source: io::Error::from(source) };
+    let system = |source: nix::Error| Error::System {
+        operation: "read the clock",
+        source: io::Error::from(source),
+    };
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_err(system)?;
     Ok(u32::try_from(time.tv_sec()).unwrap_or(u32::MAX))
 }

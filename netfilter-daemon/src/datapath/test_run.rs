@@ -1,6 +1,10 @@
 //! Runs a loaded program on a frame, for tests and benchmarks: `bpf(BPF_PROG_TEST_RUN)`.
 
-use std::{io, os::fd::{AsFd, AsRawFd}, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use super::{Datapath, Error, load};
 
@@ -53,14 +57,25 @@ impl Datapath {
     ///
     /// # Errors
     /// What the system call says.
-    pub fn test_run(&mut self, program: Program, frame: &[u8], repeat: u32) -> Result<Outcome, Error> {
+    pub fn test_run(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Outcome, Error> {
         let name = match program {
             Program::Egress => load::EGRESS,
             Program::Ingress => load::INGRESS,
         };
         let loaded = load::program(&mut self.ebpf, name)?;
-        let fd = loaded.fd().map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
-        run(fd.as_fd().as_raw_fd(), frame, repeat).map_err(|source| Error::System { operation: "run the program on a frame", source })
+        let fd = loaded.fd().map_err(|source| Error::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
+        run(fd.as_fd().as_raw_fd(), frame, repeat).map_err(|source| Error::System {
+            operation: "run the program on a frame",
+            source,
+        })
     }
 }
 
@@ -91,7 +106,14 @@ pub fn run(fd: i32, frame: &[u8], repeat: u32) -> io::Result<Outcome> {
 /// The bpf(2) system call, which libc has no function for.
 pub(super) fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
     // SAFETY: the caller's attributes are those of the command and their pointers are valid.
-    match unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) } {
+    match unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    } {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,6 +1,7 @@
 //! The daemon under test, as a child in a namespace.
 
 use std::{
+    collections::VecDeque,
     fmt,
     io::{self, BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
@@ -18,6 +19,10 @@ use nix::{
 const START: Duration = Duration::from_secs(20);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(5);
+
+/// How much of what it wrote is shown, in lines and in characters of each.
+const SHOWN: usize = 40;
+const WIDTH: usize = 200;
 
 /// How its line begins that says so, of a policy that denies and of one that only reports.
 const READY: [&str; 2] = ["enforcing on", "auditing on"];
@@ -54,13 +59,18 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn wait_until_ready(&mut self, lines: &Receiver<String>) -> Result<String, Error> {
         let deadline = Instant::now() + START;
         let mut log = Log::default();
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if READY.iter().any(|ready| line.starts_with(ready)) => return Ok(line),
-                Ok(line) => log.0.push(line),
+                Ok(line) => log.push(&line),
                 Err(RecvTimeoutError::Timeout) => return Err(Error::Silent { log }),
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self
@@ -105,17 +115,34 @@ pub enum Error {
     Silent { log: Log },
 }
 
-/// What a daemon wrote, to stdout and stderr.
+/// The last lines that a daemon wrote, to stdout and stderr.
 #[derive(Debug, Default)]
-pub struct Log(Vec<String>);
+pub struct Log {
+    lines: VecDeque<String>,
+    forgotten: usize,
+}
+
+impl Log {
+    /// A verifier that refuses a program writes megabytes.
+    fn push(&mut self, line: &str) {
+        if self.lines.len() == SHOWN {
+            self.lines.pop_front();
+            self.forgotten += 1;
+        }
+        self.lines.push_back(line.chars().take(WIDTH).collect());
+    }
+}
 
 impl fmt::Display for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("; it wrote nothing");
+        match (self.lines.len(), self.forgotten) {
+            (0, _) => return f.write_str("; it wrote nothing"),
+            (_, 0) => f.write_str("; it wrote:")?,
+            (shown, _) => write!(f, "; the last {shown} lines that it wrote:")?,
         }
-        f.write_str("; it wrote:")?;
-        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
+        self.lines
+            .iter()
+            .try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 
@@ -148,6 +175,17 @@ mod tests {
             error.to_string(),
             "the daemon ended with exit status: 3 before it enforced anything; it wrote:\n    no bpffs"
         );
+    }
+
+    #[test]
+    fn of_a_flood_of_lines_the_last_are_quoted() {
+        let error = Daemon::start(shell("seq 1000; exit 1")).err().unwrap();
+        let told = error.to_string();
+        assert!(
+            told.contains("; the last 40 lines that it wrote:\n    961\n"),
+            "{told}"
+        );
+        assert!(told.ends_with("\n    1000"), "{told}");
     }
 
     fn shell(script: &str) -> Command {

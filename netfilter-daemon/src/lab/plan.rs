@@ -16,10 +16,6 @@ use super::{
 
 const OTHER_TRAFFIC: &str = "other port or protocol";
 
-/// RFC 1035, section 2.3.4, for names as text.
-const NAME_MAX: usize = 253;
-const LABEL_MAX: usize = 63;
-
 /// The DNS port, which the filter treats in its own way towards resolvers.
 const DNS: u16 = 53;
 
@@ -215,8 +211,8 @@ impl Planner<'_> {
     }
 
     fn name(&mut self, what: &'static str, name: &str, family: Family, knock: Knock) {
-        if name.len() > NAME_MAX || name.split('.').any(|label| label.len() > LABEL_MAX) {
-            return;
+        if name.parse::<Pattern>().is_err() {
+            return; // What was put before it made it too long.
         }
         let address = self.host(name, false)[family as usize];
         let lent = self.reading.allows_lent(name, address, knock);

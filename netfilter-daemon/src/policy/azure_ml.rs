@@ -44,6 +44,27 @@ pub fn parse(
     Ok(Policy { notes, ..policy })
 }
 
+/// The service tags that a policy names, all of them. Of what else it says, nothing
+/// is looked at.
+///
+/// # Errors
+/// [`Error::Wrong`] where the policy is no YAML, or a list cannot be read.
+pub fn parse_catalogue(
+    text: &str,
+    file: &str,
+    read_tags: &dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
+) -> Result<Catalogue, Error> {
+    let mut problems = Problems::new(file);
+    let document = yaml::read(text, &mut problems).unwrap_or_else(Node::nothing);
+    let fields = layout::settings(&document, &mut problems);
+    let catalogue = catalogue(&fields, read_tags, &mut problems);
+    match (catalogue, problems.finish()) {
+        (Some(catalogue), Ok(_)) => Ok(catalogue),
+        (_, Err(error)) => Err(error),
+        (None, Ok(notes)) => Err(Error::Wrong(notes)),
+    }
+}
+
 /// What is wrong is left at its default here, and in `problems` for good.
 fn read(
     document: &Node<'_>,

@@ -11,7 +11,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
 use super::service_tag::{self, Catalogue};
-use super::{Error, Policy, System, parse};
+use super::{Error, Policy, System, parse, parse_catalogue};
 
 /// A policy of a thousand rules has 200 KB; the largest published list 5 MB.
 const FILE_MAX: u64 = 64 << 20;
@@ -26,13 +26,19 @@ const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// # Errors
 /// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
 pub fn load(path: &Path) -> Result<Policy, Error> {
-    let text = read(path).map_err(|source| Error::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let read_tags = |written: &str| tags(&folder.join(written), written);
-    parse(&text, &path.display().to_string(), &system()?, &read_tags)
+    let text = policy(path)?;
+    let file = path.display().to_string();
+    parse(&text, &file, &system()?, &tags_beside(path))
+}
+
+/// The service tags that the policy names, all of them.
+///
+/// # Errors
+/// Where the policy or a list cannot be read.
+pub fn catalogue(path: &Path) -> Result<Catalogue, Error> {
+    let text = policy(path)?;
+    let file = path.display().to_string();
+    parse_catalogue(&text, &file, &tags_beside(path))
 }
 
 /// What the machine says of itself.
@@ -50,13 +56,21 @@ pub fn system() -> Result<System, Error> {
     })
 }
 
-/// `source` is the path as the policy writes it.
-fn tags(path: &Path, source: &str) -> Result<Catalogue, service_tag::Error> {
-    let json = read(path).map_err(|source| service_tag::Error::Unreadable {
+fn policy(path: &Path) -> Result<String, Error> {
+    read(path).map_err(|source| Error::Unreadable {
         path: path.to_owned(),
         source,
-    })?;
-    Catalogue::parse(&json, source)
+    })
+}
+
+/// Reads lists whose paths are relative to the policy's.
+fn tags_beside(policy: &Path) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> {
+    let folder = policy.parent().unwrap_or(Path::new("")).to_owned();
+    move |written| {
+        let path = folder.join(written);
+        let json = read(&path).map_err(|source| service_tag::Error::Unreadable { path, source })?;
+        Catalogue::parse(&json, written)
+    }
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -223,6 +237,8 @@ mod tests {
         let edition = load(&path).unwrap().catalogue;
         assert_eq!(edition.source, "lists/own_20251027.json");
         assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
+        assert_eq!(catalogue(&path).unwrap().edition(), &edition);
+        assert!(catalogue(&path).unwrap().tag("own").is_some());
     }
 
     #[test]
@@ -231,6 +247,7 @@ mod tests {
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
         let told = load(&path).unwrap_err().to_string();
+        assert_eq!(catalogue(&path).unwrap_err().to_string(), told);
         assert!(told.contains("policy.yaml:2:15: cannot read "), "{told}");
         assert!(told.contains("none.json: No such file"), "{told}");
     }

@@ -41,7 +41,6 @@ pub(super) struct Key<'a> {
 /// Reads the one document of the text. What is wrong goes to `problems`; a node is
 /// there if what is wrong leaves something to look at.
 pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser::new_from_str(text);
     let mut reader = Reader::new(problems);
     loop {

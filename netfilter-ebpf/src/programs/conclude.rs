@@ -6,7 +6,8 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        COUNTERS_PER_SLOT, Counter, DropKey, INTERFACE_INDEXES, INTERFACE_SLOTS, RCODE_DROP, SETTING_REJECT, SETTING_REPORT,
+        COUNTERS_PER_SLOT, Counter, DropKey, INTERFACE_INDEXES, INTERFACE_SLOTS, RCODE_DROP,
+        SETTING_REJECT, SETTING_REPORT,
     },
     packet::Bytes,
     verdict::{Family, ProtocolLabel, Reason, Verdict},
@@ -55,8 +56,12 @@ const AUDIT_CODE: u64 = 0x101;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_conclude(raw: *mut __sk_buff, code: u64, subject: u64) -> u64 {
-    let skb = &Skb { ctx: TcContext::new(raw) };
-    let packet = scratch().filter(|_| subject != Subject::Unread as u64).map(|scratch| &scratch.packet);
+    let skb = &Skb {
+        ctx: TcContext::new(raw),
+    };
+    let packet = scratch()
+        .filter(|_| subject != Subject::Unread as u64)
+        .map(|scratch| &scratch.packet);
     let (family, protocol) = match packet {
         Some(packet) => (packet.family(), packet.protocol_label()),
         None => (Family::Other, ProtocolLabel::Other),
@@ -65,12 +70,20 @@ extern "C" fn netfilter_conclude(raw: *mut __sk_buff, code: u64, subject: u64) -
         count_pass(skb, family, protocol);
         return PASS as u64;
     }
-    let reason = Reason::from_number(code as u8).filter(|_| code != AUDIT_CODE).unwrap_or(Reason::NoRule);
+    let reason = Reason::from_number(code as u8)
+        .filter(|_| code != AUDIT_CODE)
+        .unwrap_or(Reason::NoRule);
     let settings = Generation::active().map(|generation| generation.settings);
     let flags = settings.map_or(0, |settings| settings.flags);
     let audited = code == AUDIT_CODE || flags & SETTING_REPORT != 0;
     count_drop(skb, reason, family, protocol, audited);
-    event::report(skb, reason, audited, packet.is_some(), subject == Subject::Question as u64);
+    event::report(
+        skb,
+        reason,
+        audited,
+        packet.is_some(),
+        subject == Subject::Question as u64,
+    );
     if audited {
         count_pass(skb, family, protocol);
         return PASS as u64;
@@ -82,7 +95,9 @@ extern "C" fn netfilter_conclude(raw: *mut __sk_buff, code: u64, subject: u64) -
         Reason::DnsName if settings.denied_name_rcode != RCODE_DROP => {
             refuse::question(skb, packet, settings.denied_name_rcode as u8)
         }
-        Reason::NoRule | Reason::DeniedByRule if flags & SETTING_REJECT != 0 => refuse::packet(skb, packet),
+        Reason::NoRule | Reason::DeniedByRule if flags & SETTING_REJECT != 0 => {
+            refuse::packet(skb, packet)
+        }
         _ => None,
     };
     refused.unwrap_or(DROP) as u64
@@ -101,7 +116,9 @@ fn slot(skb: &Skb) -> u32 {
 fn count_pass(skb: &Skb, family: Family, protocol: ProtocolLabel) {
     const PROTOCOLS: u32 = ProtocolLabel::ALL.len() as u32;
     const { assert!(COUNTERS_PER_SLOT == PROTOCOLS * Family::ALL.len() as u32) };
-    let index = (slot(skb) % INTERFACE_SLOTS) * COUNTERS_PER_SLOT + family as u32 * PROTOCOLS + protocol as u32;
+    let index = (slot(skb) % INTERFACE_SLOTS) * COUNTERS_PER_SLOT
+        + family as u32 * PROTOCOLS
+        + protocol as u32;
     if let Some(counter) = PASSED.get_ptr_mut(index) {
         add(counter, skb);
     }
@@ -119,9 +136,14 @@ fn count_drop(skb: &Skb, reason: Reason, family: Family, protocol: ProtocolLabel
     if let Some(counter) = DROPPED.get_ptr_mut(&key) {
         return add(counter, skb);
     }
-    let first = Counter { packets: skb.segments(), bytes: skb.length() as u64 };
+    let first = Counter {
+        packets: skb.segments(),
+        bytes: skb.length() as u64,
+    };
     // The keys are few and fit; another processor's insert of the same key has made a zero for us.
-    if DROPPED.insert(&key, &first, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_err()
+    if DROPPED
+        .insert(&key, &first, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
+        .is_err()
         && let Some(counter) = DROPPED.get_ptr_mut(&key)
     {
         add(counter, skb);

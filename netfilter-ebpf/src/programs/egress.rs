@@ -28,7 +28,9 @@ pub(crate) fn run(skb: &Skb) -> i32 {
         return conclude::conclude(skb, Verdict::Drop(Reason::Unready), Subject::Unread);
     };
     match read(skb) {
-        Ok(Frame::Arp) => conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread),
+        Ok(Frame::Arp) => {
+            conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread)
+        }
         Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
         Ok(Frame::Ip(packet)) => {
             let mut verdict = egress::decide(packet, &generation);
@@ -52,7 +54,10 @@ fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> Verdi
         let now = generation.now();
         let begins = packet.protocol != packet::TCP || packet.kind & TCP_SYN != 0;
         if begins || grant.until() < now + NEARLY_EXPIRED {
-            let flow = Flow { origin: grant.name(), until: grant.until() + egress::idle(packet.protocol) };
+            let flow = Flow {
+                origin: grant.name(),
+                until: grant.until() + egress::idle(packet.protocol),
+            };
             let key = egress::flow_key(packet);
             // SAFETY: copied at once.
             let known = unsafe { FLOWS.get(&key) }.is_some_and(|known| *known == flow);
@@ -63,7 +68,10 @@ fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> Verdi
     }
     if let Fragment::First(id) = packet.fragment {
         let until = generation.now() + FRAGMENT_TIMEOUT;
-        if FRAGMENTS.insert(&egress::fragment_key(packet, id), &until, 0).is_err() {
+        if FRAGMENTS
+            .insert(&egress::fragment_key(packet, id), &until, 0)
+            .is_err()
+        {
             return Verdict::Drop(Reason::TableFull);
         }
     }

@@ -18,15 +18,24 @@ use crate::{
 /// `read`: the packet in the scratch is the one. `named`: so is a question's name.
 #[inline(always)]
 pub(crate) fn report(skb: &Skb, reason: Reason, audited: bool, read: bool, named: bool) {
-    netfilter_report(skb.raw(), reason as u64, u64::from(audited), u64::from(read) | u64::from(named) << 1);
+    netfilter_report(
+        skb.raw(),
+        reason as u64,
+        u64::from(audited),
+        u64::from(read) | u64::from(named) << 1,
+    );
 }
 
 /// A global function, see `message`: with a stack of its own.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_report(raw: *mut __sk_buff, reason: u64, audited: u64, about: u64) -> u64 {
-    let skb = &Skb { ctx: TcContext::new(raw) };
-    let packet = scratch().filter(|_| about & 1 != 0).map(|scratch| &scratch.packet);
+    let skb = &Skb {
+        ctx: TcContext::new(raw),
+    };
+    let packet = scratch()
+        .filter(|_| about & 1 != 0)
+        .map(|scratch| &scratch.packet);
     send(skb, packet, reason as u8, audited as u8, about & 2 != 0);
     0
 }
@@ -68,7 +77,10 @@ fn send(skb: &Skb, packet: Option<&Packet>, reason: u8, audited: u8, named: bool
         let name = (&raw mut (*event).name).cast::<[u64; 32]>();
         let length = match scratch() {
             Some(scratch) if named => {
-                let asked = (&raw const scratch.message).cast::<u8>().add(HEADER).cast::<[u64; 32]>();
+                let asked = (&raw const scratch.message)
+                    .cast::<u8>()
+                    .add(HEADER)
+                    .cast::<[u64; 32]>();
                 name.write_unaligned(asked.read_unaligned());
                 scratch.question.name_length
             }

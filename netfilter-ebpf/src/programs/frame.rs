@@ -18,7 +18,9 @@ pub(crate) enum Frame {
 pub(crate) fn read(skb: &Skb) -> Result<Frame, Reason> {
     match netfilter_frame(skb.raw()) {
         ARP => Ok(Frame::Arp),
-        IP => scratch().map(|scratch| Frame::Ip(&scratch.packet)).ok_or(Reason::TableFull),
+        IP => scratch()
+            .map(|scratch| Frame::Ip(&scratch.packet))
+            .ok_or(Reason::TableFull),
         reason => Err(Reason::from_number(reason as u8).unwrap_or(Reason::Malformed)),
     }
 }

@@ -27,7 +27,9 @@ pub(crate) fn run(skb: &Skb) -> i32 {
         return conclude::PASS;
     };
     if packet.protocol == UDP && packet.source_port == DNS_PORT {
-        let from_resolver = generation.class_of(packet.source).is_some_and(|class| class.flags & CLASS_RESOLVER != 0);
+        let from_resolver = generation
+            .class_of(packet.source)
+            .is_some_and(|class| class.flags & CLASS_RESOLVER != 0);
         if from_resolver {
             return answer(skb, packet, &generation);
         }
@@ -51,10 +53,18 @@ fn flow(packet: &Packet, generation: &Generation) {
     let key = egress::inbound_flow_key(packet);
     let until = generation.now() + egress::idle(packet.protocol);
     // SAFETY: copied at once.
-    let fresh = unsafe { FLOWS.get(&key) }.is_some_and(|flow| flow.origin == FLOW_INBOUND && flow.until + REFRESH > until);
+    let fresh = unsafe { FLOWS.get(&key) }
+        .is_some_and(|flow| flow.origin == FLOW_INBOUND && flow.until + REFRESH > until);
     if !fresh {
         // An LRU map makes room by itself.
-        _ = FLOWS.insert(&key, &Flow { origin: FLOW_INBOUND, until }, 0);
+        _ = FLOWS.insert(
+            &key,
+            &Flow {
+                origin: FLOW_INBOUND,
+                until,
+            },
+            0,
+        );
     }
 }
 

@@ -29,7 +29,13 @@ pub(crate) fn learn(count: usize, name: u32, generation: &Generation) -> bool {
             break;
         }
         let settings = generation.settings;
-        room &= netfilter_lend(index as u32, name, now, settings.minimum_ttl, settings.grace) != 0;
+        room &= netfilter_lend(
+            index as u32,
+            name,
+            now,
+            settings.minimum_ttl,
+            settings.grace,
+        ) != 0;
     }
     room
 }
@@ -38,7 +44,10 @@ pub(crate) fn learn(count: usize, name: u32, generation: &Generation) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, grace: u32) -> u64 {
-    let Some(Scratch { addresses, lease, .. }) = scratch() else {
+    let Some(Scratch {
+        addresses, lease, ..
+    }) = scratch()
+    else {
         return 0;
     };
     let found = &addresses.found[index as usize & (MAX_ANSWER_ADDRESSES - 1)];
@@ -92,7 +101,12 @@ fn extend(grants: *mut u64, new: Grant, now: u32) -> bool {
 /// The grant of the atom to an address that is in force.
 #[inline(always)]
 pub(crate) fn find(address: Address, atom: u8, now: u32, slot: u32) -> Option<Grant> {
-    let grant = netfilter_leased(address.high, address.low, now, u64::from(atom) | u64::from(slot) << 8);
+    let grant = netfilter_leased(
+        address.high,
+        address.low,
+        now,
+        u64::from(atom) | u64::from(slot) << 8,
+    );
     (grant != 0).then_some(Grant(grant))
 }
 
@@ -105,7 +119,10 @@ extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64
         return 0;
     };
     let (atom, slot) = (atom_and_slot as u8, (atom_and_slot >> 8) as u32);
-    egress::grant_in_force(&lease.grants, now, |name| tables::name_allows(slot, name, atom)).map_or(0, |grant| grant.0)
+    egress::grant_in_force(&lease.grants, now, |name| {
+        tables::name_allows(slot, name, atom)
+    })
+    .map_or(0, |grant| grant.0)
 }
 
 /// Rust has no atomics for BPF; the instruction is there since Linux 5.12.

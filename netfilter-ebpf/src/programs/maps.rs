@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget, Flow, FlowKey, FragmentKey,
-        INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue,
-        Settings,
+        Address, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget, Flow,
+        FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
+        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings,
     },
     dns::{Addresses, KEY_DATA, KeyBuffer, Question},
     packet::Packet,
@@ -29,7 +29,8 @@ pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
 /// By copy, family, first 16 bits of the address; in pairs, for an array's
 /// elements are no smaller than eight bytes.
 #[map]
-pub(crate) static ROOTS: Array<[u32; 2]> = Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
+pub(crate) static ROOTS: Array<[u32; 2]> =
+    Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static NODES: Array<Node> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// In pairs.
@@ -53,9 +54,11 @@ pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
 // What the programs learn; survives policies, daemons and upgrades.
 
 #[map]
-pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static LEASES: HashMap<Address, Lease> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> = LruHashMap::with_max_entries(16_384, 0);
+pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
+    LruHashMap::with_max_entries(16_384, 0);
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
 /// Until when fragments may follow, in seconds of CLOCK_BOOTTIME.
@@ -65,12 +68,15 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max
 // Counters and events.
 
 #[map]
-pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACE_INDEXES, 0);
+pub(crate) static INTERFACES: Array<Interface> =
+    Array::with_max_entries(INTERFACE_INDEXES, BPF_F_MMAPABLE);
 /// By interface slot, family, protocol label.
 #[map]
-pub(crate) static PASSED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(INTERFACE_SLOTS * COUNTERS_PER_SLOT, 0);
+pub(crate) static PASSED: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(INTERFACE_SLOTS * COUNTERS_PER_SLOT, 0);
 #[map]
-pub(crate) static DROPPED: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+pub(crate) static DROPPED: PerCpuHashMap<DropKey, Counter> =
+    PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static QUESTION_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 #[map]

@@ -35,7 +35,12 @@ pub(crate) fn load(skb: &Skb, packet: &Packet) -> Option<usize> {
     let buffer = scratch()?.message.as_mut_ptr();
     // SAFETY: the buffer holds that many bytes.
     let result = unsafe {
-        bpf_skb_load_bytes(skb.raw().cast(), (packet.transport + UDP_HEADER) as u32, buffer.cast(), bounded as u32)
+        bpf_skb_load_bytes(
+            skb.raw().cast(),
+            (packet.transport + UDP_HEADER) as u32,
+            buffer.cast(),
+            bounded as u32,
+        )
     };
     (result == 0).then_some(bounded as usize)
 }
@@ -43,21 +48,37 @@ pub(crate) fn load(skb: &Skb, packet: &Packet) -> Option<usize> {
 /// Reads the question of the loaded message; the key of its name is then in the scratch.
 #[inline(always)]
 pub(crate) fn question(length: usize, kind: Kind) -> Option<Question> {
-    (netfilter_question(length as u64, u64::from(kind == Kind::Response)) != 0).then_some(scratch()?.question)
+    (netfilter_question(length as u64, u64::from(kind == Kind::Response)) != 0)
+        .then_some(scratch()?.question)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_question(length: u64, response: u64) -> u64 {
-    let Some(Scratch { message, question, .. }) = scratch() else {
+    let Some(Scratch {
+        message, question, ..
+    }) = scratch()
+    else {
         return 0;
     };
-    let kind = if response == 0 { Kind::Query } else { Kind::Response };
+    let kind = if response == 0 {
+        Kind::Query
+    } else {
+        Kind::Response
+    };
     let label = |at, before| {
         let bytes = netfilter_label(length, at as u64, before as u64);
         (bytes != MALFORMED).then_some(bytes as usize)
     };
-    match dns::read_question(&Message { bytes: message, length: length as usize }, kind, seed(), label) {
+    match dns::read_question(
+        &Message {
+            bytes: message,
+            length: length as usize,
+        },
+        kind,
+        seed(),
+        label,
+    ) {
         Ok(read) => {
             *question = read;
             1
@@ -72,15 +93,23 @@ extern "C" fn netfilter_label(length: u64, at: u64, before: u64) -> u64 {
     let Some(Scratch { message, key, .. }) = scratch() else {
         return MALFORMED;
     };
-    let message = Message { bytes: message, length: length as usize };
-    dns::read_label(&message, at as usize, before as usize, key).map_or(MALFORMED, |bytes| bytes as u64)
+    let message = Message {
+        bytes: message,
+        length: length as usize,
+    };
+    dns::read_label(&message, at as usize, before as usize, key)
+        .map_or(MALFORMED, |bytes| bytes as u64)
 }
 
 /// Reads the addresses of the loaded message's answer section into the scratch
 /// and returns their number.
 #[inline(always)]
 pub(crate) fn addresses(length: usize, question: &Question) -> Option<usize> {
-    let count = netfilter_addresses(length as u64, question.end as u64, u64::from(question.answers));
+    let count = netfilter_addresses(
+        length as u64,
+        question.end as u64,
+        u64::from(question.answers),
+    );
     (count != MALFORMED).then_some(count as usize)
 }
 
@@ -109,12 +138,22 @@ const STEP_ADDRESS: u64 = 1 << 33;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_step(length: u64, at: u64, count: u64) -> u64 {
-    let Some(Scratch { message, addresses, .. }) = scratch() else {
+    let Some(Scratch {
+        message, addresses, ..
+    }) = scratch()
+    else {
         return MALFORMED;
     };
-    let message = Message { bytes: message, length: length as usize };
+    let message = Message {
+        bytes: message,
+        length: length as usize,
+    };
     match dns::read_step(&message, at as usize, count as usize, addresses) {
-        Some(Step { next, record, address }) => {
+        Some(Step {
+            next,
+            record,
+            address,
+        }) => {
             next as u32 as u64 | u64::from(record) * STEP_RECORD | u64::from(address) * STEP_ADDRESS
         }
         None => MALFORMED,
@@ -125,7 +164,9 @@ extern "C" fn netfilter_step(length: u64, at: u64, count: u64) -> u64 {
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: this processor's own; no tc program interrupts another, and a
     // function that holds it calls none that takes it.
-    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
 }
 
 struct Message<'a> {

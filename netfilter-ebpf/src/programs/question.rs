@@ -45,7 +45,10 @@ fn read(skb: &Skb, packet: &Packet, generation: &Generation) -> Result<u32, Reas
         id: question.id,
         padding: 0,
     };
-    let value = QuestionValue { name, asked: generation.now() };
+    let value = QuestionValue {
+        name,
+        asked: generation.now(),
+    };
     if QUESTIONS.insert(&remembered, &value, 0).is_err() {
         return Err(Reason::TableFull);
     }

@@ -5,7 +5,9 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0},
     helpers::{
         bpf_redirect,
-        generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+        generated::{
+            bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        },
     },
 };
 use netfilter_ebpf::{
@@ -22,7 +24,14 @@ const UDP_HEADER: usize = 8;
 pub(crate) fn question(skb: &Skb, packet: &Packet, rcode: u8) -> Option<i32> {
     let raw = skb.raw();
     let ipv6 = u64::from(!packet.destination.is_ipv4());
-    (netfilter_answer(raw, packet.network as u64, packet.transport as u64, u64::from(rcode), ipv6) != 0).then_some(())?;
+    (netfilter_answer(
+        raw,
+        packet.network as u64,
+        packet.transport as u64,
+        u64::from(rcode),
+        ipv6,
+    ) != 0)
+        .then_some(())?;
     bounce(skb)
 }
 
@@ -58,7 +67,11 @@ pub(crate) fn packet(skb: &Skb, packet: &Packet) -> Option<i32> {
 #[inline(always)]
 const fn is_group(packet: &Packet) -> bool {
     let to = packet.destination;
-    if to.is_ipv4() { to.low as u32 >= 0xe000_0000 } else { to.high >> 56 == 0xff }
+    if to.is_ipv4() {
+        to.low as u32 >= 0xe000_0000
+    } else {
+        to.high >> 56 == 0xff
+    }
 }
 
 // What writes a refusal over the packet; not zero where that worked. Global
@@ -66,16 +79,40 @@ const fn is_group(packet: &Packet) -> bool {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_answer(raw: *mut __sk_buff, network: u64, transport: u64, rcode: u64, ipv6: u64) -> u64 {
-    u64::from(answer(raw, network as usize, transport as usize, rcode as u8, ipv6 != 0).is_some())
+extern "C" fn netfilter_answer(
+    raw: *mut __sk_buff,
+    network: u64,
+    transport: u64,
+    rcode: u64,
+    ipv6: u64,
+) -> u64 {
+    u64::from(
+        answer(
+            raw,
+            network as usize,
+            transport as usize,
+            rcode as u8,
+            ipv6 != 0,
+        )
+        .is_some(),
+    )
 }
 
 #[inline(always)]
-fn answer(raw: *mut __sk_buff, network: usize, transport: usize, rcode: u8, ipv6: bool) -> Option<()> {
+fn answer(
+    raw: *mut __sk_buff,
+    network: usize,
+    transport: usize,
+    rcode: u8,
+    ipv6: bool,
+) -> Option<()> {
     let flags_at = transport + UDP_HEADER + 2;
     let flags: [u8; 2] = load(raw, flags_at)?;
     let answered = refusal::response_flags(flags, rcode);
-    let (old, new) = (u64::from(u16::from_ne_bytes(flags)), u64::from(u16::from_ne_bytes(answered)));
+    let (old, new) = (
+        u64::from(u16::from_ne_bytes(flags)),
+        u64::from(u16::from_ne_bytes(answered)),
+    );
     // Exchanging addresses and ports leaves sums as they are.
     exchange::<2>(raw, transport)?;
     if ipv6 {
@@ -92,22 +129,44 @@ fn answer(raw: *mut __sk_buff, network: usize, transport: usize, rcode: u8, ipv6
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_reset_ipv4(raw: *mut __sk_buff, network: u64, transport: u64, payload: u64) -> u64 {
+extern "C" fn netfilter_reset_ipv4(
+    raw: *mut __sk_buff,
+    network: u64,
+    transport: u64,
+    payload: u64,
+) -> u64 {
     let written = load::<[u8; refusal::IPV4_HEADER]>(raw, network as usize).and_then(|header| {
         let tcp = reset(raw, transport as usize, payload as u32, &header[12..])?;
         write(raw, network as usize + refusal::IPV4_HEADER, &tcp)?;
-        store(raw, network as usize, &refusal::ipv4(&header, (refusal::IPV4_HEADER + refusal::TCP_HEADER) as u8, TCP))
+        store(
+            raw,
+            network as usize,
+            &refusal::ipv4(
+                &header,
+                (refusal::IPV4_HEADER + refusal::TCP_HEADER) as u8,
+                TCP,
+            ),
+        )
     });
     u64::from(written.is_some())
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_reset_ipv6(raw: *mut __sk_buff, network: u64, transport: u64, payload: u64) -> u64 {
+extern "C" fn netfilter_reset_ipv6(
+    raw: *mut __sk_buff,
+    network: u64,
+    transport: u64,
+    payload: u64,
+) -> u64 {
     let written = load::<[u8; 32]>(raw, network as usize + 8).and_then(|addresses| {
         let tcp = reset(raw, transport as usize, payload as u32, &addresses)?;
         write(raw, network as usize + refusal::IPV6_HEADER, &tcp)?;
-        store(raw, network as usize + 4, &refusal::ipv6(refusal::TCP_HEADER as u8, TCP))?;
+        store(
+            raw,
+            network as usize + 4,
+            &refusal::ipv6(refusal::TCP_HEADER as u8, TCP),
+        )?;
         exchange::<16>(raw, network as usize + 8)
     });
     u64::from(written.is_some())
@@ -130,14 +189,23 @@ extern "C" fn netfilter_prohibited_ipv6(raw: *mut __sk_buff, network: u64) -> u6
         let icmp = network as usize + refusal::IPV6_HEADER;
         write(raw, icmp + refusal::ICMP_HEADER, &refused)?;
         store(raw, icmp, &refusal::prohibited_ipv6(&refused))?;
-        store(raw, network as usize + 4, &refusal::ipv6(refusal::PROHIBITED_IPV6 as u8, ICMPV6))?;
+        store(
+            raw,
+            network as usize + 4,
+            &refusal::ipv6(refusal::PROHIBITED_IPV6 as u8, ICMPV6),
+        )?;
         exchange::<16>(raw, network as usize + 8)
     });
     u64::from(written.is_some())
 }
 
 #[inline(always)]
-fn reset(raw: *mut __sk_buff, transport: usize, payload: u32, addresses: &[u8]) -> Option<[u8; refusal::TCP_HEADER]> {
+fn reset(
+    raw: *mut __sk_buff,
+    transport: usize,
+    payload: u32,
+    addresses: &[u8],
+) -> Option<[u8; refusal::TCP_HEADER]> {
     let segment: [u8; refusal::TCP_HEADER] = load(raw, transport)?;
     let header = u32::from(segment[12] >> 4) * 4;
     refusal::reset(&segment, payload.saturating_sub(header), addresses)
@@ -173,7 +241,14 @@ fn exchange<const N: usize>(raw: *mut __sk_buff, offset: usize) -> Option<()> {
 fn load<T: Copy>(raw: *mut __sk_buff, offset: usize) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: the context pointer that the kernel passed, and room for the bytes.
-    let result = unsafe { bpf_skb_load_bytes(raw.cast(), offset as u32, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+    let result = unsafe {
+        bpf_skb_load_bytes(
+            raw.cast(),
+            offset as u32,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        )
+    };
     // SAFETY: written where the result is zero; arrays of bytes only.
     (result == 0).then(|| unsafe { value.assume_init() })
 }
@@ -183,6 +258,7 @@ fn store<T: Copy>(raw: *mut __sk_buff, offset: usize, value: &T) -> Option<()> {
     let from = core::ptr::from_ref(value).cast();
     let flags = u64::from(BPF_F_INVALIDATE_HASH);
     // SAFETY: the context pointer that the kernel passed, and the value's own bytes.
-    let result = unsafe { bpf_skb_store_bytes(raw, offset as u32, from, size_of::<T>() as u32, flags) };
+    let result =
+        unsafe { bpf_skb_store_bytes(raw, offset as u32, from, size_of::<T>() as u32, flags) };
     (result == 0).then_some(())
 }

@@ -2,7 +2,9 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, NAME_IDS, Settings, slot},
+    abi::{
+        Address, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, NAME_IDS, Settings, slot,
+    },
     dns::KEY_DATA,
     egress::{self, Tables},
     packet::{self, Packet},
@@ -11,7 +13,10 @@ use netfilter_ebpf::{
 
 use crate::{
     clock, lease,
-    maps::{ACTIVE, ATOMS, CLASSES, FLOWS, FRAGMENTS, LEAVES, NAME_SETS, NAMES, NODES, ROOTS, SETTINGS, Scratch},
+    maps::{
+        ACTIVE, ATOMS, CLASSES, FLOWS, FRAGMENTS, LEAVES, NAME_SETS, NAMES, NODES, ROOTS, SETTINGS,
+        Scratch,
+    },
     message::scratch,
 };
 
@@ -31,13 +36,20 @@ impl Generation {
             return None;
         }
         let slot = slot(generation);
-        Some(Self { slot, settings: SETTINGS.get(slot)? })
+        Some(Self {
+            slot,
+            settings: SETTINGS.get(slot)?,
+        })
     }
 
     #[inline(always)]
     pub(crate) fn class_of(&self, address: Address) -> Option<&'static Class> {
         let (high, low) = address.left_aligned();
-        CLASSES.get(netfilter_class(high, low, u64::from(self.slot * 2 + u32::from(!address.is_ipv4()))) as u32)
+        CLASSES.get(netfilter_class(
+            high,
+            low,
+            u64::from(self.slot * 2 + u32::from(!address.is_ipv4())),
+        ) as u32)
     }
 
     /// The id of the pattern that a name of `length` bytes matches, whose key is in the scratch.
@@ -50,7 +62,13 @@ impl Generation {
         // SAFETY: plain arithmetic; the verifier wants to see the bound.
         unsafe { core::arch::asm!("{0} &= 0x1ff", inout(reg) start) };
         // SAFETY: a whole key lies behind every start, see KeyBuffer.
-        let key = unsafe { &*key.bytes.as_ptr().add(start as usize).cast::<Key<[u8; KEY_DATA]>>() };
+        let key = unsafe {
+            &*key
+                .bytes
+                .as_ptr()
+                .add(start as usize)
+                .cast::<Key<[u8; KEY_DATA]>>()
+        };
         NAMES.get(key).copied().unwrap_or(NAME_ID_NONE)
     }
 }
@@ -58,7 +76,9 @@ impl Generation {
 /// Whether a name grants the atom in a copy of the policy.
 #[inline(always)]
 pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
-    NAME_SETS.get(slot * NAME_IDS + (name & (NAME_IDS - 1))).is_some_and(|set| set.contains(atom))
+    NAME_SETS
+        .get(slot * NAME_IDS + (name & (NAME_IDS - 1)))
+        .is_some_and(|set| set.contains(atom))
 }
 
 /// The index of the class of a left-aligned address in table `table` (copy times
@@ -66,7 +86,13 @@ pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_class(high: u64, low: u64, table: u64) -> u64 {
-    table::lookup(&Trie { table: table as u32 }, (high, low)).map_or(u64::MAX, u64::from)
+    table::lookup(
+        &Trie {
+            table: table as u32,
+        },
+        (high, low),
+    )
+    .map_or(u64::MAX, u64::from)
 }
 
 struct Trie {
@@ -122,9 +148,14 @@ impl Tables for Generation {
         // SAFETY: a map value; it may be overwritten by another processor, as a whole word.
         let flow = unsafe { *pointer };
         let now = self.now();
-        let granted = egress::flow_in_force(&flow, key, now, self.settings, |protocol, port| self.atom(protocol, port), |name| {
-            name_allows(self.slot, name, atom)
-        });
+        let granted = egress::flow_in_force(
+            &flow,
+            key,
+            now,
+            self.settings,
+            |protocol, port| self.atom(protocol, port),
+            |name| name_allows(self.slot, name, atom),
+        );
         if !granted {
             return None;
         }

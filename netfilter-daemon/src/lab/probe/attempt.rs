@@ -138,6 +138,8 @@ fn in_words(error: io::Error) -> String {
         ConnectionRefused => "refused".into(),
         HostUnreachable | PermissionDenied => "prohibited".into(),
         NetworkUnreachable => "no route".into(),
+        // What a raw socket of IPv6 is told when its packet is dropped at once.
+        _ if error.raw_os_error() == Some(libc::ENOBUFS) => "dropped".into(),
         _ => error.to_string(),
     }
 }

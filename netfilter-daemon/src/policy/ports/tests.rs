@@ -93,6 +93,7 @@ fn ranges_are_sorted_and_merged() {
         Ports::parse("80,82").unwrap(),
         Ports::Ranges(vec![80..=80, 82..=82])
     );
+    assert_eq!(Ports::parse("443-443").unwrap(), Ports::of([443]));
     assert_eq!(
         Ports::parse("65535,0-65535").unwrap(),
         Ports::Ranges(vec![0..=65535])

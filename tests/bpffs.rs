@@ -1,0 +1,119 @@
+//! A BPF file system of the tests' own, gone when they end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use netfilter_daemon::{
+    compile::{self, Image},
+    datapath::{
+        Datapath,
+        test_run::{Outcome, Program},
+    },
+    policy::{self, System, service_tag::Catalogue},
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// A state directory. Dropping it lifts what is pinned there.
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Self(root().join(COUNT.fetch_add(1, Ordering::Relaxed).to_string()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        netfilter_daemon::datapath::detach(&self.0).unwrap();
+    }
+}
+
+/// One mount for all tests of this process. It is detached at once, and lives on
+/// through an open directory: nothing is left behind even by a kill.
+fn root() -> &'static Path {
+    static ROOT: OnceLock<(PathBuf, fs::File)> = OnceLock::new();
+    let (path, _) = ROOT.get_or_init(|| {
+        let point = std::env::temp_dir().join(format!("netfilter-tests-{}", std::process::id()));
+        fs::create_dir_all(&point).unwrap();
+        mount(
+            Some("bpf"),
+            &point,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("tests need root");
+        let directory = fs::File::open(&point).unwrap();
+        umount2(&point, MntFlags::MNT_DETACH).unwrap();
+        fs::remove_dir(&point).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        (
+            PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id())),
+            directory,
+        )
+    });
+    path
+}
+
+/// A policy as the text of its file.
+pub fn image(text: &str) -> Image {
+    let system = System::default();
+    let policy = policy::parse(text, "policy.yaml", &system, &|_| Catalogue::built_in()).unwrap();
+    compile::compile(&policy).unwrap()
+}
+
+/// Programs in the kernel that hang on no interface.
+pub struct Kernel {
+    pub datapath: Datapath,
+    _state_dir: StateDir,
+}
+
+impl Kernel {
+    pub fn new(policy: &str) -> Self {
+        Self::of(&image(policy))
+    }
+
+    pub fn of(image: &Image) -> Self {
+        let state_dir = StateDir::new();
+        let datapath =
+            Datapath::start(state_dir.path(), image, &[]).unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            datapath,
+            _state_dir: state_dir,
+        }
+    }
+
+    pub fn egress(&mut self, frame: &[u8]) -> Outcome {
+        self.datapath.test_run(Program::Egress, frame, 1).unwrap()
+    }
+
+    pub fn ingress(&mut self, frame: &[u8]) -> Outcome {
+        self.datapath.test_run(Program::Ingress, frame, 1).unwrap()
+    }
+
+    pub fn passes(&mut self, frame: &[u8]) -> bool {
+        match self.egress(frame).action {
+            PASS => true,
+            DROP | REDIRECT => false,
+            other => panic!("action {other}"),
+        }
+    }
+}
+
+/// `TC_ACT_UNSPEC`
+pub const PASS: i32 = -1;
+/// `TC_ACT_SHOT`
+pub const DROP: i32 = 2;
+/// `TC_ACT_REDIRECT`
+pub const REDIRECT: i32 = 7;

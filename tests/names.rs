@@ -1,0 +1,365 @@
+//! DNS, frame by frame: what is asked, what is believed, what is learned.
+
+use crate::{
+    bpffs::{DROP, Kernel, PASS, REDIRECT},
+    frame::{self, Frame, answer, datagram, query, tcp, to},
+};
+
+const POLICY: &str = "
+resolvers: [10.0.0.53, 'fd00::53']
+outbound_rules:
+  - name: exact
+    type: fqdn
+    destination: { fqdn: a.example, protocol: TCP, port_ranges: '443' }
+  - name: below
+    type: fqdn
+    destination: { fqdn: '*.b.example', protocol: TCP, port_ranges: '8443' }
+  - name: no-metadata
+    type: ip
+    action: deny
+    destination: { cidr: 169.254.169.254/32, protocol: '*', port_ranges: '*' }
+";
+const RESOLVER: &str = "10.0.0.53";
+const PORT: u16 = 40_000;
+
+fn asked(message: &[u8]) -> Vec<u8> {
+    to(RESOLVER, frame::UDP, datagram(PORT, 53, message)).bytes()
+}
+
+fn answered(from: &str, port: u16, message: &[u8]) -> Vec<u8> {
+    to(frame::LOCAL, frame::UDP, datagram(53, port, message))
+        .from(from)
+        .bytes()
+}
+
+/// Asks and has it answered, both permitted.
+fn learn(kernel: &mut Kernel, name: &str, addresses: &[&str]) {
+    let question = query(7, name, 1);
+    assert_eq!(kernel.egress(&asked(&question)).action, PASS, "{name}");
+    assert_eq!(
+        kernel
+            .ingress(&answered(RESOLVER, PORT, &answer(&question, 60, addresses)))
+            .action,
+        PASS
+    );
+}
+
+#[test]
+fn an_answer_opens_what_its_name_grants_and_nothing_else() {
+    let mut kernel = Kernel::new(POLICY);
+    assert!(!kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+    learn(&mut kernel, "a.example", &["192.0.2.1", "2001:db8::1"]);
+    assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+    assert!(kernel.passes(&tcp("2001:db8::1", 443).bytes()));
+    assert!(
+        !kernel.passes(&tcp("192.0.2.1", 8443).bytes()),
+        "a port that only another name grants"
+    );
+    assert!(!kernel.passes(&frame::udp("192.0.2.1", 443).bytes()));
+    assert!(
+        !kernel.passes(&tcp("192.0.2.2", 443).bytes()),
+        "its neighbour"
+    );
+}
+
+#[test]
+fn an_address_that_two_names_share_keeps_their_ports_apart() {
+    let mut kernel = Kernel::new(POLICY);
+    learn(&mut kernel, "a.example", &["192.0.2.1"]);
+    assert!(!kernel.passes(&tcp("192.0.2.1", 8443).bytes()));
+    learn(&mut kernel, "x.y.b.example", &["192.0.2.1"]);
+    assert!(kernel.passes(&tcp("192.0.2.1", 8443).bytes()));
+    assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+}
+
+#[test]
+fn a_wildcard_is_one_or_more_labels_and_never_its_apex() {
+    let mut kernel = Kernel::new(POLICY);
+    for (name, permitted) in [
+        ("x.b.example", true),
+        ("X.Y.B.Example", true),
+        ("under_score.b.example", true),
+        ("b.example", false),
+        ("xb.example", false),
+        ("a.example", true),
+        ("x.a.example", false),
+        ("example", false),
+        ("a.example.evil", false),
+    ] {
+        let action = kernel.egress(&asked(&query(1, name, 28))).action;
+        assert_eq!(action, if permitted { PASS } else { REDIRECT }, "{name}");
+    }
+}
+
+/// Reversed, a length byte stands behind its label: a digit in another label
+/// could be taken for it ("0" is 48) if keys did not mark lengths.
+#[test]
+fn a_label_cannot_pass_for_the_end_of_a_wildcard() {
+    let parent = "p".repeat(48);
+    let policy = format!(
+        "resolvers: [{RESOLVER}]\noutbound_rules: [{{ name: w, type: fqdn, destination: '*.{parent}.example' }}]"
+    );
+    let mut kernel = Kernel::new(&policy);
+    assert_eq!(
+        kernel
+            .egress(&asked(&query(1, &format!("x.{parent}.example"), 1)))
+            .action,
+        PASS
+    );
+    assert_eq!(
+        kernel
+            .egress(&asked(&query(1, &format!("x0{parent}.example"), 1)))
+            .action,
+        REDIRECT
+    );
+}
+
+#[test]
+fn a_denied_question_is_answered_at_once() {
+    let mut kernel = Kernel::new(POLICY);
+    let question = query(0x1234, "evil.example", 16);
+    let outcome = kernel.egress(&asked(&question));
+    assert_eq!(outcome.action, REDIRECT);
+    let reply = outcome.frame;
+    assert_eq!(reply[..6], [2, 0, 0, 0, 0, 2], "back to where it came from");
+    assert_eq!(reply[26..30], [10, 0, 0, 53]);
+    assert_eq!(reply[30..34], [10, 0, 0, 2]);
+    assert_eq!(reply[34..38], [0, 53, 0x9c, 0x40]);
+    assert_eq!(reply[42..44], [0x12, 0x34]);
+    assert_eq!(reply[44..46], [0x81, 0x83], "a response, NXDOMAIN");
+    assert_eq!(reply[54..], question[12..], "the question as it was asked");
+    assert_eq!(
+        kernel.ingress(&reply).action,
+        PASS,
+        "our own answer is believed"
+    );
+    assert_eq!(kernel.ingress(&reply).action, DROP, "once");
+}
+
+#[test]
+fn a_forged_answer_opens_nothing() {
+    let genuine = query(7, "a.example", 1);
+    let forged = |id, name| answer(&query(id, name, 1), 60, &["192.0.2.66"]);
+    let other_type = answer(&query(7, "a.example", 28), 60, &["192.0.2.66"]);
+    for (what, from, port, message) in [
+        ("another id", RESOLVER, PORT, forged(8, "a.example")),
+        ("another question", RESOLVER, PORT, forged(7, "x.b.example")),
+        ("another type", RESOLVER, PORT, other_type),
+        (
+            "another letter case",
+            RESOLVER,
+            PORT,
+            forged(7, "A.example"),
+        ),
+        ("another port", RESOLVER, PORT + 1, forged(7, "a.example")),
+        ("another server", "10.0.0.54", PORT, forged(7, "a.example")),
+    ] {
+        let mut kernel = Kernel::new(POLICY);
+        assert_eq!(kernel.egress(&asked(&genuine)).action, PASS);
+        let action = kernel.ingress(&answered(from, port, &message)).action;
+        assert_eq!(action == DROP, from == RESOLVER, "{what}");
+        assert!(!kernel.passes(&tcp("192.0.2.66", 443).bytes()), "{what}");
+        // And the real one is still believed.
+        let real = answer(&genuine, 60, &["192.0.2.1"]);
+        assert_eq!(
+            kernel.ingress(&answered(RESOLVER, PORT, &real)).action,
+            PASS,
+            "{what}"
+        );
+        assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()), "{what}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_question_opens_nothing() {
+    let mut kernel = Kernel::new(POLICY);
+    let message = answer(&query(7, "a.example", 1), 60, &["192.0.2.66"]);
+    assert_eq!(
+        kernel.ingress(&answered(RESOLVER, PORT, &message)).action,
+        DROP
+    );
+    assert!(!kernel.passes(&tcp("192.0.2.66", 443).bytes()));
+}
+
+#[test]
+fn an_answer_is_believed_once() {
+    let mut kernel = Kernel::new(POLICY);
+    learn(&mut kernel, "a.example", &["192.0.2.1"]);
+    let again = answer(&query(7, "a.example", 1), 60, &["192.0.2.66"]);
+    assert_eq!(
+        kernel.ingress(&answered(RESOLVER, PORT, &again)).action,
+        DROP
+    );
+    assert!(!kernel.passes(&tcp("192.0.2.66", 443).bytes()));
+}
+
+#[test]
+fn a_deny_rule_wins_over_an_answer() {
+    let mut kernel = Kernel::new(POLICY);
+    learn(&mut kernel, "a.example", &["169.254.169.254", "192.0.2.1"]);
+    assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+    assert!(!kernel.passes(&tcp("169.254.169.254", 443).bytes()));
+}
+
+#[test]
+fn an_ipv4_mapped_address_in_an_answer_opens_nothing() {
+    let mut kernel = Kernel::new(POLICY);
+    learn(&mut kernel, "a.example", &["::ffff:192.0.2.1"]);
+    assert!(!kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+}
+
+#[test]
+fn a_refusal_or_a_name_without_addresses_teaches_nothing() {
+    let mut kernel = Kernel::new(POLICY);
+    let question = query(7, "a.example", 1);
+    kernel.egress(&asked(&question));
+    let mut message = answer(&question, 60, &["192.0.2.1"]);
+    message[3] |= 3;
+    assert_eq!(
+        kernel.ingress(&answered(RESOLVER, PORT, &message)).action,
+        PASS,
+        "an NXDOMAIN with records passes"
+    );
+    assert!(!kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+}
+
+#[test]
+fn a_query_that_is_not_just_a_query_is_stopped() {
+    let plain = query(7, "a.example", 1);
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut message = plain.clone();
+        change(&mut message);
+        message
+    };
+    let opt = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    let messages = [
+        ("plain", PASS, plain.clone()),
+        (
+            "EDNS",
+            PASS,
+            with(&|m| {
+                m[11] = 1;
+                m.extend(opt);
+            }),
+        ),
+        ("bytes behind", DROP, with(&|m| m.extend(b"secret"))),
+        (
+            "bytes behind EDNS",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend(opt);
+                m.push(0);
+            }),
+        ),
+        ("a response", DROP, with(&|m| m[2] |= 0x80)),
+        ("an update", DROP, with(&|m| m[2] |= 5 << 3)),
+        ("two questions", DROP, with(&|m| m[5] = 2)),
+        ("no question", DROP, with(&|m| m[5] = 0)),
+        ("an answer section", DROP, with(&|m| m[7] = 1)),
+        (
+            "class CHAOS",
+            DROP,
+            with(&|m| {
+                let end = m.len();
+                m[end - 1] = 3;
+            }),
+        ),
+        ("a pointer", DROP, with(&|m| m[12] = 0xc0)),
+        ("a long label", DROP, with(&|m| m[12] = 64)),
+        ("cut short", DROP, with(&|m| m.truncate(14))),
+        ("a label in eight bits", DROP, with(&|m| m[13] = 0xe4)),
+        ("nothing", DROP, Vec::new()),
+    ];
+    let mut kernel = Kernel::new(POLICY);
+    for (what, action, message) in messages {
+        assert_eq!(kernel.egress(&asked(&message)).action, action, "{what}");
+    }
+}
+
+#[test]
+fn only_port_53_of_a_configured_resolver_is_one() {
+    let mut kernel = Kernel::new(POLICY);
+    let message = query(7, "a.example", 1);
+    let question =
+        |to_address: &str, port| to(to_address, frame::UDP, datagram(PORT, port, &message)).bytes();
+    assert!(kernel.passes(&question(RESOLVER, 53)));
+    assert!(!kernel.passes(&question(RESOLVER, 5353)));
+    assert!(!kernel.passes(&question("8.8.8.8", 53)));
+    assert!(!kernel.passes(&tcp(RESOLVER, 53).bytes()));
+    assert!(kernel.passes(&to("fd00::53", frame::UDP, datagram(PORT, 53, &message)).bytes()));
+}
+
+#[test]
+fn a_hundred_records_are_learned_and_hostile_bytes_are_not() {
+    let mut kernel = Kernel::new(POLICY);
+    let addresses: Vec<String> = (1..=100).map(|host| format!("198.51.100.{host}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    learn(&mut kernel, "a.example", &addresses);
+    for address in addresses {
+        assert!(kernel.passes(&tcp(address, 443).bytes()), "{address}");
+    }
+    let question = query(9, "a.example", 1);
+    let whole = answer(&question, 60, &["192.0.2.1", "192.0.2.2"]);
+    for cut in question.len()..whole.len() {
+        kernel.egress(&asked(&question));
+        let action = kernel
+            .ingress(&answered(RESOLVER, PORT, &whole[..cut]))
+            .action;
+        assert_eq!(action, DROP, "cut at {cut}");
+        assert!(
+            !kernel.passes(&tcp("192.0.2.2", 443).bytes()),
+            "cut at {cut}"
+        );
+    }
+    let mut lying = whole.clone();
+    lying[7] = 200;
+    kernel.egress(&asked(&question));
+    assert_eq!(
+        kernel.ingress(&answered(RESOLVER, PORT, &lying)).action,
+        DROP
+    );
+}
+
+#[test]
+fn a_fragmented_question_is_stopped() {
+    let mut kernel = Kernel::new(POLICY);
+    let whole = to(
+        RESOLVER,
+        frame::UDP,
+        datagram(PORT, 53, &query(7, "a.example", 1)),
+    );
+    assert!(kernel.passes(&whole.bytes()));
+    assert!(
+        !kernel.passes(
+            &Frame {
+                fragment: Some((0, true, 9)),
+                ..whole
+            }
+            .bytes()
+        )
+    );
+}
+
+/// An address that eight patterns lend, and thirty: what a content network does.
+#[test]
+fn many_names_can_lend_one_address() {
+    let mut policy = format!("resolvers: [{RESOLVER}]\noutbound_rules:\n");
+    for name in 0..30 {
+        let port = 1000 + name;
+        policy += &format!(
+            "  - {{ name: n{name}, type: fqdn, destination: {{ fqdn: n{name}.example, protocol: TCP, port_ranges: '{port}' }} }}\n"
+        );
+    }
+    let mut kernel = Kernel::new(&policy);
+    for name in 0..30 {
+        assert!(!kernel.passes(&tcp("192.0.2.1", 1000 + name).bytes()));
+        learn(&mut kernel, &format!("n{name}.example"), &["192.0.2.1"]);
+    }
+    for name in 0..30 {
+        assert!(
+            kernel.passes(&tcp("192.0.2.1", 1000 + name).bytes()),
+            "n{name}"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! A protected machine and an internet, in namespaces, with the daemon as a child.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
+    process::Output,
+    thread,
+    time::Duration,
+};
+
+use netfilter_daemon::lab::{
+    daemon::Daemon,
+    dns::{Resolver, Zone},
+    mounts,
+    namespace::Namespace,
+    sink::Sinks,
+    topology::{RESOLVERS, Topology},
+};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_netfilter-daemon");
+
+/// Two namespaces, echoes on many ports of every address of the internet.
+pub struct World {
+    pub topology: Topology,
+    _sinks: Sinks,
+    _resolver: Option<Resolver>,
+}
+
+impl World {
+    /// With a resolver that serves `zone`; none: the test starts a server of its own.
+    pub fn new(zone: Option<Zone>) -> Self {
+        let topology = Topology::build().unwrap_or_else(|error| panic!("tests need root: {error}"));
+        let sinks = Sinks::start(&topology.internet, &[22, 80, 443, 8443], &[443, 5831]).unwrap();
+        let resolver =
+            zone.map(|zone| Resolver::start(&topology.internet, &RESOLVERS, zone).unwrap());
+        topology
+            .protected
+            .run(|| mounts::ask(&RESOLVERS[..1]))
+            .unwrap()
+            .unwrap();
+        Self {
+            topology,
+            _sinks: sinks,
+            _resolver: resolver,
+        }
+    }
+
+    pub fn protected(&self) -> &Namespace {
+        &self.topology.protected
+    }
+
+    /// Writes the policy file and starts the daemon on it.
+    pub fn enforce(&self, policy: &str) -> Daemon {
+        self.write_policy(policy);
+        self.start()
+    }
+
+    pub fn start(&self) -> Daemon {
+        let mut command = self.protected().command(BINARY);
+        command.args(["run", "--interface", "eth0", "--policy", mounts::POLICY]);
+        Daemon::start(command).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn write_policy(&self, policy: &str) {
+        let text = format!("resolvers: [10.99.0.1, 'fd99::1']\n{policy}");
+        self.protected()
+            .run(|| std::fs::write(mounts::POLICY, text))
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Runs a subcommand inside.
+    pub fn daemon(&self, arguments: &[&str]) -> Output {
+        self.protected()
+            .command(BINARY)
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a program inside: whether it succeeded.
+    pub fn succeeds(&self, program: &str, arguments: &[&str]) -> bool {
+        self.protected()
+            .command(program)
+            .args(arguments)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    }
+
+    /// Whether a connection carries bytes there and back.
+    pub fn connects(&self, address: &str, port: u16) -> bool {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        self.protected().run(|| echo_tcp(address)).unwrap()
+    }
+
+    pub fn udp_echoes(&self, address: &str, port: u16) -> bool {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        self.protected().run(|| echo_udp(address).is_ok()).unwrap()
+    }
+
+    /// Looks a name up as programs do, and connects at once to what it gave.
+    pub fn connects_by_name(&self, name: &str, port: u16) -> bool {
+        self.protected()
+            .run(|| resolve(name, port).is_some_and(echo_tcp))
+            .unwrap()
+    }
+
+    pub fn metric(&self, line_begins: &str) -> u64 {
+        let text = self.metrics();
+        text.lines()
+            .filter(|line| line.starts_with(line_begins))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+            .sum()
+    }
+
+    pub fn metrics(&self) -> String {
+        self.get("/metrics")
+    }
+
+    pub fn get(&self, path: &str) -> String {
+        let url = format!("http://127.0.0.1:9477{path}");
+        let output = self
+            .protected()
+            .command("curl")
+            .args(["-s", "-i", "--max-time", "5", &url])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+pub fn resolve(name: &str, port: u16) -> Option<SocketAddr> {
+    (name, port).to_socket_addrs().ok()?.next()
+}
+
+pub fn echo_tcp(address: SocketAddr) -> bool {
+    let attempt = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"hello")?;
+        let mut back = [0; 5];
+        stream.read_exact(&mut back)?;
+        Ok(&back == b"hello")
+    };
+    attempt().unwrap_or(false)
+}
+
+fn echo_udp(address: SocketAddr) -> std::io::Result<()> {
+    let local: IpAddr = if address.is_ipv4() {
+        [0, 0, 0, 0].into()
+    } else {
+        [0u16; 8].into()
+    };
+    let socket = UdpSocket::bind((local, 0))?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_millis(700)))?;
+    socket.send(b"hello")?;
+    socket.recv(&mut [0; 16]).map(|_| ())
+}
+
+/// Polls until it holds; at most five seconds.
+pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    (0..100).any(|_| {
+        holds() || {
+            thread::sleep(Duration::from_millis(50));
+            false
+        }
+    })
+}
