@@ -2,6 +2,12 @@
 //! the same run, in interleaved rounds.
 //!
 //! `cargo xtask bench [-- --json]`; needs root.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "it prints, and what cannot go on fails"
+)]
 
 #[path = "bpffs.rs"]
 #[allow(dead_code, reason = "the tests use the rest of it")]

@@ -80,7 +80,7 @@ fn a_policy_mistake_exits_2_with_its_place_and_a_remedy() {
             rule(
                 "{ name: a, type: fqdn, destination: a.example }\n  - { name: a, type: fqdn, destination: b.example }",
             ),
-            ":3:",
+            "line 3",
         ),
         ("300 characters", rule(&long), "63"),
     ];

@@ -2,6 +2,12 @@
 //!
 //! Needs root: BPF programs are loaded, and network namespaces made. Nothing is
 //! attached outside of those.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails"
+)]
 
 mod agreement;
 mod bpffs;

@@ -30,7 +30,7 @@ pub fn is_plumbing(packet: &Packet) -> bool {
             let ports = (packet.source_port, packet.destination_port);
             (ports == (68, 67) && to == BROADCAST) || (ports == (546, 547) && to == DHCP_SERVERS)
         }
-        IGMP => packet.hops == 1 && to.is_ipv4() && to.low as u32 >> 8 == 0x00e0_0000,
+        IGMP => packet.hops == 1 && to.is_ipv4() && to.low >> 8 & 0xff_ffff == 0xe0_0000,
         ICMPV6 => match packet.kind {
             // Multicast listener query, report, done; version 2 report (RFC 2710, RFC 3810).
             130..=132 | 143 => packet.hops == 1 && is_link_multicast(to),

@@ -22,6 +22,16 @@ pub const PROHIBITED_IPV6: usize = ICMP_HEADER + QUOTED_IPV6;
 pub const QUOTED_IPV4: usize = IPV4_HEADER + QUOTED;
 pub const QUOTED_IPV6: usize = IPV6_HEADER + QUOTED;
 
+// The same lengths as header fields want them.
+const TCP_LENGTH: u32 = 20;
+const ANSWER_IPV4_LENGTH: u8 = 56;
+const PROHIBITED_IPV6_LENGTH: u32 = 56;
+const _: () = assert!(
+    TCP_HEADER == TCP_LENGTH as usize
+        && PROHIBITED_IPV4 + QUOTED_IPV4 == ANSWER_IPV4_LENGTH as usize
+        && PROHIBITED_IPV6 == PROHIBITED_IPV6_LENGTH as usize
+);
+
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 const SYN: u8 = 0x02;
@@ -57,7 +67,7 @@ pub fn reset(
     let mut tcp = [
         d0, d1, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, 0x50, answer, 0, 0, 0, 0, 0, 0,
     ];
-    let pseudo = checksum::sum(addresses) + TCP as u32 + TCP_HEADER as u32;
+    let pseudo = checksum::sum(addresses) + TCP as u32 + TCP_LENGTH;
     let [high, low] = checksum::finish(pseudo + checksum::sum(&tcp));
     tcp[16] = high;
     tcp[17] = low;
@@ -73,11 +83,7 @@ pub fn prohibited_ipv4(refused: &[u8; QUOTED_IPV4]) -> [u8; PROHIBITED_IPV4] {
     const UNREACHABLE: u8 = 3;
     const PROHIBITED: u8 = 13;
     let mut packet = [0; PROHIBITED_IPV4];
-    packet[..IPV4_HEADER].copy_from_slice(&ipv4(
-        refused,
-        (PROHIBITED_IPV4 + QUOTED_IPV4) as u8,
-        ICMP,
-    ));
+    packet[..IPV4_HEADER].copy_from_slice(&ipv4(refused, ANSWER_IPV4_LENGTH, ICMP));
     packet[IPV4_HEADER] = UNREACHABLE;
     packet[IPV4_HEADER + 1] = PROHIBITED;
     let [high, low] = checksum::finish(
@@ -95,7 +101,7 @@ pub fn prohibited_ipv4(refused: &[u8; QUOTED_IPV4]) -> [u8; PROHIBITED_IPV4] {
 pub fn prohibited_ipv6(refused: &[u8; QUOTED_IPV6]) -> [u8; ICMP_HEADER] {
     const UNREACHABLE: u8 = 1;
     const PROHIBITED: u8 = 1;
-    let pseudo = checksum::sum(&refused[8..40]) + PROHIBITED_IPV6 as u32 + ICMPV6 as u32;
+    let pseudo = checksum::sum(&refused[8..40]) + PROHIBITED_IPV6_LENGTH + ICMPV6 as u32;
     let message = checksum::sum(refused) + u32::from_be_bytes([0, 0, UNREACHABLE, PROHIBITED]);
     let [high, low] = checksum::finish(pseudo + message);
     [UNREACHABLE, PROHIBITED, high, low, 0, 0, 0, 0]

@@ -53,7 +53,6 @@ pub trait Memory {
 /// as two words. `None` only where the table contradicts itself.
 #[inline(always)]
 pub fn lookup<M: Memory>(memory: &M, (mut high, mut low): (u64, u64)) -> Option<u32> {
-    #[expect(clippy::cast_possible_truncation, reason = "16 bits remain")]
     let mut entry = memory.root((high >> (64 - ROOT_BITS)) as u32)?;
     high = high << ROOT_BITS | low >> (64 - ROOT_BITS);
     low <<= ROOT_BITS;
@@ -65,10 +64,10 @@ pub fn lookup<M: Memory>(memory: &M, (mut high, mut low): (u64, u64)) -> Option<
         let mut leaves = node.leaves;
         if node.skip != 0 {
             let bits = node.skip & 63;
-            if high >> (64 - bits & 63) != node.skip >> 8 {
+            if high >> ((64 - bits) & 63) != node.skip >> 8 {
                 return memory.leaf(leaves);
             }
-            high = high << bits | low >> (64 - bits & 63);
+            high = high << bits | low >> ((64 - bits) & 63);
             low <<= bits;
             leaves += 1;
         }
@@ -86,12 +85,11 @@ pub fn lookup<M: Memory>(memory: &M, (mut high, mut low): (u64, u64)) -> Option<
 /// Set bits. BPF has no instruction for it; this is the usual sum by halves
 /// (Hacker's Delight, 5-1).
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "at most 64")]
 const fn ones(word: u64) -> u32 {
     if cfg!(target_arch = "bpf") {
         let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
         let nibbles = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
-        let bytes = nibbles + (nibbles >> 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let bytes = (nibbles + (nibbles >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
         (bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
     } else {
         word.count_ones()

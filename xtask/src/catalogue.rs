@@ -30,7 +30,7 @@ const TAGS: [&str; 11] = [
 #[command(
     after_help = "Example: cargo xtask catalogue --from ServiceTags_Public_20251027.json --date 2025-10-28"
 )]
-pub struct Catalogue {
+pub(crate) struct Catalogue {
     /// The list as downloaded from <https://www.microsoft.com/download/details.aspx?id=56519>
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
@@ -47,7 +47,7 @@ pub struct Catalogue {
 
 /// # Errors
 /// Where the list cannot be read, lacks a tag, or the result cannot be written.
-pub fn run(arguments: &Catalogue) -> Result<()> {
+pub(crate) fn run(arguments: &Catalogue) -> Result<()> {
     ensure!(
         is_date(&arguments.date),
         "`{}` is no date; write one such as 2025-10-28",
