@@ -370,7 +370,9 @@ pub fn read_step<B: Bytes + ?Sized>(
     }
     // RFC 2181 section 8: a TTL with its highest bit set is zero.
     let ttl = if ttl >> 31 == 0 { ttl } else { 0 };
-    addresses.found[count & (MAX_ANSWER_ADDRESSES - 1)] = Found {
+    // Widened, or the compiler drops the mask, and Linux 6.1 forgets the comparison.
+    let place = B::widen(count) & (MAX_ANSWER_ADDRESSES - 1);
+    addresses.found[place] = Found {
         address,
         ttl,
         padding: 0,

@@ -119,8 +119,8 @@ fn cut(published: &str, date: &str, tags: &[String]) -> Result<String> {
 }
 
 fn built_in() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    root.join("netfilter-daemon/catalogue/azure-public.json")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .with_file_name("netfilter-daemon/catalogue/azure-public.json")
 }
 
 fn is_date(text: &str) -> bool {

@@ -163,8 +163,11 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
+/// The workspace: cargo says at run time where it is, and the compiled-in path is
+/// that of before the directory was moved.
 pub(crate) fn workspace() -> PathBuf {
-    let mut manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = env::var_os("CARGO_MANIFEST_DIR");
+    let mut manifest = PathBuf::from(manifest.unwrap_or(env!("CARGO_MANIFEST_DIR").into()));
     manifest.pop();
     manifest
 }

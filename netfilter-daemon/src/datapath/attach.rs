@@ -83,6 +83,7 @@ fn attach_one(
     }
     match tc::qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(source) => {
             return Err(Error::Qdisc {
                 interface: interface.to_owned(),

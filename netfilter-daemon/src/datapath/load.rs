@@ -23,7 +23,9 @@ pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
     };
     let mut loader = EbpfLoader::new();
     loader
-        .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
+        // Asked for only when a program is refused. A more verbose log overflows
+        // aya's buffer before it comes to the point.
+        .verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS)
         .map_max_entries(
             maps::NODES,
             2 * capacity(image.ipv4.nodes.len() + image.ipv6.nodes.len(), MIN_NODES),

@@ -32,6 +32,9 @@ pub(crate) fn load(skb: &Skb, packet: &Packet) -> Option<usize> {
     if bounded == 0 || bounded > MAX_DNS_MESSAGE as u64 {
         return None;
     }
+    // Linux 6.1 does not learn from the comparisons that it is not zero.
+    // SAFETY: plain arithmetic, which changes nothing from 1 to 0x1000.
+    unsafe { core::arch::asm!("{0} += -1", "{0} &= 0xfff", "{0} += 1", inout(reg) bounded) };
     let buffer = scratch()?.message.as_mut_ptr();
     // SAFETY: the buffer holds that many bytes.
     let result = unsafe {
