@@ -82,7 +82,7 @@ fn a_policy_mistake_exits_2_with_its_place_and_a_remedy() {
             ),
             "line 3",
         ),
-        ("300 characters", rule(&long), "63"),
+        ("300 characters", rule(&long), "253"),
     ];
     for (what, policy, remedy) in cases {
         let (code, said) = check(&policy);

@@ -7,6 +7,7 @@ mod command;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Task {
     Demo(build::Demo),
     /// Run everything that CI runs
     Test(test::Test),
+    /// Run the lab of the daemon on Linux 6.1, under qemu
+    Vmtest(vm::Vmtest),
     /// Measure the datapath (as root)
     Bench(build::Bench),
     /// Build the BPF programs alone and print where the object is
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Build => build::daemon(),
         Task::Demo(arguments) => build::demo(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Vmtest(arguments) => vm::run(&arguments),
         Task::Bench(arguments) => build::bench(&arguments),
         Task::Object => build::object(),
         Task::Catalogue(arguments) => catalogue::run(&arguments),

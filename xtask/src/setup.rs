@@ -14,6 +14,7 @@ use crate::{
 pub(crate) enum Purpose {
     Demo,
     Tests,
+    Vm,
 }
 
 /// Programs and Debian's packages of them.
@@ -26,6 +27,12 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
+];
+const FOR_VM: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
 ];
 
 /// Debian's names for rustc, cargo, the sources and clippy. A stable release has
@@ -79,6 +86,7 @@ impl Purpose {
         let tools = match self {
             Self::Demo => FOR_DEMO,
             Self::Tests => FOR_TESTS,
+            Self::Vm => FOR_VM,
         };
         tools
             .iter()
@@ -150,7 +158,7 @@ fn offered(package: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn asked(program: &str, arguments: &[&str]) -> Option<String> {
+pub(crate) fn asked(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     output
         .status
@@ -158,7 +166,7 @@ fn asked(program: &str, arguments: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn update() -> Result<()> {
+pub(crate) fn update() -> Result<()> {
     let mut update = command::as_root("apt-get")?;
     update.arg("update");
     // One source of several may be out of reach, and not be needed.

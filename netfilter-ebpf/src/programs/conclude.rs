@@ -24,7 +24,7 @@ use crate::{
 
 /// Goes on to whatever other program is attached, then on its way.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
-const DROP: i32 = TC_ACT_SHOT as i32;
+const DROP: i32 = TC_ACT_SHOT;
 
 /// What a verdict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,14 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "arguments of global functions are words"
+)]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value they would be copied on a stack of 512 bytes"
+)]
 
 mod clock;
 mod conclude;

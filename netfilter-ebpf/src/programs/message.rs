@@ -157,7 +157,9 @@ extern "C" fn netfilter_step(length: u64, at: u64, count: u64) -> u64 {
             record,
             address,
         }) => {
-            next as u32 as u64 | u64::from(record) * STEP_RECORD | u64::from(address) * STEP_ADDRESS
+            u64::from(next as u32)
+                | (u64::from(record) * STEP_RECORD)
+                | (u64::from(address) * STEP_ADDRESS)
         }
         None => MALFORMED,
     }

@@ -1,0 +1,154 @@
+//! `cargo xtask vmtest`: the lab on Debian 12's kernel, under qemu's software emulation.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    build,
+    command::{self, Output},
+    setup::{self, Purpose},
+};
+
+const KERNEL: &str = "linux-image-6.1.";
+const MINUTES: u32 = 8;
+/// What `timeout` ends with when it had to end the command.
+const TIMED_OUT: i32 = 124;
+/// Stands before the lab's exit code on the console.
+const MARKER: &str = "vmtest: exit ";
+
+/// The directory has its name when it is whole.
+const FETCH: &str = "rm -rf kernel.part && mkdir kernel.part && cd kernel.part
+apt-get download $1
+dpkg-deb -x *.deb . && rm *.deb
+mv ../kernel.part ../kernel
+";
+const PACK: &str = "PATH=$PATH:/usr/sbin:/sbin
+rm -rf root && mkdir root && cd root
+mkdir bin dev etc modules proc run sbin sys tmp
+cp ../init . && chmod +x init
+for module in drivers/net/veth net/sched/sch_ingress net/sched/cls_bpf; do
+    cp ../kernel/lib/modules/6.1.*/kernel/$module.ko modules
+done
+cp $(command -v busybox) $(command -v ip) bin
+cp \"$1\" bin/netfilter-daemon && chmod +x bin/netfilter-daemon
+cp -L --parents $(ldd bin/* 2>/dev/null | grep -o '[[:space:]]/[^ ]*' | sort -u) .
+find . | cpio -o -H newc --quiet -R 0:0 >../initrd.cpio
+cp ../kernel/boot/vmlinuz-6.1.* ../vmlinuz
+";
+/// Through `cat`, the lab writes as to a file, without colours.
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /sbin
+export PATH=/bin:/sbin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t bpf bpf /sys/fs/bpf
+stty -onlcr
+for module in /modules/*; do insmod $module; done
+ip link set lo up
+uname -sr
+{ netfilter-daemon lab; echo \"vmtest: exit $?\"; } 2>&1 | cat
+poweroff -f
+";
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask vmtest")]
+pub(crate) struct Vmtest {
+    /// Run this binary's lab, instead of building the daemon
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Vmtest) -> Result<()> {
+    ensure!(cfg!(target_arch = "x86_64"), "vmtest needs an x86_64");
+    let directory = command::target_dir()?.join("vm");
+    fs::create_dir_all(&directory)?;
+    step("setup: install what is missing", || setup::run(Purpose::Vm))?;
+    let binary = if let Some(binary) = &arguments.binary {
+        fs::canonicalize(binary).with_context(|| format!("cannot read {}", binary.display()))?
+    } else {
+        step("build: the daemon", build::daemon)?;
+        command::target_dir()?.join("release/netfilter-daemon")
+    };
+    if !directory.join("kernel").exists() {
+        step("kernel: unpack Debian's, not install it", || {
+            fetch(&directory)
+        })?;
+    }
+    step("pack: the initramfs", || {
+        fs::write(directory.join("init"), INIT)?;
+        script(&directory, "pack.sh", PACK, &binary)
+    })?;
+    let promise = format!("lab: run it on that kernel, for {MINUTES} minutes at most");
+    step(&promise, || boot(&directory))
+}
+
+fn step(promise: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("\n== {promise}");
+    let start = Instant::now();
+    let result = work();
+    let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+    eprintln!("   {verdict:7}{}", command::seconds(start.elapsed()));
+    result
+}
+
+fn fetch(directory: &Path) -> Result<()> {
+    setup::update()?;
+    let depends = setup::asked("apt-cache", &["depends", "linux-image-cloud-amd64"]);
+    let package = depends
+        .iter()
+        .flat_map(|depends| depends.split_whitespace())
+        .find(|word| word.starts_with(KERNEL))
+        .context("apt has no linux-image-6.1*-cloud-amd64, which Debian 12 has")?;
+    script(directory, "fetch.sh", FETCH, Path::new(package))
+}
+
+fn script(directory: &Path, name: &str, text: &str, argument: &Path) -> Result<()> {
+    fs::write(directory.join(name), text)?;
+    let mut sh = Command::new("sh");
+    sh.args(["-eu", name]).arg(argument).current_dir(directory);
+    command::run(sh, Output::OnFailure)?.succeeded()
+}
+
+fn boot(directory: &Path) -> Result<()> {
+    // Should this program end early, `timeout` is told, and ends qemu.
+    let line = format!(
+        "--pdeathsig TERM timeout --kill-after=5 {MINUTES}m nice qemu-system-x86_64 \
+         -display none -serial stdio -monitor none -no-reboot -m 1024 -cpu max -net none \
+         -kernel vmlinuz -initrd initrd.cpio -append"
+    );
+    let mut qemu = Command::new("setpriv");
+    qemu.args(line.split_whitespace())
+        .arg("console=ttyS0 panic=-1 quiet")
+        .current_dir(directory)
+        .stdin(Stdio::null());
+    let ran = command::run(qemu, Output::Shown)?;
+    if ran.status.code() == Some(TIMED_OUT) {
+        bail!("the lab had not ended after {MINUTES} minutes");
+    }
+    judge(&ran.lines)?;
+    ran.succeeded()
+}
+
+/// Asks for the exit code and for probes, lest a lab without any passes.
+fn judge(console: &[String]) -> Result<()> {
+    let code = console
+        .iter()
+        .find_map(|line| line.trim().strip_prefix(MARKER))
+        .context("the machine stopped before the lab ended")?;
+    ensure!(code == "0", "the lab ended with exit code {code}");
+    let all_right = console.iter().any(|line| {
+        let words: Vec<_> = line.split_whitespace().take(4).collect();
+        matches!(words[..], [right, "of", all, "probes"] if right == all && all != "0")
+    });
+    ensure!(all_right, "the lab did not say that all probes came out");
+    Ok(())
+}
