@@ -31,6 +31,7 @@ mv ../kernel.part ../kernel
 const PACK: &str = "PATH=$PATH:/usr/sbin:/sbin
 rm -rf root && mkdir root && cd root
 mkdir bin dev etc modules proc run sbin sys tmp
+touch etc/hosts etc/resolv.conf etc/nsswitch.conf
 cp ../init . && chmod +x init
 for module in drivers/net/veth net/sched/sch_ingress net/sched/cls_bpf; do
     cp ../kernel/lib/modules/6.1.*/kernel/$module.ko modules
