@@ -363,3 +363,74 @@ fn many_names_can_lend_one_address() {
         );
     }
 }
+
+#[test]
+fn an_expired_name_no_longer_admits_and_a_connection_in_use_goes_on() {
+    let mut kernel = Kernel::new(&format!("dns: {{ minimum_ttl: 1, grace: 0 }}\n{POLICY}"));
+    let question = query(7, "a.example", 1);
+    kernel.egress(&asked(&question));
+    kernel.ingress(&answered(
+        RESOLVER,
+        PORT,
+        &answer(&question, 0, &["192.0.2.1"]),
+    ));
+    let segment =
+        |port, flags| to("192.0.2.1", frame::TCP, frame::segment(port, 443, flags)).bytes();
+    assert!(kernel.passes(&segment(1000, frame::SYN)));
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    assert!(!kernel.passes(&segment(1001, frame::SYN)), "a new one");
+    assert!(kernel.passes(&segment(1000, frame::ACK)), "the one in use");
+    // It goes when its rule goes.
+    kernel
+        .datapath
+        .replace(&crate::bpffs::image(
+            "resolvers: [10.0.0.53]\noutbound_rules: []",
+        ))
+        .unwrap();
+    assert!(!kernel.passes(&segment(1000, frame::ACK)));
+}
+
+/// Names get their numbers in the order of the file: another order must not give
+/// what one name lent to another.
+#[test]
+fn what_was_learned_follows_its_name_through_reloads() {
+    let rule = |name: &str, port| {
+        format!(
+            "  - {{ name: {name}, type: fqdn, destination: {{ fqdn: {name}.example, protocol: TCP, port_ranges: '{port}' }} }}\n"
+        )
+    };
+    let policy = |rules: &[String]| {
+        crate::bpffs::image(&format!(
+            "resolvers: [{RESOLVER}]\noutbound_rules:\n{}",
+            rules.concat()
+        ))
+    };
+    let (a, b, c) = (rule("a", 1), rule("b", 2), rule("c", 3));
+    let mut kernel = Kernel::of(&policy(&[a.clone(), b.clone()]));
+    learn(&mut kernel, "a.example", &["192.0.2.1"]);
+    learn(&mut kernel, "b.example", &["192.0.2.2"]);
+    for _ in 0..3 {
+        kernel
+            .datapath
+            .replace(&policy(&[c.clone(), b.clone(), a.clone()]))
+            .unwrap();
+        assert!(kernel.passes(&tcp("192.0.2.1", 1).bytes()));
+        assert!(kernel.passes(&tcp("192.0.2.2", 2).bytes()));
+        assert!(!kernel.passes(&tcp("192.0.2.1", 2).bytes()));
+        assert!(!kernel.passes(&tcp("192.0.2.1", 3).bytes()));
+    }
+    kernel.datapath.replace(&policy(&[c, b])).unwrap();
+    assert!(
+        !kernel.passes(&tcp("192.0.2.1", 1).bytes()),
+        "its rule is gone"
+    );
+    assert!(kernel.passes(&tcp("192.0.2.2", 2).bytes()));
+    // The rule's wildcard parent speaks for it, should there be one.
+    let wild = "  - { name: w, type: fqdn, destination: { fqdn: '*.example', protocol: TCP, port_ranges: '9' } }\n";
+    kernel
+        .datapath
+        .replace(&policy(&[wild.to_owned()]))
+        .unwrap();
+    assert!(kernel.passes(&tcp("192.0.2.2", 9).bytes()));
+    assert!(!kernel.passes(&tcp("192.0.2.2", 2).bytes()));
+}
