@@ -119,7 +119,7 @@ fn learn(skb: &Skb, packet: &Packet, generation: &Generation) -> Answer {
     } else {
         0
     };
-    let room = lease::learn(count, asked.name, generation);
+    let room = lease::learn(count, asked.name, generation.settings);
     // Once: of two answers to one question, the second is unsolicited.
     if QUESTIONS.remove(&remembered).is_err() {
         return Answer::Unsolicited;

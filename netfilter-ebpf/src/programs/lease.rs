@@ -2,15 +2,14 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
-    abi::{Address, GRANTS, Grant, MAX_ANSWER_ADDRESSES},
+    abi::{Address, GRANTS, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
     egress,
 };
 
 use crate::{
     clock,
-    maps::{LEASES, Scratch},
+    maps::{LEASES, NAME_SETS, Scratch},
     message::scratch,
-    tables::{self, Generation},
     widen::opaque,
 };
 
@@ -19,7 +18,7 @@ const EEXIST: i32 = -17;
 /// Lends the first `count` addresses of the scratch to a name. False where
 /// there was no room for one of them: it opens nothing then.
 #[inline(always)]
-pub(crate) fn learn(count: usize, name: u32, generation: &Generation) -> bool {
+pub(crate) fn learn(count: usize, name: u32, settings: &Settings) -> bool {
     let now = clock::now();
     let mut room = true;
     for index in 0..MAX_ANSWER_ADDRESSES {
@@ -28,7 +27,6 @@ pub(crate) fn learn(count: usize, name: u32, generation: &Generation) -> bool {
         if index >= opaque(count) {
             break;
         }
-        let settings = generation.settings;
         room &= netfilter_lend(
             index as u32,
             name,
@@ -110,6 +108,14 @@ pub(crate) fn find(address: Address, atom: u8, now: u32, slot: u32) -> Option<Gr
     (grant != 0).then_some(Grant(grant))
 }
 
+/// Whether a name grants the atom in a copy of the policy.
+#[inline(always)]
+pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
+    NAME_SETS
+        .get(slot * NAME_IDS + (name & (NAME_IDS - 1)))
+        .is_some_and(|set| set.contains(atom))
+}
+
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64) -> u64 {
@@ -119,10 +125,8 @@ extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64
         return 0;
     };
     let (atom, slot) = (atom_and_slot as u8, (atom_and_slot >> 8) as u32);
-    egress::grant_in_force(&lease.grants, now, |name| {
-        tables::name_allows(slot, name, atom)
-    })
-    .map_or(0, |grant| grant.0)
+    egress::grant_in_force(&lease.grants, now, |name| name_allows(slot, name, atom))
+        .map_or(0, |grant| grant.0)
 }
 
 /// Rust has no atomics for BPF; the instruction is there since Linux 5.12.

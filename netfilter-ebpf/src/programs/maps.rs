@@ -16,7 +16,8 @@ use netfilter_ebpf::{
     table::{Node, ROOTS_PER_FAMILY},
 };
 
-use crate::message::MESSAGE_SLACK;
+/// The most that one read takes, so that an offset within the message is enough for a bound.
+pub(crate) const MESSAGE_SLACK: usize = 64;
 
 /// The generation in force; zero before the first. Its lowest bit is the copy.
 #[map]

@@ -11,14 +11,12 @@ use netfilter_ebpf::{
 };
 
 use crate::{
-    maps::{SCRATCH, Scratch, seed},
+    maps::{MESSAGE_SLACK, SCRATCH, Scratch, seed},
     skb::Skb,
     widen::widen,
 };
 
 const UDP_HEADER: usize = 8;
-/// The most that one read takes, so that an offset within the message is enough for a bound.
-pub(crate) const MESSAGE_SLACK: usize = 64;
 
 /// Copies the payload of a UDP packet, parts of which may lie in pages, and
 /// returns its length.

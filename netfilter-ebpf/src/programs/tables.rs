@@ -2,9 +2,7 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{
-        Address, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, NAME_IDS, Settings, slot,
-    },
+    abi::{Address, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, Settings, slot},
     dns::KEY_DATA,
     egress::{self, Tables},
     packet::{self, Packet},
@@ -14,8 +12,7 @@ use netfilter_ebpf::{
 use crate::{
     clock, lease,
     maps::{
-        ACTIVE, ATOMS, CLASSES, FLOWS, FRAGMENTS, LEAVES, NAME_SETS, NAMES, NODES, ROOTS, SETTINGS,
-        Scratch,
+        ACTIVE, ATOMS, CLASSES, FLOWS, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch,
     },
     message::scratch,
 };
@@ -71,14 +68,6 @@ impl Generation {
         };
         NAMES.get(key).copied().unwrap_or(NAME_ID_NONE)
     }
-}
-
-/// Whether a name grants the atom in a copy of the policy.
-#[inline(always)]
-pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
-    NAME_SETS
-        .get(slot * NAME_IDS + (name & (NAME_IDS - 1)))
-        .is_some_and(|set| set.contains(atom))
 }
 
 /// The index of the class of a left-aligned address in table `table` (copy times
@@ -154,7 +143,7 @@ impl Tables for Generation {
             now,
             self.settings,
             |protocol, port| self.atom(protocol, port),
-            |name| name_allows(self.slot, name, atom),
+            |name| lease::name_allows(self.slot, name, atom),
         );
         if !granted {
             return None;
