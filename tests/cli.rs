@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use netfilter_daemon::lab::{mounts, namespace::Namespace};
+
 use crate::world::BINARY;
 
 fn run(arguments: &[&str]) -> Output {
@@ -120,28 +122,23 @@ fn explain_exits_0_for_allowed_and_1_for_denied() {
 }
 
 #[test]
-fn an_unwritable_state_directory_exits_3() {
+fn a_state_directory_that_is_no_bpffs_exits_3_and_attaches_nothing() {
+    let inside = Namespace::new()
+        .unwrap()
+        .with_private_mounts(mounts::prepare)
+        .unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "resolvers: [10.0.0.53]\noutbound_rules: []\n").unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
-    let policy = file.path().to_str().unwrap();
-    // lo is never attached to: the state directory is refused before.
-    let output = run(&[
-        "run",
-        "--policy",
-        policy,
-        "--interface",
-        "lo",
-        "--listen",
-        "127.0.0.1:0",
-        "--state-dir",
-        elsewhere.path().to_str().unwrap(),
-    ]);
-    assert_eq!(
-        output.status.code(),
-        Some(3),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(String::from_utf8_lossy(&output.stderr).contains("mount -t bpf"));
+    let output = inside
+        .command(BINARY)
+        .args(["run", "--interface", "lo", "--policy"])
+        .arg(file.path())
+        .arg("--state-dir")
+        .arg(elsewhere.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("mount -t bpf"), "{said}");
 }
