@@ -434,3 +434,42 @@ fn what_was_learned_follows_its_name_through_reloads() {
     assert!(kernel.passes(&tcp("192.0.2.2", 9).bytes()));
     assert!(!kernel.passes(&tcp("192.0.2.2", 2).bytes()));
 }
+
+/// As real chains are: an alias with a TTL of 0 to a name with an underscore; and
+/// an NXDOMAIN that carries the aliases which led to it.
+#[test]
+fn aliases_are_stepped_over_and_an_nxdomain_that_carries_them_teaches_nothing() {
+    let alias = |owner: &[u8], target: &str| {
+        let target = frame::wire(target);
+        let length = u16::try_from(target.len()).unwrap().to_be_bytes();
+        [owner, &[0, 5, 0, 1, 0, 0, 0, 0], &length, &target].concat()
+    };
+    let address = |last| {
+        [
+            &frame::wire("edge.example.net")[..],
+            &[0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 192, 0, 2, last],
+        ]
+        .concat()
+    };
+    let question = query(7, "a.example", 1);
+    let chain = |rcode: u8, last| {
+        let mut message = answer(&question, 0, &[]);
+        message[3] |= rcode;
+        message[7] = 3;
+        message.extend(alias(&[0xc0, 12], "global_frontend.example.net"));
+        message.extend(alias(
+            &frame::wire("global_frontend.example.net"),
+            "edge.example.net",
+        ));
+        message.extend(address(last));
+        message
+    };
+    let mut kernel = Kernel::new(POLICY);
+    for (rcode, last, learned) in [(3, 8, false), (0, 9, true)] {
+        kernel.egress(&asked(&question));
+        let reply = answered(RESOLVER, PORT, &chain(rcode, last));
+        assert_eq!(kernel.ingress(&reply).action, PASS);
+        let opened = kernel.passes(&tcp(&format!("192.0.2.{last}"), 443).bytes());
+        assert_eq!(opened, learned, "rcode {rcode}");
+    }
+}
