@@ -473,3 +473,22 @@ fn aliases_are_stepped_over_and_an_nxdomain_that_carries_them_teaches_nothing() 
         assert_eq!(opened, learned, "rcode {rcode}");
     }
 }
+
+/// The programs count whole seconds: one that is nearly over must not be taken off a life.
+#[test]
+fn an_address_lives_its_whole_ttl_whenever_it_was_learned() {
+    let mut kernel = Kernel::new(&format!("dns: {{ minimum_ttl: 1, grace: 0 }}\n{POLICY}"));
+    let boottime = nix::time::ClockId::CLOCK_BOOTTIME;
+    let into_second = nix::time::clock_gettime(boottime)
+        .unwrap()
+        .tv_nsec()
+        .cast_unsigned();
+    let nearly_over = (1_950_000_000 - into_second) % 1_000_000_000;
+    std::thread::sleep(std::time::Duration::from_nanos(nearly_over));
+    let question = query(7, "a.example", 1);
+    kernel.egress(&asked(&question));
+    let reply = answer(&question, 1, &["192.0.2.1"]);
+    kernel.ingress(&answered(RESOLVER, PORT, &reply));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+}

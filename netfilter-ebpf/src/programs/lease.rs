@@ -50,7 +50,8 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
     };
     let found = &addresses.found[index as usize & (MAX_ANSWER_ADDRESSES - 1)];
     let life = found.ttl.max(minimum_ttl).saturating_add(grace);
-    let grant = Grant::new(name, now.saturating_add(life));
+    // The second that has begun does not count, or a life could end up to one too soon.
+    let grant = Grant::new(name, now.saturating_add(1).saturating_add(life));
     for _ in 0..2 {
         if let Some(lease) = LEASES.get_ptr_mut(found.address) {
             // SAFETY: a map value.
