@@ -6,6 +6,8 @@ use crate::world::{World, echo_tcp, eventually, resolve};
 
 /// The records' own second, hardly lengthened: the default of 90 would hide much.
 const POLICY: &str = "presets: [azure-ml]\ndns: { minimum_ttl: 1, grace: 1 }";
+/// Every server has this name, by which the tests see that it answers.
+const READY: &str = "ready.data.mcr.microsoft.com";
 const NAMES: usize = 10_000;
 
 /// A server in the internet, killed when dropped.
@@ -44,18 +46,24 @@ impl Server {
             _files: files,
         };
         assert!(
-            eventually(|| world.succeeds(
-                "dig",
-                &[
-                    "+tries=1",
-                    "+time=1",
-                    "@10.99.0.1",
-                    "ready.data.mcr.microsoft.com"
-                ]
-            )),
+            eventually(|| world.succeeds("dig", &["+tries=1", "+time=1", "@10.99.0.1", READY])),
             "{program} does not answer"
         );
         server
+    }
+
+    fn dnsmasq(world: &World, records: &str) -> Self {
+        let configuration = format!(
+            "no-resolv\nno-hosts\nlisten-address=10.99.0.1\nbind-interfaces\nhost-record={READY},192.0.2.1\n{records}"
+        );
+        let files = [("dnsmasq.conf", configuration)];
+        let arguments = [
+            "--keep-in-foreground",
+            "--conf-file=DIR/dnsmasq.conf",
+            "--user=root",
+            "--pid-file=",
+        ];
+        Self::start(world, "dnsmasq", &files, &arguments)
     }
 }
 
@@ -125,9 +133,7 @@ fn no_first_packet_is_dropped_after_ten_thousand_fresh_names_from_unbound() {
 #[test]
 fn no_first_packet_is_dropped_with_dnsmasq() {
     let world = World::new(None);
-    let mut configuration = String::from(
-        "no-resolv\nno-hosts\nlisten-address=10.99.0.1\nbind-interfaces\nlocal-ttl=1\nhost-record=ready.data.mcr.microsoft.com,192.0.2.1\n",
-    );
+    let mut configuration = String::from("local-ttl=1\n");
     for name in 0..500 {
         configuration += &format!(
             "host-record=n{name}.data.mcr.microsoft.com,198.18.{}.{},2001:db8::{name:x}\n",
@@ -135,14 +141,7 @@ fn no_first_packet_is_dropped_with_dnsmasq() {
             name % 256
         );
     }
-    let files = [("dnsmasq.conf", configuration)];
-    let arguments = [
-        "--keep-in-foreground",
-        "--conf-file=DIR/dnsmasq.conf",
-        "--user=root",
-        "--pid-file=",
-    ];
-    let _server = Server::start(&world, "dnsmasq", &files, &arguments);
+    let _server = Server::dnsmasq(&world, &configuration);
     let (connected, dropped) = every_first_packet_passes(&world, 500);
     assert_eq!((connected, dropped), (500, 0));
 }
@@ -152,15 +151,8 @@ fn no_first_packet_is_dropped_with_dnsmasq() {
 #[test]
 fn exact_names_are_learned_without_an_application() {
     let world = World::new(None);
-    let configuration = "no-resolv\nno-hosts\nlisten-address=10.99.0.1\nbind-interfaces\nhost-record=mcr.microsoft.com,192.0.2.10\nhost-record=ready.data.mcr.microsoft.com,192.0.2.1\n";
-    let files = [("dnsmasq.conf", configuration.to_owned())];
-    let arguments = [
-        "--keep-in-foreground",
-        "--conf-file=DIR/dnsmasq.conf",
-        "--user=root",
-        "--pid-file=",
-    ];
-    let _server = Server::start(&world, "dnsmasq", &files, &arguments);
+    let configuration = "host-record=mcr.microsoft.com,192.0.2.10\n";
+    let _server = Server::dnsmasq(&world, configuration);
     let _daemon = world.enforce(POLICY);
     thread::sleep(Duration::from_millis(100));
     assert!(eventually(|| world.connects("192.0.2.10", 443)));

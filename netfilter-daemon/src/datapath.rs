@@ -68,7 +68,7 @@ impl Datapath {
     pub fn start(state_dir: &Path, image: &Image, interfaces: &[String]) -> Result<Self, Error> {
         let pins = pins::Pins::create(state_dir)?;
         let ebpf = load::load(&pins, image)?;
-        let state = State::of(pins)?;
+        let state = State::of(pins);
         let writer = fill::Writer::open(state.pins())?;
         let mut datapath = Self {
             ebpf,
@@ -88,14 +88,6 @@ impl Datapath {
     /// Where a table is too small or the kernel refuses.
     pub fn replace(&mut self, image: &Image) -> Result<u32, Error> {
         self.writer.fill_and_flip(image)
-    }
-
-    /// Attaches to more interfaces; those that are filtered already stay so.
-    ///
-    /// # Errors
-    /// Where one does not exist or the kernel refuses.
-    pub fn attach(&mut self, interfaces: &[String]) -> Result<(), Error> {
-        attach::attach(&mut self.ebpf, self.state.pins(), interfaces)
     }
 
     pub fn generation(&self) -> u32 {

@@ -40,7 +40,7 @@ const MAX_STEPS: usize = 400;
 /// Ends the key of an exact name.
 pub const KEY_END: u8 = 0xff;
 /// Set in the length bytes of a key.
-const KEY_LENGTH: u8 = 0x80;
+pub const KEY_LENGTH: u8 = 0x80;
 /// Bytes of key data: the copy, the name, the end. What an LPM trie takes at most.
 pub const KEY_DATA: usize = 1 + MAX_NAME + 1;
 /// Bytes of the prefix length that stands before the key data of an LPM trie.

@@ -47,7 +47,8 @@ pub(crate) fn daemon() -> Result<()> {
     Ok(())
 }
 
-fn binary() -> Result<PathBuf> {
+/// Where [`daemon`] leaves it.
+pub(crate) fn binary() -> Result<PathBuf> {
     Ok(command::target_dir()?.join("release/netfilter-daemon"))
 }
 

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+use crate::command;
 
 /// What the `azure-ml` preset names, and what Azure ML's documentation asks for besides.
 const TAGS: [&str; 11] = [
@@ -119,8 +121,7 @@ fn cut(published: &str, date: &str, tags: &[String]) -> Result<String> {
 }
 
 fn built_in() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .with_file_name("netfilter-daemon/catalogue/azure-public.json")
+    command::workspace().join("netfilter-daemon/catalogue/azure-public.json")
 }
 
 fn is_date(text: &str) -> bool {

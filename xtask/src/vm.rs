@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Vmtest) -> Result<()> {
         fs::canonicalize(binary).with_context(|| format!("cannot read {}", binary.display()))?
     } else {
         step("build: the daemon", build::daemon)?;
-        command::target_dir()?.join("release/netfilter-daemon")
+        build::binary()?
     };
     if !directory.join("kernel").exists() {
         step("kernel: unpack Debian's, not install it", || {

@@ -253,7 +253,7 @@ pub(super) fn wire(bits: u32, data: &[u8; KEY_DATA]) -> Vec<u8> {
     data[1..end]
         .iter()
         .rev()
-        .map(|byte| if byte & 0x80 != 0 { byte & 0x3f } else { *byte })
+        .map(|byte| byte & !dns::KEY_LENGTH)
         .collect()
 }
 

@@ -26,11 +26,11 @@ impl State {
     /// # Errors
     /// Where the directory cannot be read.
     pub fn open(state_dir: &Path) -> Result<Option<Self>, Error> {
-        Ok(Pins::open(state_dir)?.map(|pins| Self { pins }))
+        Ok(Pins::open(state_dir)?.map(Self::of))
     }
 
-    pub(super) fn of(pins: Pins) -> Result<Self, Error> {
-        Ok(Self { pins })
+    pub(super) const fn of(pins: Pins) -> Self {
+        Self { pins }
     }
 
     pub(super) const fn pins(&self) -> &Pins {
