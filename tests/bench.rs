@@ -88,9 +88,9 @@ fn main() -> io::Result<()> {
             let outcome = match row.program {
                 Some(program) => kernel
                     .datapath
-                    .test_run(program, &row.frame, REPEAT)
+                    .test_run(program, &row.frame, 0, REPEAT)
                     .map_err(io::Error::other)?,
-                None => test_run::run(empty.as_raw_fd(), &row.frame, REPEAT)?,
+                None => test_run::run(empty.as_raw_fd(), &row.frame, 0, REPEAT)?,
             };
             row.rounds.push(outcome.duration.as_secs_f64() * 1e9);
         }

@@ -17,6 +17,7 @@ use netfilter_daemon::{
     },
     policy::{self, System, service_tag::Catalogue},
 };
+use netfilter_ebpf::verdict::Answer;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A state directory. Dropping it lifts what is pinned there.
@@ -95,11 +96,33 @@ impl Kernel {
     }
 
     pub fn egress(&mut self, frame: &[u8]) -> Outcome {
-        self.datapath.test_run(Program::Egress, frame, 1).unwrap()
+        self.run(Program::Egress, frame, 0)
     }
 
     pub fn ingress(&mut self, frame: &[u8]) -> Outcome {
-        self.datapath.test_run(Program::Ingress, frame, 1).unwrap()
+        self.run(Program::Ingress, frame, 0)
+    }
+
+    /// As on the loopback interface.
+    pub fn loopback(&mut self, frame: &[u8]) {
+        let outcome = self.run(Program::Loopback, frame, 0);
+        assert_eq!((outcome.action, outcome.frame.as_slice()), (PASS, frame));
+    }
+
+    /// A refusal, as the kernel hands it back.
+    pub fn handed_back(&mut self, refusal: &Outcome) -> Outcome {
+        self.run(Program::Ingress, &refusal.frame, refusal.mark)
+    }
+
+    fn run(&mut self, program: Program, frame: &[u8], mark: u32) -> Outcome {
+        self.datapath.test_run(program, frame, mark, 1).unwrap()
+    }
+
+    /// Answers that taught an address, as the kernel counted them.
+    pub fn learned_answers(&self) -> u64 {
+        let counters = self.datapath.state().counters().unwrap();
+        let learned = |(outcome, _): &&(Answer, u64)| *outcome == Answer::Learned;
+        counters.answers.iter().find(learned).unwrap().1
     }
 
     pub fn passes(&mut self, frame: &[u8]) -> bool {

@@ -8,6 +8,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
+pub const FIN: u8 = 0x01;
+pub const RST: u8 = 0x04;
 
 /// The machine that the frames leave.
 pub const LOCAL: &str = "10.0.0.2";
@@ -58,6 +60,21 @@ pub fn segment(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     segment[4..8].copy_from_slice(&1000u32.to_be_bytes());
     segment[12] = 0x50;
     segment[13] = flags;
+    segment
+}
+
+/// A segment with a payload. `sequence` and `acknowledged` are absolute.
+pub fn carrying(
+    ports: (u16, u16),
+    sequence: u32,
+    acknowledged: u32,
+    flags: u8,
+    data: &[u8],
+) -> Vec<u8> {
+    let mut segment = segment(ports.0, ports.1, flags);
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&acknowledged.to_be_bytes());
+    segment.extend(data);
     segment
 }
 

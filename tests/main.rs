@@ -18,4 +18,5 @@ mod frame;
 mod names;
 mod reload;
 mod resolvers;
+mod streams;
 mod world;

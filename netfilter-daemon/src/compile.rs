@@ -5,7 +5,8 @@ use std::{collections::HashMap, net::IpAddr};
 use netfilter_ebpf::{
     abi::{
         ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Flow, FlowKey,
-        FragmentKey, Grant, NAME_IDS, RCODE_DROP, SETTING_REJECT, SETTING_REPORT, Settings,
+        FragmentKey, Grant, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
+        SETTING_REPORT, Settings,
     },
     egress::{self, Tables},
     packet::{Fragment, Packet},
@@ -14,7 +15,7 @@ use netfilter_ebpf::{
 };
 
 use crate::policy::{
-    Action, Destination, Mode, NameRefusal, OnDeny, Pattern, Policy, Rule, Traffic,
+    Action, Destination, Mode, NameRefusal, OnDeny, Pattern, Policy, QueryTypes, Rule, Traffic,
 };
 
 mod cut;
@@ -35,6 +36,8 @@ pub struct Image {
     pub classes: Vec<Class>,
     pub ipv4: Trie,
     pub ipv6: Trie,
+    /// A resolver is on this machine: its answers come by the loopback interface.
+    pub local_resolver: bool,
     /// The name table, flattened: apexes of wildcards included.
     pub names: Vec<Name>,
     summary: Summary,
@@ -165,6 +168,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         classes,
         ipv4,
         ipv6,
+        local_resolver: policy.resolvers.iter().any(IpAddr::is_loopback),
         names,
         summary,
     })
@@ -176,6 +180,16 @@ fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
     } else {
         0
     };
+    let (any_type, query_types) = match &policy.dns.query_types {
+        QueryTypes::Any => (SETTING_ANY_TYPE, [0; QUERY_TYPES / 64]),
+        QueryTypes::Only(types) => {
+            let mut bits = [0; QUERY_TYPES / 64];
+            for &qtype in types {
+                bits[usize::from(qtype >> 6)] |= 1 << (qtype & 63);
+            }
+            (0, bits)
+        }
+    };
     let reject = if policy.on_deny == OnDeny::Reject {
         SETTING_REJECT
     } else {
@@ -183,7 +197,7 @@ fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
     };
     Settings {
         inbound,
-        flags: report | reject,
+        flags: report | reject | any_type,
         denied_name_rcode: match policy.dns.on_deny {
             NameRefusal::Nxdomain => 3,
             NameRefusal::Refused => 5,
@@ -191,6 +205,9 @@ fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
         },
         minimum_ttl: policy.dns.minimum_ttl,
         grace: policy.dns.grace,
+        query_types,
+        wildcard_length: policy.dns.wildcard_length,
+        wildcard_rate: policy.dns.wildcard_rate.unwrap_or(u32::MAX),
     }
 }
 
@@ -271,7 +288,7 @@ impl Image {
     /// the root byte); `None` when a question for it would be denied.
     pub fn judge_name(&self, wire: &[u8]) -> Option<&Pattern> {
         self.name(wire)
-            .filter(|name| !name.set.is_empty())
+            .filter(|name| name.may_be_asked())
             .map(|name| &name.pattern)
     }
 

@@ -17,6 +17,7 @@ use aya::{
 use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
 
 use crate::compile::Image;
+use pins::Role;
 
 mod attach;
 mod events;
@@ -77,8 +78,18 @@ impl Datapath {
         };
         datapath.writer.fill_and_flip(image)?;
         sockets::remember_inbound(datapath.state.pins(), image)?;
+        datapath.listen(image)?;
         attach::attach(&mut datapath.ebpf, datapath.state.pins(), interfaces)?;
         Ok(datapath)
+    }
+
+    /// Reads the answers of local resolvers if the policy names any.
+    fn listen(&mut self, image: &Image) -> Result<(), Error> {
+        if image.local_resolver {
+            attach::listen(&mut self.ebpf, self.state.pins())
+        } else {
+            attach::detach_role(self.state.pins(), Role::Loopback)
+        }
     }
 
     /// Puts another policy into force, whole. On an error the former one remains.
@@ -87,6 +98,7 @@ impl Datapath {
     /// # Errors
     /// Where a table is too small or the kernel refuses.
     pub fn replace(&mut self, image: &Image) -> Result<u32, Error> {
+        self.listen(image)?;
         self.writer.fill_and_flip(image)
     }
 

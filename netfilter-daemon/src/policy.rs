@@ -18,6 +18,7 @@ pub mod name;
 mod nearest;
 pub mod ports;
 mod preset;
+pub mod query_type;
 pub mod service_tag;
 pub mod source;
 mod yaml;
@@ -76,7 +77,7 @@ pub enum OnDeny {
 }
 
 /// The policy's `dns` block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     /// The answer to a question that no rule matches.
     pub on_deny: NameRefusal,
@@ -84,6 +85,21 @@ pub struct Dns {
     pub minimum_ttl: u32,
     /// Seconds added to every TTL, for applications that cache a little longer.
     pub grace: u32,
+    pub query_types: QueryTypes,
+    /// Questions for the names of private addresses may go out (RFC 6303).
+    pub private_reverse: bool,
+    /// Bytes of the longest name, in wire form without the root, that a wildcard admits.
+    pub wildcard_length: u32,
+    /// Names that each wildcard admits in a minute and that were not asked for
+    /// lately; `None` for any number.
+    pub wildcard_rate: Option<u32>,
+}
+
+/// What may be asked of a name that may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryTypes {
+    Any,
+    Only(Vec<u16>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,11 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::{dns::Cursor, stream::Stream};
+
 /// The version of everything in this file. It is part of the pin path: a
 /// daemon never reads the maps of another layout.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;
@@ -24,15 +26,22 @@ pub const COUNTERS_PER_SLOT: u32 = 12;
 
 /// Names a policy can hold, and with those of its predecessors remember.
 pub const NAME_IDS: u32 = 32_768;
-/// The id of a name that grants nothing: what a denied question is remembered as.
+/// The id of a name that grants nothing: what a denied question is remembered
+/// as where it passes all the same, because of audit.
 pub const NAME_ID_NONE: u32 = 0;
+/// In the name table, beside the id: the entry is a wildcard.
+pub const NAME_WILDCARD: u32 = 1 << 31;
 
 /// Grants that one learned address can hold. A content network's address is
 /// lent by many names; more than this are refused and counted.
 pub const GRANTS: usize = 32;
 
-/// Addresses read from one DNS answer.
-pub const MAX_ANSWER_ADDRESSES: usize = 128;
+/// Addresses read from one DNS answer (of a stream: from one segment).
+pub const MAX_ANSWER_ADDRESSES: usize = 256;
+/// Of them, those that user space is told.
+pub const REPORTED_ADDRESSES: usize = 32;
+/// Query types (RFC 6895 section 3.1) that a policy can list.
+pub const QUERY_TYPES: usize = 512;
 /// Bytes of a DNS message that the programs read (EDNS limit, RFC 6891 6.2.5).
 pub const MAX_DNS_MESSAGE: usize = 4096;
 
@@ -170,7 +179,7 @@ pub struct Atoms {
 pub struct Settings {
     /// What may come in: replies to it may leave.
     pub inbound: AtomSet,
-    /// Zero or more of [`SETTING_REPORT`], [`SETTING_REJECT`].
+    /// Zero or more of [`SETTING_REPORT`], [`SETTING_REJECT`], [`SETTING_ANY_TYPE`].
     pub flags: u32,
     /// The DNS RCODE that answers a denied question (RFC 1035 section 4.1.1), or [`RCODE_DROP`].
     pub denied_name_rcode: u32,
@@ -178,12 +187,21 @@ pub struct Settings {
     pub minimum_ttl: u32,
     /// Seconds added to each TTL.
     pub grace: u32,
+    /// The query types that may be asked for, a bit each; see [`crate::gate`].
+    pub query_types: [u64; QUERY_TYPES / 64],
+    /// Bytes of the longest name, in wire form without the root, that a wildcard admits.
+    pub wildcard_length: u32,
+    /// Names that a wildcard admits in a minute and that were not asked for
+    /// lately. `u32::MAX`: any number.
+    pub wildcard_rate: u32,
 }
 
 /// Drop nothing; count and report what would have been dropped.
 pub const SETTING_REPORT: u32 = 1;
 /// Refuse with TCP RST or ICMP instead of dropping in silence.
 pub const SETTING_REJECT: u32 = 2;
+/// Every query type may be asked for.
+pub const SETTING_ANY_TYPE: u32 = 4;
 /// In place of an RCODE: no answer at all.
 pub const RCODE_DROP: u32 = 255;
 
@@ -233,7 +251,8 @@ pub struct QuestionKey {
     pub hash: u64,
     pub client_port: u16,
     pub id: u16,
-    pub padding: u32,
+    /// IP protocol number.
+    pub protocol: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -355,6 +374,19 @@ pub struct Event {
     pub name: [u8; 256],
 }
 
+/// What a name resolved to: an answer as it went by. Fixed size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Resolved {
+    pub name_length: u16,
+    /// Addresses that count.
+    pub count: u16,
+    pub padding: u32,
+    /// DNS wire form as it was asked for, without the root.
+    pub name: [u8; 256],
+    pub addresses: [Address; REPORTED_ADDRESSES],
+}
+
 macro_rules! layout {
     ($($type:ty = $size:literal $(, $field:ident = $offset:literal)*;)+) => {
         $( const _: () = assert!(size_of::<$type>() == $size); $( const _: () = assert!(offset_of!($type, $field) == $offset); )* )+
@@ -366,10 +398,10 @@ layout! {
     AtomSet = 32;
     Class = 128, deny = 32, audit = 64, flags = 96;
     Atoms = 131_328, udp = 65_536, other = 131_072;
-    Settings = 48, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44;
+    Settings = 120, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112;
     Grant = 8;
     Lease = 256;
-    QuestionKey = 48, hash = 32, client_port = 40, id = 42, padding = 44;
+    QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;
     QuestionValue = 8;
     FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37;
     Flow = 8;
@@ -379,4 +411,7 @@ layout! {
     Interface = 8;
     EventBudget = 8;
     Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, name = 56;
+    Resolved = 776, name = 8, addresses = 264;
+    Cursor = 28;
+    Stream = 416;
 }

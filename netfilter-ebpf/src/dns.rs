@@ -1,100 +1,30 @@
 //! DNS messages (RFC 1035), as far as the filter reads them: the one question,
-//! and the addresses in the answer section. And the form of a name in the name
-//! table.
-//!
-//! # The key of a name
-//!
-//! Read from the root down, a domain name is a prefix of the names below it. Its
-//! key is the name in wire form, lowercased, the bytes in reverse order:
-//! `a.bc` is `c b ²a ¹`, where `²` and `¹` are length bytes. Reversed, a length byte
-//! stands behind its label, so a label of another name could hold a byte that
-//! looks like it, and `x0<48 letters>.com` would pass for a name below
-//! `<48 letters>.com` ("0" is 48). So a length byte has its high bit set
-//! in a key, which no byte of a label may have: names are ASCII (an IDN in its
-//! A-label form is). An exact name ends with [`KEY_END`], which is no length.
-//! Every key begins with the copy of the table that it belongs to.
+//! and the addresses in the answer section.
 
 use crate::{
     abi::{Address, MAX_ANSWER_ADDRESSES},
+    name::{MAX_LABEL, MAX_NAME, read_name},
     packet::Bytes,
 };
 
 pub const HEADER: usize = 12;
-/// Bytes of a name in wire form, without the root (RFC 1035 section 2.3.4: 255 with it).
-pub const MAX_NAME: usize = 254;
-const MAX_LABEL: usize = 63;
-/// Labels of the longest name, and the root.
-const MAX_LABELS: usize = MAX_NAME / 2 + 1;
+/// Bytes of the header and the longest question.
+pub const MAX_QUESTION: usize = HEADER + MAX_NAME + 1 + 4;
+/// Bytes of the length before a message in a stream (RFC 1035 section 4.2.2).
+pub const STREAM_PREFIX: usize = 2;
 /// The first two bits of a compression pointer (RFC 1035 section 4.1.4).
 const POINTER: u8 = 0xc0;
 
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const TYPE_OPT: u16 = 41;
+const TYPE_SVCB: u16 = 64;
+const TYPE_HTTPS: u16 = 65;
 const CLASS_IN: u16 = 1;
 
-/// Labels and records that are walked in one answer: a hundred records with
-/// names of their own, or twice as many with compressed ones.
-const MAX_STEPS: usize = 400;
-
-/// Ends the key of an exact name.
-pub const KEY_END: u8 = 0xff;
-/// Set in the length bytes of a key.
-pub const KEY_LENGTH: u8 = 0x80;
-/// Bytes of key data: the copy, the name, the end. What an LPM trie takes at most.
-pub const KEY_DATA: usize = 1 + MAX_NAME + 1;
-/// Bytes of the prefix length that stands before the key data of an LPM trie.
-const KEY_PREFIX: usize = 4;
-
-/// Where a key is written from its end backwards, so that the bytes come to
-/// stand reversed and in one pass. A key that begins at the index that
-/// [`Self::finish`] returns is followed by enough bytes for a whole LPM trie key.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct KeyBuffer {
-    pub bytes: [u8; KEY_BUFFER],
-}
-
-/// Index of the end marker: before it the longest name, and room for a longest
-/// label before that, so that labels are written at fixed distances.
-const KEY_AT: usize = KEY_PREFIX + 1 + MAX_NAME + MAX_LABEL;
-const KEY_BUFFER: usize = 512 + KEY_PREFIX + KEY_DATA;
-
-impl KeyBuffer {
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            bytes: [0; KEY_BUFFER],
-        }
-    }
-
-    /// Writes the end, the copy and the prefix length around a name of `length`
-    /// bytes, and returns the index (below 512) at which its key begins.
-    /// `wildcard`: the names below it, otherwise itself.
-    #[inline(always)]
-    pub fn finish(&mut self, length: usize, copy: u32, wildcard: bool) -> usize {
-        let start = (KEY_AT - KEY_PREFIX - 1).saturating_sub(length) & 0x1ff;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "at most 256 bytes; one bit"
-        )]
-        let (bits, copy) = ((1 + length as u32 + !wildcard as u32) * 8, copy as u8);
-        let [a, b, c, d] = bits.to_ne_bytes();
-        self.bytes[start] = a;
-        self.bytes[start + 1] = b;
-        self.bytes[start + 2] = c;
-        self.bytes[start + 3] = d;
-        self.bytes[start + 4] = copy;
-        self.bytes[KEY_AT] = KEY_END;
-        start
-    }
-}
-
-impl Default for KeyBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// SvcParamKeys (RFC 9460 section 14.3.2).
+const IPV4_HINT: u16 = 4;
+const IPV6_HINT: u16 = 6;
 
 /// A message that is not well formed, or not of the kind that it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,60 +41,61 @@ pub enum Kind {
 #[repr(C)]
 pub struct Question {
     pub id: u16,
+    pub qtype: u16,
     /// Bytes of the name in wire form, without the root.
     pub name_length: usize,
-    /// QTYPE
-    pub qtype: u16,
     /// Of the question's bytes as they stand in the message.
     pub hash: u64,
     /// RCODE of a response.
     pub rcode: u8,
     /// Records of the answer section.
     pub answers: u16,
-    /// Offset behind the question.
-    pub end: usize,
+    /// Bytes of the header and the question.
+    pub length: usize,
 }
 
-/// Reads the header and the question of a message. `label` is [`read_label`], for
-/// this message and the key that is to be written.
+/// Reads the header and the question of the message at `base`. `label` is
+/// [`crate::name::read_label`], for these bytes and the key that is to be
+/// written, or [`skip_label`].
 ///
 /// A query must be nothing but one question of class IN and at most an OPT
 /// record (RFC 6891): no other section, no bytes behind.
 ///
 /// # Errors
-/// Where the message is not that.
+/// Where the message is not that, or does not end within these bytes.
 #[inline(always)]
 pub fn read_question<B: Bytes + ?Sized>(
     message: &B,
+    base: usize,
     kind: Kind,
     seed: u64,
     label: impl Fn(usize, usize) -> Option<usize>,
 ) -> Result<Question, Malformed> {
-    let header: [u8; HEADER] = message.read(0).ok_or(Malformed)?;
+    let header: [u8; HEADER] = message.read(base).ok_or(Malformed)?;
     let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let response = header[2] & 0x80 != 0;
     let opcode = header[2] >> 3 & 0x0f;
     if response != (kind == Kind::Response) || opcode != 0 || count(4) != 1 {
         return Err(Malformed);
     }
-    let name_length = read_name(HEADER, label).ok_or(Malformed)?;
-    let at = HEADER + name_length + 1;
-    let tail: [u8; 4] = message.read(at).ok_or(Malformed)?;
+    let name_length = B::widen(read_name(base + HEADER, label).ok_or(Malformed)?);
+    let length = HEADER + name_length + 5;
+    let tail: [u8; 4] = message.read(base + length - 4).ok_or(Malformed)?;
     let question = Question {
         id: count(0),
-        name_length,
         qtype: u16::from_be_bytes([tail[0], tail[1]]),
-        hash: hash(message, HEADER, name_length + 5, seed),
+        name_length,
+        hash: hash(message, base + HEADER, name_length + 5, seed),
         rcode: header[3] & 0x0f,
         answers: count(6),
-        end: at + 4,
+        length,
     };
     if u16::from_be_bytes([tail[2], tail[3]]) != CLASS_IN {
         return Err(Malformed);
     }
     if kind == Kind::Query {
         let plain = header[2] & 0x06 == 0 && question.rcode == 0 && count(6) == 0 && count(8) == 0;
-        if !plain || query_end(message, question.end, count(10))? != message.length() {
+        if !plain || query_end(message, base + length, count(10))? != message.length() {
             return Err(Malformed);
         }
     }
@@ -188,61 +119,19 @@ fn query_end<B: Bytes + ?Sized>(
     Ok(at + 11 + u16::from_be_bytes([opt[9], opt[10]]) as usize)
 }
 
-/// Reads the uncompressed name at `at` and returns its length without the root.
-/// `None` where it is malformed or too long.
-///
-/// The loops of this module take steps that are functions of their own: in the
-/// kernel each is a global function, which the verifier checks once, whatever
-/// the loops around it.
+/// The length of the label at `at`, `before` bytes into its name, as
+/// [`crate::name::read_label`] finds it; what it holds is not looked at.
 #[inline(always)]
-pub fn read_name(at: usize, label: impl Fn(usize, usize) -> Option<usize>) -> Option<usize> {
-    let mut length = 0;
-    for _ in 0..MAX_LABELS {
-        let bytes = label(at + length, length)?;
-        if bytes == 0 {
-            return Some(length);
-        }
-        length += 1 + bytes;
-    }
-    None
-}
-
-/// Reads the label at `at`, `before` bytes into its name, writes it into the key,
-/// and returns its length; zero is the root. `None` where it is too long, or
-/// makes the name too long, is compressed, or not ASCII.
-#[inline(always)]
-pub fn read_label<B: Bytes + ?Sized>(
-    message: &B,
-    at: usize,
-    before: usize,
-    key: &mut KeyBuffer,
-) -> Option<usize> {
-    let [marker] = message.read(at)?;
-    let length = marker as usize;
-    if length == 0 {
-        return Some(0);
-    }
-    if length > MAX_LABEL || before + 1 + length > MAX_NAME || message.length() < at + 1 + length {
-        return None;
-    }
-    let window = B::widen(KEY_AT - 1 - MAX_LABEL - before) & 0x1ff;
-    key.bytes[window + MAX_LABEL] = marker | KEY_LENGTH;
-    let mut wrong = 0;
-    for index in 0..MAX_LABEL {
-        if index >= length {
-            break;
-        }
-        let [byte, ..] = message.word(at + 1 + index);
-        wrong |= byte;
-        key.bytes[window + MAX_LABEL - 1 - index] = byte.to_ascii_lowercase();
-    }
-    (wrong & KEY_LENGTH == 0).then_some(length)
+pub fn skip_label<B: Bytes + ?Sized>(message: &B, at: usize, before: usize) -> Option<usize> {
+    let [length] = message.read(at)?;
+    let length = length as usize;
+    (length <= MAX_LABEL && before + length < MAX_NAME).then_some(length)
 }
 
 /// A keyed hash of `length` bytes at `at`. Not cryptographic: it only has to tell
 /// apart the questions that one port asks at one time.
 #[inline(always)]
-fn hash<B: Bytes + ?Sized>(message: &B, at: usize, length: usize, seed: u64) -> u64 {
+pub fn hash<B: Bytes + ?Sized>(message: &B, at: usize, length: usize, seed: u64) -> u64 {
     let mut hash = seed;
     for index in 0..=(MAX_NAME + 5) / 8 {
         let before = index * 8;
@@ -257,7 +146,7 @@ fn hash<B: Bytes + ?Sized>(message: &B, at: usize, length: usize, seed: u64) -> 
     hash
 }
 
-/// An address record of an answer.
+/// An address of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Found {
@@ -267,119 +156,363 @@ pub struct Found {
     pub padding: u32,
 }
 
-/// The address records of an answer.
+/// The addresses of an answer.
 #[repr(C)]
 pub struct Addresses {
     pub found: [Found; MAX_ANSWER_ADDRESSES],
+    pub count: usize,
 }
 
-/// Collects the A and AAAA records of an answer section of `records` records
-/// that begins at `at`, whoever owns them. Returns how many there were.
+impl Addresses {
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            found: [Found {
+                address: Address { high: 0, low: 0 },
+                ttl: 0,
+                padding: 0,
+            }; MAX_ANSWER_ADDRESSES],
+            count: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn push<B: Bytes + ?Sized>(&mut self, address: Address, ttl: u32) -> Result<(), Malformed> {
+        if self.count >= MAX_ANSWER_ADDRESSES {
+            return Err(Malformed);
+        }
+        // Widened, or the compiler drops the mask, and Linux 6.1 forgets the comparison.
+        let place = B::widen(self.count) & (MAX_ANSWER_ADDRESSES - 1);
+        self.found[place] = Found {
+            address,
+            ttl,
+            padding: 0,
+        };
+        self.count += 1;
+        Ok(())
+    }
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a reader expects next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// The length before a message in a stream.
+    Length,
+    /// The header and the question.
+    Question,
+    /// A label of a record's owner, or the end of that name.
+    Owner,
+    /// What stands before a record's data, from the type on.
+    Fixed,
+    /// The data of an A or AAAA record.
+    Address,
+    /// A label of an SVCB record's target name, or its end (RFC 9460 section 2.2).
+    Target,
+    /// A parameter of that record, or the record's end.
+    Parameter,
+    /// An address of a hint, or the hint's end (RFC 9460 section 7.3).
+    Hint,
+}
+
+/// Where a reader stands in a message, of which it may see only a window: what
+/// has come so far of a stream. So that one reader serves both transports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Cursor {
+    /// Offset in the window; may lie behind its end.
+    pub at: u32,
+    /// Offset in the message.
+    pub read: u32,
+    /// Bytes of the message from there on.
+    pub left: u32,
+    /// Offset in the message of the name that is being read.
+    pub name: u32,
+    /// Of the record that is being read, in seconds.
+    pub ttl: u32,
+    /// Records of the answer section that are not yet read.
+    pub records: u16,
+    /// Bytes of an SVCB record's data that are not yet read.
+    pub data: u16,
+    /// Bytes of a hint that are not yet read.
+    pub hint: u16,
+    /// [`Part`]
+    pub part: u8,
+    /// Bytes of an address.
+    pub size: u8,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    More,
+    /// The window ends before what must be read at once.
+    Short,
+    /// The answer section is read.
+    End,
+}
+
+impl Cursor {
+    /// At the beginning of a message of `length` bytes, at `at` in the window.
+    #[must_use]
+    #[inline(always)]
+    pub const fn message(at: u32, length: u32) -> Self {
+        Self {
+            at,
+            read: 0,
+            left: length,
+            name: 0,
+            ttl: 0,
+            records: 0,
+            data: 0,
+            hint: 0,
+            part: Part::Question as u8,
+            size: 0,
+        }
+    }
+
+    /// At the length of the first message of a stream.
+    #[must_use]
+    #[inline(always)]
+    pub const fn stream() -> Self {
+        let mut cursor = Self::message(0, 0);
+        cursor.part = Part::Length as u8;
+        cursor
+    }
+
+    /// Behind the question, of which `length` bytes were read.
+    ///
+    /// # Errors
+    /// Where the message ends before.
+    #[inline(always)]
+    pub fn answers(&mut self, length: u32, records: u16) -> Result<(), Malformed> {
+        self.advance(length)?;
+        self.records = records;
+        self.owner();
+        Ok(())
+    }
+
+    /// At the length of the next message in a stream.
+    #[inline(always)]
+    pub fn next_message(&mut self) {
+        self.at += self.left;
+        self.left = 0;
+        self.part = Part::Length as u8;
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, bytes: u32) -> Result<(), Malformed> {
+        if bytes > self.left {
+            return Err(Malformed);
+        }
+        self.at += bytes;
+        self.read += bytes;
+        self.left -= bytes;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn owner(&mut self) {
+        self.part = Part::Owner as u8;
+        self.name = self.read;
+    }
+
+    #[inline(always)]
+    fn end_of_record(&mut self) {
+        self.records -= 1;
+        self.owner();
+    }
+
+    /// Takes bytes off an SVCB record's data.
+    #[inline(always)]
+    fn take(&mut self, bytes: u16) -> Result<(), Malformed> {
+        if bytes > self.data {
+            return Err(Malformed);
+        }
+        self.data -= bytes;
+        self.advance(bytes as u32)
+    }
+
+    /// Whether the name may go on for a label of this length.
+    #[inline(always)]
+    fn has_room(&self, label: u8) -> bool {
+        self.read - self.name + label as u32 + 1 <= MAX_NAME as u32
+    }
+
+    /// The window was too short for `bytes`.
+    #[inline(always)]
+    fn short(&self, bytes: u32) -> Result<Step, Malformed> {
+        if self.left < bytes {
+            Err(Malformed)
+        } else {
+            Ok(Step::Short)
+        }
+    }
+}
+
+/// Reads on in the answer section: one label, or all of a record that follows
+/// its owner's name, or one part of an SVCB record. A, AAAA and address hints
+/// are collected, whoever owns them.
 ///
-/// `step` is [`read_step`], for this message and these addresses.
+/// Names are only stepped over. A compression pointer ends a name and must
+/// point before it, so that a chain of them cannot loop.
 ///
 /// # Errors
-/// Where a record is cut short or there are too many. What was found
-/// before is lost with it.
-#[inline(always)]
-pub fn read_addresses(
-    at: usize,
-    records: u16,
-    step: impl Fn(usize, usize) -> Option<Step>,
-) -> Result<usize, Malformed> {
-    let (mut at, mut left, mut count) = (at, records, 0);
-    for _ in 0..MAX_STEPS {
-        if left == 0 {
-            return Ok(count);
-        }
-        let Step {
-            next,
-            record,
-            address,
-        } = step(at, count).ok_or(Malformed)?;
-        at = next;
-        left -= record as u16;
-        count += address as usize;
-    }
-    Err(Malformed)
-}
-
-/// What one step through a section came upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
-    /// Offset behind it.
-    pub next: usize,
-    /// It ended a record.
-    pub record: bool,
-    /// It stored an address.
-    pub address: bool,
-}
-
-/// Steps over a label of a record's name, or over the end of the name and the
-/// rest of the record, whose address goes to `addresses[count]`.
-///
-/// Names are only stepped over: a compression pointer ends a name, so no
-/// pointer is followed and none can loop. `None` where the record is malformed
-/// or there are too many addresses.
+/// Where the message is malformed or has too many addresses.
 #[inline(always)]
 pub fn read_step<B: Bytes + ?Sized>(
-    message: &B,
-    at: usize,
-    count: usize,
+    window: &B,
+    cursor: &mut Cursor,
     addresses: &mut Addresses,
-) -> Option<Step> {
+) -> Result<Step, Malformed> {
     const FIXED: usize = 10;
-    let [length] = message.read(at)?;
-    if length != 0 && length as usize <= MAX_LABEL {
-        return Some(Step {
-            next: at + 1 + length as usize,
-            record: false,
-            address: false,
-        });
+    if cursor.part == Part::Owner as u8 {
+        if cursor.records == 0 {
+            return Ok(Step::End);
+        }
+        let Some([length]) = window.read(cursor.at as usize) else {
+            return cursor.short(1);
+        };
+        if length != 0 && length as usize <= MAX_LABEL {
+            if !cursor.has_room(length) {
+                return Err(Malformed);
+            }
+            cursor.advance(length as u32 + 1)?;
+            return Ok(Step::More);
+        }
+        if length == 0 {
+            cursor.advance(1)?;
+        } else {
+            let Some([high, low]) = window.read(cursor.at as usize) else {
+                return cursor.short(2);
+            };
+            let target = u16::from_be_bytes([high & !POINTER, low]) as u32;
+            if high & POINTER != POINTER || target < HEADER as u32 || target >= cursor.name {
+                return Err(Malformed);
+            }
+            cursor.advance(2)?;
+        }
+        cursor.part = Part::Fixed as u8;
     }
-    if length != 0 && length & POINTER != POINTER {
-        return None;
+    if cursor.part == Part::Fixed as u8 {
+        let Some(fixed) = window.read::<FIXED>(cursor.at as usize) else {
+            return cursor.short(FIXED as u32);
+        };
+        let record = u16::from_be_bytes([fixed[0], fixed[1]]);
+        let class = u16::from_be_bytes([fixed[2], fixed[3]]);
+        let ttl = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+        let size = u16::from_be_bytes([fixed[8], fixed[9]]);
+        cursor.advance(FIXED as u32)?;
+        if size as u32 > cursor.left {
+            return Err(Malformed);
+        }
+        // RFC 2181 section 8: a TTL with its highest bit set is zero.
+        cursor.ttl = if ttl >> 31 == 0 { ttl } else { 0 };
+        match (record, class) {
+            (TYPE_A, CLASS_IN) if size == 4 => cursor.size = 4,
+            (TYPE_AAAA, CLASS_IN) if size == 16 => cursor.size = 16,
+            (TYPE_A | TYPE_AAAA, CLASS_IN) => return Err(Malformed),
+            (TYPE_SVCB | TYPE_HTTPS, CLASS_IN) => {
+                cursor.data = size;
+                cursor.take(2)?; // the priority
+                cursor.name = cursor.read;
+                cursor.part = Part::Target as u8;
+                return Ok(Step::More);
+            }
+            _ => {
+                cursor.advance(size as u32)?;
+                cursor.end_of_record();
+                return Ok(Step::More);
+            }
+        }
+        cursor.part = Part::Address as u8;
     }
-    let at = at + 1 + (length != 0) as usize;
-    let fixed: [u8; FIXED] = message.read(at)?;
-    let at = at + FIXED;
-    let record = u16::from_be_bytes([fixed[0], fixed[1]]);
-    let class = u16::from_be_bytes([fixed[2], fixed[3]]);
-    let ttl = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
-    let size = u16::from_be_bytes([fixed[8], fixed[9]]) as usize;
-    let next = at + size;
-    if next > message.length() {
-        return None;
+    if cursor.part == Part::Address as u8 {
+        if !read_address(window, cursor, addresses)? {
+            return Ok(Step::Short);
+        }
+        cursor.end_of_record();
+        return Ok(Step::More);
     }
-    let address = match (record, class, size) {
-        (TYPE_A, CLASS_IN, 4) => Some(Address::from_ipv4(u32::from_be_bytes(message.read(at)?))),
-        (TYPE_AAAA, CLASS_IN, 16) => Some(Address::from_ipv6(message.read(at)?)),
-        (TYPE_A | TYPE_AAAA, CLASS_IN, _) => return None,
-        _ => None,
+    if cursor.part == Part::Target as u8 {
+        let Some([length]) = window.read(cursor.at as usize) else {
+            return cursor.short(1);
+        };
+        // Not compressed (RFC 9460 section 2.2).
+        if length as usize > MAX_LABEL || (length != 0 && !cursor.has_room(length)) {
+            return Err(Malformed);
+        }
+        cursor.take(length as u16 + 1)?;
+        if length == 0 {
+            cursor.part = Part::Parameter as u8;
+        }
+        return Ok(Step::More);
+    }
+    if cursor.part == Part::Parameter as u8 {
+        if cursor.data == 0 {
+            cursor.end_of_record();
+            return Ok(Step::More);
+        }
+        let Some([k0, k1, l0, l1]) = window.read(cursor.at as usize) else {
+            return cursor.short(4);
+        };
+        let length = u16::from_be_bytes([l0, l1]);
+        cursor.take(4)?;
+        cursor.size = match u16::from_be_bytes([k0, k1]) {
+            IPV4_HINT => 4,
+            IPV6_HINT => 16,
+            _ => {
+                cursor.take(length)?;
+                return Ok(Step::More);
+            }
+        };
+        if length > cursor.data || length == 0 || length & (cursor.size as u16 - 1) != 0 {
+            return Err(Malformed);
+        }
+        cursor.data -= length;
+        cursor.hint = length;
+        cursor.part = Part::Hint as u8;
+        return Ok(Step::More);
+    }
+    if cursor.hint == 0 {
+        cursor.part = Part::Parameter as u8;
+        return Ok(Step::More);
+    }
+    if !read_address(window, cursor, addresses)? {
+        return Ok(Step::Short);
+    }
+    cursor.hint -= cursor.size as u16;
+    Ok(Step::More)
+}
+
+/// Collects the address of `cursor.size` bytes. False where the window ends before.
+#[inline(always)]
+fn read_address<B: Bytes + ?Sized>(
+    window: &B,
+    cursor: &mut Cursor,
+    addresses: &mut Addresses,
+) -> Result<bool, Malformed> {
+    let at = cursor.at as usize;
+    let address = if cursor.size == 4 {
+        window
+            .read(at)
+            .map(|bytes| Address::from_ipv4(u32::from_be_bytes(bytes)))
+    } else {
+        window.read(at).map(Address::from_ipv6)
+    };
+    let Some(address) = address else {
+        return cursor.short(cursor.size as u32).map(|_| false);
     };
     // An IPv4-mapped address belongs on no wire, and would open the IPv4 one.
-    let Some(address) = address.filter(|address| record == TYPE_A || !address.is_ipv4()) else {
-        return Some(Step {
-            next,
-            record: true,
-            address: false,
-        });
-    };
-    if count >= MAX_ANSWER_ADDRESSES {
-        return None;
+    if cursor.size == 4 || !address.is_ipv4() {
+        addresses.push::<B>(address, cursor.ttl)?;
     }
-    // RFC 2181 section 8: a TTL with its highest bit set is zero.
-    let ttl = if ttl >> 31 == 0 { ttl } else { 0 };
-    // Widened, or the compiler drops the mask, and Linux 6.1 forgets the comparison.
-    let place = B::widen(count) & (MAX_ANSWER_ADDRESSES - 1);
-    addresses.found[place] = Found {
-        address,
-        ttl,
-        padding: 0,
-    };
-    Some(Step {
-        next,
-        record: true,
-        address: true,
-    })
+    cursor.advance(cursor.size as u32)?;
+    Ok(true)
 }

@@ -42,10 +42,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     let Some(class) = tables.class(packet) else {
         return Verdict::Drop(Reason::Unready);
     };
-    if class.flags & CLASS_RESOLVER != 0
-        && packet.protocol == UDP
-        && packet.destination_port == DNS_PORT
-    {
+    if class.flags & CLASS_RESOLVER != 0 && is_dns(packet.protocol, packet.destination_port) {
         return Verdict::Ask;
     }
     if plumbing::is_neighbour_discovery(packet)
@@ -75,6 +72,13 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         _ if denied => Verdict::Drop(Reason::DeniedByRule),
         _ => Verdict::Drop(Reason::NoRule),
     }
+}
+
+/// Whether this protocol and the resolver's port are those of DNS as the filter reads it.
+#[must_use]
+#[inline(always)]
+pub const fn is_dns(protocol: u8, port: u16) -> bool {
+    (protocol == UDP || protocol == TCP) && port == DNS_PORT
 }
 
 /// The flow of a packet that leaves.
@@ -147,19 +151,4 @@ pub fn flow_in_force(
             .is_some_and(|atom| settings.inbound.contains(atom));
     }
     name_allows(flow.origin)
-}
-
-/// The grant among `grants` that is in force at `now` and grants the atom, by
-/// what `allows` says of a name's id.
-#[inline(always)]
-pub fn grant_in_force(grants: &[Grant], now: u32, allows: impl Fn(u32) -> bool) -> Option<Grant> {
-    for &grant in grants {
-        if grant.0 == 0 {
-            return None;
-        }
-        if grant.until() > now && allows(grant.name()) {
-            return Some(grant);
-        }
-    }
-    None
 }

@@ -35,6 +35,7 @@ const _: () = assert!(
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 const SYN: u8 = 0x02;
+const PSH: u8 = 0x08;
 const FIN: u8 = 0x01;
 
 /// The reset that answers a segment of `payload` bytes (RFC 9293 section
@@ -129,6 +130,28 @@ pub fn ipv4<const N: usize>(refused: &[u8; N], length: u8, protocol: u8) -> [u8;
 #[inline(always)]
 pub const fn ipv6(payload: u8, next: u8) -> [u8; 4] {
     [0, payload, next, HOPS]
+}
+
+/// The offsets in a TCP header of the words that [`answered`] gives: sequence
+/// number, acknowledgement, flags.
+pub const ANSWERED: [usize; 5] = [4, 6, 8, 10, 12];
+
+/// What a segment of `payload` bytes needs to be one from the other end, which
+/// acknowledges it, goes on where it expects, and ends there: these words, as
+/// they stand in memory.
+#[must_use]
+#[inline(always)]
+pub const fn answered(header: &[u8; TCP_HEADER], payload: u32) -> [u16; 5] {
+    let [_, _, _, _, q0, q1, q2, q3, a0, a1, a2, a3, offset, ..] = *header;
+    let acknowledged = u32::from_be_bytes([q0, q1, q2, q3]).wrapping_add(payload);
+    let [n0, n1, n2, n3] = acknowledged.to_be_bytes();
+    [
+        u16::from_ne_bytes([a0, a1]),
+        u16::from_ne_bytes([a2, a3]),
+        u16::from_ne_bytes([n0, n1]),
+        u16::from_ne_bytes([n2, n3]),
+        u16::from_ne_bytes([offset, PSH | ACK | FIN]),
+    ]
 }
 
 /// A query's flags (RFC 1035 section 4.1.1) made those of a response with `rcode`:

@@ -54,6 +54,9 @@ labelled! {
         ExtensionHeader = 10, "extension_header", "IPv6 extension headers that are jumbograms, too many or unknown";
         TableFull = 11, "table_full", "a kernel table that had to remember something was full";
         Unready = 12, "unready", "the filter has no policy loaded";
+        DnsType = 13, "dns_type", "a DNS question of a type that the policy does not list";
+        DnsLimit = 14, "dns_limit", "a DNS question longer, or one new name more, than its wildcard admits";
+        DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
     }
 }
 
@@ -64,6 +67,8 @@ labelled! {
         Denied = 1, "denied", "no rule allows the name";
         Malformed = 2, "malformed", "not a well-formed question";
         TableFull = 3, "table_full", "allowed, but it could not be remembered";
+        DeniedType = 4, "denied_type", "a rule allows the name, and the policy does not list the type";
+        Limited = 5, "limited", "a wildcard allows the name, but not so long a one, or no more new ones now";
     }
 }
 
@@ -72,7 +77,7 @@ labelled! {
     pub enum Answer {
         Learned = 0, "learned", "its addresses were learned";
         Empty = 1, "empty", "it answers a question and holds no address";
-        Refusal = 2, "refusal", "our own answer to a denied question";
+        Audited = 2, "audited", "it answers a question that only audit let pass";
         Unsolicited = 3, "unsolicited", "it belongs to no question in flight";
         Malformed = 4, "malformed", "it is not a well-formed DNS message";
         TableFull = 5, "table_full", "an address could not be learned for want of room";
@@ -103,6 +108,7 @@ labelled! {
     pub enum LossStage {
         RateLimit = 0, "rate_limit", "above the rate at which denied packets are reported";
         RingFull = 1, "ring_full", "the ring buffer was full";
+        NamesFull = 2, "names_full", "the ring buffer of what names resolved to was full";
     }
 }
 

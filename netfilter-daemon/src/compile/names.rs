@@ -1,7 +1,7 @@
 //! The rules' names, flattened: each entry's rights are the union of all patterns
 //! that enclose it, and the apex of a wildcard has an entry of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netfilter_ebpf::abi::AtomSet;
 
@@ -12,12 +12,42 @@ use crate::policy::{Action, Pattern, Policy, Traffic};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     pub pattern: Pattern,
-    /// What an address that this name lends may be used for. Empty: a question
-    /// for the name is denied.
+    /// What an address that this name lends may be used for.
     pub set: AtomSet,
+    /// It may be asked for although it lends nothing.
+    pub asked: bool,
+}
+
+/// Where the names of private, link-local and unique local addresses are (RFC
+/// 6303 sections 4.1, 4.2 and 4.4 to 4.6; the 172.16/12 block is sixteen zones).
+const PRIVATE_REVERSE: [&str; 9] = [
+    "10.in-addr.arpa",
+    "168.192.in-addr.arpa",
+    "254.169.in-addr.arpa",
+    "c.f.ip6.arpa",
+    "d.f.ip6.arpa",
+    "8.e.f.ip6.arpa",
+    "9.e.f.ip6.arpa",
+    "a.e.f.ip6.arpa",
+    "b.e.f.ip6.arpa",
+];
+
+fn private_reverse() -> impl Iterator<Item = Pattern> {
+    let blocks = (16..32).map(|block| format!("{block}.172.in-addr.arpa"));
+    PRIVATE_REVERSE
+        .into_iter()
+        .map(str::to_owned)
+        .chain(blocks)
+        .flat_map(|zone| [format!("*.{zone}"), zone])
+        .filter_map(|pattern| pattern.parse().ok())
 }
 
 impl Name {
+    /// Whether a question for it goes out.
+    pub fn may_be_asked(&self) -> bool {
+        self.asked || !self.set.is_empty()
+    }
+
     /// The longest match wins, and at one length the exact name.
     pub fn specificity(&self) -> (usize, bool) {
         (self.pattern.wire().len(), !self.pattern.is_wildcard())
@@ -54,6 +84,14 @@ pub(super) fn flatten(
             .or_insert_with(|| (pattern.clone(), Rights::default()));
         entry.1 = entry.1.union(&rights);
     }
+    let mut reverse = BTreeSet::new();
+    if policy.dns.private_reverse {
+        for pattern in private_reverse() {
+            reverse.insert(key(&pattern));
+            own.entry(key(&pattern))
+                .or_insert_with(|| (pattern, Rights::default()));
+        }
+    }
     let enclosing = |pattern: &Pattern, rights: Rights| {
         suffixes(pattern.wire())
             .filter(|suffix| *suffix != pattern.wire())
@@ -65,6 +103,7 @@ pub(super) fn flatten(
         Name {
             pattern: pattern.clone(),
             set: rights.allow.without(&rights.deny),
+            asked: reverse.contains(&key(pattern)) && rights.deny.is_empty(),
         }
     });
     Ok(names.collect())

@@ -16,16 +16,17 @@ use netfilter_ebpf::abi::{INTERFACE_INDEXES, INTERFACE_SLOTS, Interface};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
-    Attachment, Error, Hook,
-    load::{self, EGRESS, INGRESS},
+    Attachment, Error, Hook, load,
     mapping::Mapping,
     maps,
-    pins::{Direction, Pins, path},
+    pins::{Pins, Role, path},
 };
 
 /// Our place among the filters of a clsact qdisc: the first.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// The kernel's own name for it, in every network namespace.
+const LOOPBACK: &str = "lo";
 
 /// Attaches to each interface, ingress first so that answers are read before
 /// questions are let out; replaces programs that are there already, atomically.
@@ -35,17 +36,17 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, interfaces: &[String]) -> Res
         .map(|name| Ok((name.clone(), index_of(name)?)))
         .collect::<Result<_, Error>>()?;
     give_slots(pins, &indexed)?;
-    for direction in [Direction::Ingress, Direction::Egress] {
-        let program = load::program(ebpf, program_name(direction))?;
+    for role in [Role::Ingress, Role::Egress] {
+        let program = load::program(ebpf, role.program())?;
         for (name, ifindex) in &indexed {
-            attach_one(program, pins, direction, name, *ifindex)?;
+            attach_one(program, pins, role, name, *ifindex)?;
         }
         // Those of an earlier start that were not named this time are filtered on.
-        for ifindex in pins.links(direction)? {
+        for ifindex in pins.links(role)? {
             if !indexed.iter().any(|(_, index)| *index == ifindex)
                 && let Some(name) = name_of(ifindex)
             {
-                attach_one(program, pins, direction, &name, ifindex)?;
+                attach_one(program, pins, role, &name, ifindex)?;
             }
         }
     }
@@ -55,11 +56,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, interfaces: &[String]) -> Res
 fn attach_one(
     program: &mut SchedClassifier,
     pins: &Pins,
-    direction: Direction,
+    role: Role,
     interface: &str,
     ifindex: u32,
 ) -> Result<(), Error> {
-    let pin = pins.link(direction, ifindex);
+    let pin = pins.link(role, ifindex);
     let refused = |source| Error::Attach {
         interface: interface.to_owned(),
         source: Box::new(source),
@@ -70,7 +71,7 @@ fn attach_one(
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program
-            .attach_with_options(interface, attach_type(direction), options)
+            .attach_with_options(interface, attach_type(role), options)
             .map_err(refused)?;
         let link: FdLink = program
             .take_link(id)
@@ -92,17 +93,12 @@ fn attach_one(
         }
     }
     let attached = if pin.exists() {
-        let former = SchedClassifierLink::attached(
-            interface,
-            attach_type(direction),
-            PRIORITY,
-            HANDLE,
-            None,
-        )
-        .map_err(|source| Error::System {
-            operation: "find the attached filter",
-            source,
-        })?;
+        let former =
+            SchedClassifierLink::attached(interface, attach_type(role), PRIORITY, HANDLE, None)
+                .map_err(|source| Error::System {
+                    operation: "find the attached filter",
+                    source,
+                })?;
         program.attach_to_link(former)
     } else {
         let options = NlOptions {
@@ -112,7 +108,7 @@ fn attach_one(
         };
         program.attach_with_options(
             interface,
-            attach_type(direction),
+            attach_type(role),
             TcAttachOptions::Netlink(options),
         )
     };
@@ -151,38 +147,44 @@ fn replace_link(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Error
     }
 }
 
+/// Attaches the reader of local resolvers' answers to the loopback interface,
+/// or replaces it there.
+pub(super) fn listen(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
+    let program = load::loaded(ebpf, Role::Loopback.program())?;
+    attach_one(program, pins, Role::Loopback, LOOPBACK, index_of(LOOPBACK)?)
+}
+
 /// Detaches everything that is pinned.
 pub(super) fn detach(pins: &Pins) -> Result<Vec<Attachment>, Error> {
     let lifted = attachments(pins)?;
-    for direction in [Direction::Egress, Direction::Ingress] {
-        for ifindex in pins.links(direction)? {
-            let pin = pins.link(direction, ifindex);
-            if !has_tcx()
-                && let Some(interface) = name_of(ifindex)
-            {
-                let name = std::ffi::CString::new(program_name(direction)).unwrap_or_default();
-                match tc::qdisc_detach_program(
-                    &interface,
-                    attach_type(direction),
-                    &name.to_string_lossy(),
-                ) {
-                    Ok(()) => {}
-                    Err(TcError::IoError(error))
-                        if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(source) => return Err(Error::Qdisc { interface, source }),
-                }
-            }
-            // The last reference to a link: the kernel detaches it.
-            fs::remove_file(&pin).map_err(path("remove", &pin))?;
-        }
+    for role in [Role::Egress, Role::Ingress, Role::Loopback] {
+        detach_role(pins, role)?;
     }
     Ok(lifted)
+}
+
+pub(super) fn detach_role(pins: &Pins, role: Role) -> Result<(), Error> {
+    for ifindex in pins.links(role)? {
+        let pin = pins.link(role, ifindex);
+        if !has_tcx()
+            && let Some(interface) = name_of(ifindex)
+        {
+            match tc::qdisc_detach_program(&interface, attach_type(role), role.program()) {
+                Ok(()) => {}
+                Err(TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Qdisc { interface, source }),
+            }
+        }
+        // The last reference to a link: the kernel detaches it.
+        fs::remove_file(&pin).map_err(path("remove", &pin))?;
+    }
+    Ok(())
 }
 
 /// Where egress is filtered. An interface that is gone has no name any more.
 pub(super) fn attachments(pins: &Pins) -> Result<Vec<Attachment>, Error> {
     let hook = if has_tcx() { Hook::Tcx } else { Hook::Clsact };
-    let links = pins.links(Direction::Egress)?.into_iter();
+    let links = pins.links(Role::Egress)?.into_iter();
     Ok(links
         .filter_map(|ifindex| {
             Some(Attachment {
@@ -243,17 +245,10 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-const fn attach_type(direction: Direction) -> TcAttachType {
-    match direction {
-        Direction::Ingress => TcAttachType::Ingress,
-        Direction::Egress => TcAttachType::Egress,
-    }
-}
-
-const fn program_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Ingress => INGRESS,
-        Direction::Egress => EGRESS,
+const fn attach_type(role: Role) -> TcAttachType {
+    match role {
+        Role::Ingress | Role::Loopback => TcAttachType::Ingress,
+        Role::Egress => TcAttachType::Egress,
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, Settings, slot},
-    dns::{self, KEY_DATA, KeyBuffer},
+    abi::{Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, Settings, slot},
+    name::{self, KEY_DATA, KeyBuffer},
     table::{LEAF, Node, ROOTS_PER_FAMILY},
 };
 
@@ -171,6 +171,7 @@ impl Writer {
                 stale.push(Key::new(key.prefix_len(), Plain(data)));
             }
             data[0] = 0;
+            let id = id & !NAME_WILDCARD;
             if id != NAME_ID_NONE {
                 known.insert((key.prefix_len(), data), id);
             }
@@ -194,7 +195,7 @@ impl Writer {
             .0;
         for name in &image.names {
             let (bits, mut data) = key(&name.pattern);
-            let id = if name.set.is_empty() {
+            let id = if !name.may_be_asked() {
                 NAME_ID_NONE
             } else if let Some(&id) = known.get(&(bits, data)) {
                 id
@@ -214,8 +215,13 @@ impl Writer {
                 }
             }
             data[0] = u8::try_from(copy).unwrap_or(0); // 0 or 1
+            let wildcard = if name.pattern.is_wildcard() {
+                NAME_WILDCARD
+            } else {
+                0
+            };
             self.names
-                .insert(&Key::new(bits, Plain(data)), Plain(id), 0)
+                .insert(&Key::new(bits, Plain(data)), Plain(id | wildcard), 0)
                 .map_err(maps::failed("write", maps::NAMES))?;
         }
         self.name_cursor
@@ -244,7 +250,7 @@ fn encloses(pattern: &Pattern, wire: &[u8]) -> bool {
 }
 
 fn is_wildcard(bits: u32, data: &[u8; KEY_DATA]) -> bool {
-    data[bits as usize / 8 - 1] != dns::KEY_END
+    data[bits as usize / 8 - 1] != name::KEY_END
 }
 
 /// The name of a key, in wire form without the root.
@@ -253,7 +259,7 @@ pub(super) fn wire(bits: u32, data: &[u8; KEY_DATA]) -> Vec<u8> {
     data[1..end]
         .iter()
         .rev()
-        .map(|byte| byte & !dns::KEY_LENGTH)
+        .map(|byte| byte & !name::KEY_LENGTH)
         .collect()
 }
 
@@ -263,7 +269,7 @@ pub(super) fn key(pattern: &Pattern) -> NameKey {
     let mut message = pattern.wire().to_vec();
     message.push(0);
     let mut at = 0;
-    while let Some(length @ 1..) = dns::read_label(message.as_slice(), at, at, &mut buffer) {
+    while let Some(length @ 1..) = name::read_label(message.as_slice(), at, at, &mut buffer) {
         at += 1 + length;
     }
     let start = buffer.finish(pattern.wire().len(), 0, pattern.is_wildcard());

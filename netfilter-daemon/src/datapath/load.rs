@@ -2,13 +2,13 @@
 
 use aya::{EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
 
-use super::{Error, maps, pins::Pins};
+use super::{
+    Error, maps,
+    pins::{Pins, Role},
+};
 use crate::compile::Image;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
-
-pub(super) const EGRESS: &str = "netfilter_egress";
-pub(super) const INGRESS: &str = "netfilter_ingress";
 
 /// Nodes, leaves and classes that each copy of a table holds at least, so that
 /// a policy can grow without the tables being made anew.
@@ -48,15 +48,25 @@ pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| Error::Load(Box::new(error)))?;
-    for name in [INGRESS, EGRESS] {
-        program(&mut ebpf, name)?
-            .load()
-            .map_err(|source| Error::Program {
-                program: name,
-                source: Box::new(source),
-            })?;
+    for role in [Role::Ingress, Role::Egress] {
+        loaded(&mut ebpf, role.program())?;
     }
     Ok(ebpf)
+}
+
+/// The program, which is loaded at the first call.
+pub(super) fn loaded<'a>(
+    ebpf: &'a mut aya::Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, Error> {
+    let program = program(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|source| Error::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(program)
 }
 
 pub(super) fn program<'a>(

@@ -20,6 +20,9 @@ pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
 pub(super) const SEED: &str = "SEED";
 pub(super) const LEASES: &str = "LEASES";
 pub(super) const QUESTIONS: &str = "QUESTIONS";
+pub(super) const STREAMS: &str = "STREAMS";
+pub(super) const SEEN: &str = "SEEN";
+pub(super) const RATES: &str = "RATES";
 pub(super) const FLOWS: &str = "FLOWS";
 pub(super) const FRAGMENTS: &str = "FRAGMENTS";
 pub(super) const INTERFACES: &str = "INTERFACES";
@@ -29,9 +32,10 @@ pub(super) const QUESTION_COUNTS: &str = "QUESTION_COUNTS";
 pub(super) const ANSWER_COUNTS: &str = "ANSWER_COUNTS";
 pub(super) const LOST: &str = "LOST";
 pub(super) const EVENTS: &str = "EVENTS";
+pub(super) const RESOLVED: &str = "RESOLVED";
 
 /// Everything that outlives the daemon.
-pub(super) const PINNED: [&str; 22] = [
+pub(super) const PINNED: [&str; 26] = [
     ACTIVE,
     SETTINGS,
     ROOTS,
@@ -45,6 +49,9 @@ pub(super) const PINNED: [&str; 22] = [
     SEED,
     LEASES,
     QUESTIONS,
+    STREAMS,
+    SEEN,
+    RATES,
     FLOWS,
     FRAGMENTS,
     INTERFACES,
@@ -54,6 +61,7 @@ pub(super) const PINNED: [&str; 22] = [
     ANSWER_COUNTS,
     LOST,
     EVENTS,
+    RESOLVED,
 ];
 
 /// A type of `netfilter_ebpf::abi` as aya wants it.

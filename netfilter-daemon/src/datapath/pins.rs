@@ -17,18 +17,29 @@ pub(super) struct Pins {
     state_dir: PathBuf,
 }
 
-/// Which way packets go.
+/// What a program does where it hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(super) enum Role {
     Ingress,
     Egress,
+    /// Reads the answers of local resolvers.
+    Loopback,
 }
 
-impl Direction {
+impl Role {
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
             Self::Egress => "egress",
+            Self::Loopback => "loopback",
+        }
+    }
+
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "netfilter_ingress",
+            Self::Egress => "netfilter_egress",
+            Self::Loopback => "netfilter_loopback",
         }
     }
 }
@@ -73,14 +84,14 @@ impl Pins {
     }
 
     /// Where the link (or, on clsact, the program) of an interface is pinned.
-    pub(super) fn link(&self, direction: Direction, ifindex: u32) -> PathBuf {
+    pub(super) fn link(&self, role: Role, ifindex: u32) -> PathBuf {
         self.base
             .join("links")
-            .join(format!("{}-{ifindex}", direction.label()))
+            .join(format!("{}-{ifindex}", role.label()))
     }
 
-    /// The interfaces that have a pin of this direction, sorted.
-    pub(super) fn links(&self, direction: Direction) -> Result<Vec<u32>, Error> {
+    /// The interfaces that have a pin of this role, sorted.
+    pub(super) fn links(&self, role: Role) -> Result<Vec<u32>, Error> {
         let directory = self.base.join("links");
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -91,7 +102,7 @@ impl Pins {
             .filter_map(|entry| {
                 let name = entry.ok()?.file_name();
                 name.to_str()?
-                    .strip_prefix(direction.label())?
+                    .strip_prefix(role.label())?
                     .strip_prefix('-')?
                     .parse()
                     .ok()

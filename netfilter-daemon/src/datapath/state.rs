@@ -3,8 +3,11 @@
 use std::{collections::HashMap, io, path::Path};
 
 use netfilter_ebpf::{
-    abi::{Address, COUNTERS_PER_SLOT, Counter, DropKey, Interface, Lease, NAME_ID_NONE, slot},
-    dns::KEY_DATA,
+    abi::{
+        Address, COUNTERS_PER_SLOT, Counter, DropKey, Interface, Lease, NAME_ID_NONE,
+        NAME_WILDCARD, slot,
+    },
+    name::KEY_DATA,
     verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason},
 };
 
@@ -216,8 +219,9 @@ impl State {
         for entry in names.iter() {
             let (key, id) = entry.map_err(maps::failed("read", maps::NAMES))?;
             let data = key.data().0;
-            if id.0 != NAME_ID_NONE && u32::from(data[0]) == active {
-                patterns.insert(id.0, fill::text(key.prefix_len(), &data));
+            let id = id.0 & !NAME_WILDCARD;
+            if id != NAME_ID_NONE && u32::from(data[0]) == active {
+                patterns.insert(id, fill::text(key.prefix_len(), &data));
             }
         }
         Ok(patterns)

@@ -6,13 +6,24 @@ use std::{
     time::Duration,
 };
 
-use super::{Datapath, Error, load};
+use super::{Datapath, Error, load, pins::Role};
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     Egress,
     Ingress,
+    Loopback,
+}
+
+impl Program {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => Role::Egress.program(),
+            Self::Ingress => Role::Ingress.program(),
+            Self::Loopback => Role::Loopback.program(),
+        }
+    }
 }
 
 /// What the program did.
@@ -23,6 +34,8 @@ pub struct Outcome {
     pub action: i32,
     /// The frame as the program left it.
     pub frame: Vec<u8>,
+    /// The mark (`skb->mark`) as the program left it.
+    pub mark: u32,
     /// Mean over the repetitions.
     pub duration: Duration,
 }
@@ -49,6 +62,14 @@ struct TestRun {
     padding: u32,
 }
 
+/// `struct __sk_buff`. The kernel wants the whole of it back.
+#[repr(C)]
+struct SkBuff {
+    before: [u32; 2],
+    mark: u32,
+    behind: [u32; 45],
+}
+
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 
 impl Datapath {
@@ -61,21 +82,36 @@ impl Datapath {
         &mut self,
         program: Program,
         frame: &[u8],
+        mark: u32,
         repeat: u32,
     ) -> Result<Outcome, Error> {
-        let name = match program {
-            Program::Egress => load::EGRESS,
-            Program::Ingress => load::INGRESS,
-        };
-        let loaded = load::program(&mut self.ebpf, name)?;
+        let name = program.name();
+        let loaded = load::loaded(&mut self.ebpf, name)?;
         let fd = loaded.fd().map_err(|source| Error::Program {
             program: name,
             source: Box::new(source),
         })?;
-        run(fd.as_fd().as_raw_fd(), frame, repeat).map_err(|source| Error::System {
+        run(fd.as_fd().as_raw_fd(), frame, mark, repeat).map_err(|source| Error::System {
             operation: "run the program on a frame",
             source,
         })
+    }
+}
+
+impl Datapath {
+    /// Instructions that the verifier walked through when it accepted the
+    /// program; its limit is a million. `None` before Linux 5.16.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the program.
+    pub fn verified_instructions(&mut self, program: Program) -> Result<Option<u32>, Error> {
+        let name = program.name();
+        let loaded = load::loaded(&mut self.ebpf, name)?;
+        let info = loaded.info().map_err(|source| Error::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
+        Ok(info.verified_instruction_count())
     }
 }
 
@@ -83,7 +119,14 @@ impl Datapath {
 ///
 /// # Errors
 /// What the system call says.
-pub fn run(fd: i32, frame: &[u8], repeat: u32) -> io::Result<Outcome> {
+pub fn run(fd: i32, frame: &[u8], mark: u32, repeat: u32) -> io::Result<Outcome> {
+    let mut context = SkBuff {
+        before: [0; 2],
+        mark,
+        behind: [0; 45],
+    };
+    let context_at = std::ptr::from_mut(&mut context) as u64;
+    let context_size = u32::try_from(size_of::<SkBuff>()).unwrap_or(0);
     let mut out = vec![0; frame.len() + 256];
     let mut attributes = TestRun {
         program: u32::try_from(fd).unwrap_or(u32::MAX),
@@ -92,6 +135,10 @@ pub fn run(fd: i32, frame: &[u8], repeat: u32) -> io::Result<Outcome> {
         data_in: frame.as_ptr() as u64,
         data_out: out.as_mut_ptr() as u64,
         repeat,
+        ctx_size_in: context_size,
+        ctx_size_out: context_size,
+        ctx_in: context_at,
+        ctx_out: context_at,
         ..TestRun::default()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
@@ -99,6 +146,7 @@ pub fn run(fd: i32, frame: &[u8], repeat: u32) -> io::Result<Outcome> {
     Ok(Outcome {
         action: attributes.retval.cast_signed(),
         frame: out,
+        mark: context.mark,
         duration: Duration::from_nanos(attributes.duration.into()),
     })
 }

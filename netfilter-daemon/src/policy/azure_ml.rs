@@ -4,7 +4,7 @@ use super::error::{At, Error, Problems};
 use super::fields::{Fields, list, text};
 use super::service_tag::{self, BUILT_IN_NAME, Catalogue, Edition};
 use super::yaml::{self, Node, Value};
-use super::{Destination, Dns, NameRefusal, Policy, Rule, System, preset};
+use super::{Destination, Dns, NameRefusal, Policy, QueryTypes, Rule, System, preset, query_type};
 
 use rule::{RULES_MAX, Rules};
 use tags::Tags;
@@ -22,6 +22,15 @@ impl Default for Dns {
             on_deny: NameRefusal::Nxdomain,
             minimum_ttl: 60,
             grace: 30,
+            query_types: QueryTypes::Only(
+                query_type::USUAL
+                    .iter()
+                    .filter_map(|name| query_type::parse(name).ok())
+                    .collect(),
+            ),
+            private_reverse: false,
+            wildcard_length: settings::WILDCARD_LENGTH_MAX,
+            wildcard_rate: None,
         }
     }
 }

@@ -207,12 +207,26 @@ pub(super) fn seconds(
     max: u32,
     problems: &mut Problems,
 ) -> Option<u32> {
+    number(name, node, "seconds", 0..=max, problems)
+}
+
+/// A whole number in a range, of what `unit` says.
+pub(super) fn number(
+    name: &str,
+    node: &Node<'_>,
+    unit: &str,
+    range: std::ops::RangeInclusive<u32>,
+    problems: &mut Problems,
+) -> Option<u32> {
     let written = text(name, node, problems)?;
-    let number = written.parse().ok().filter(|number| *number <= max);
+    let number = written.parse().ok().filter(|number| range.contains(number));
     if number.is_none() {
+        let (least, most) = (range.start(), range.end());
         problems.add(
             node.at,
-            format!("`{name}` cannot be `{written}`; it is a number of seconds from 0 to {max}"),
+            format!(
+                "`{name}` cannot be `{written}`; it is a number of {unit} from {least} to {most}"
+            ),
         );
     }
     number

@@ -73,11 +73,12 @@ fn summary(policy: &Policy) -> String {
     let resolvers = policy.resolvers.iter().map(ToString::to_string);
     let inbound = policy.inbound.iter().map(ToString::to_string);
     let network = policy.virtual_network.iter().map(ToString::to_string);
-    let dns = policy.dns;
+    let dns = &policy.dns;
     writeln!(
         out,
         "{:?}, on_deny {:?}, interfaces {}, resolvers [{}], inbound [{}]\n\
-         virtual network [{}], dns {:?} ttl {} + {}, tags {} of {:?}",
+         virtual network [{}], dns {:?} ttl {} + {}, reverse {}, wildcards {} bytes {:?}/min,\n\
+         types {:?}, tags {} of {:?}",
         policy.mode,
         policy.on_deny,
         policy
@@ -90,6 +91,10 @@ fn summary(policy: &Policy) -> String {
         dns.on_deny,
         dns.minimum_ttl,
         dns.grace,
+        dns.private_reverse,
+        dns.wildcard_length,
+        dns.wildcard_rate,
+        dns.query_types,
         policy.catalogue.source,
         policy.catalogue.date,
     )

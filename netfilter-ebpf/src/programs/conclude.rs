@@ -7,9 +7,9 @@ use aya_ebpf::{
 use netfilter_ebpf::{
     abi::{
         COUNTERS_PER_SLOT, Counter, DropKey, INTERFACE_INDEXES, INTERFACE_SLOTS, RCODE_DROP,
-        SETTING_REJECT, SETTING_REPORT,
+        SETTING_REJECT, SETTING_REPORT, Settings,
     },
-    packet::Bytes,
+    packet::{Bytes, TCP},
     verdict::{Family, ProtocolLabel, Reason, Verdict},
 };
 
@@ -35,6 +35,23 @@ pub(crate) enum Subject {
     Packet,
     /// That packet, which is a question whose name was read.
     Question,
+    /// That packet, which arrived.
+    Incoming,
+}
+
+/// The RCODE that answers a question in the resolver's stead, or [`RCODE_DROP`].
+#[inline(always)]
+pub(crate) fn rcode(reason: Reason, settings: &Settings) -> u32 {
+    const NOERROR: u32 = 0;
+    const NXDOMAIN: u32 = 3;
+    const REFUSED: u32 = 5;
+    match (reason, settings.denied_name_rcode) {
+        (_, RCODE_DROP) => RCODE_DROP,
+        // The name exists: it only has no records of this type (RFC 2308 section 2.2).
+        (Reason::DnsType, NXDOMAIN) => NOERROR,
+        (Reason::DnsLimit, _) => REFUSED,
+        (_, configured) => configured,
+    }
 }
 
 /// Counts, reports and refuses.
@@ -91,11 +108,18 @@ extern "C" fn netfilter_conclude(raw: *mut __sk_buff, code: u64, subject: u64) -
     let (Some(packet), Some(settings)) = (packet, settings) else {
         return DROP as u64;
     };
+    let incoming = subject == Subject::Incoming as u64;
     let refused = match reason {
-        Reason::DnsName if settings.denied_name_rcode != RCODE_DROP => {
-            refuse::question(skb, packet, settings.denied_name_rcode as u8)
-        }
-        Reason::NoRule | Reason::DeniedByRule if flags & SETTING_REJECT != 0 => {
+        _ if incoming => None,
+        Reason::DnsName | Reason::DnsType | Reason::DnsLimit => match rcode(reason, settings) {
+            RCODE_DROP => None,
+            _ if packet.protocol == TCP => refuse::stream(skb, packet),
+            rcode => refuse::question(skb, packet, rcode as u8),
+        },
+        Reason::DnsStream | Reason::DnsMalformed if packet.protocol != TCP => None,
+        Reason::NoRule | Reason::DeniedByRule | Reason::DnsStream | Reason::DnsMalformed
+            if flags & SETTING_REJECT != 0 =>
+        {
             refuse::packet(skb, packet)
         }
         _ => None,

@@ -13,6 +13,7 @@ use crate::{
     maps::{FLOWS, FRAGMENTS},
     question,
     skb::Skb,
+    stream,
     tables::Generation,
 };
 
@@ -36,7 +37,11 @@ pub(crate) fn run(skb: &Skb) -> i32 {
             let mut verdict = egress::decide(packet, &generation);
             let mut subject = Subject::Packet;
             if let Verdict::Ask = verdict {
-                verdict = question::judge(skb, packet, &generation);
+                verdict = if packet.protocol == packet::TCP {
+                    stream::outbound(skb, &generation, false)
+                } else {
+                    question::datagram(skb, packet, &generation)
+                };
                 subject = Subject::Question;
             }
             if let Verdict::Pass(grounds) = verdict {

@@ -2,11 +2,12 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
-    abi::{Address, GRANTS, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
-    egress,
+    abi::{Address, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
+    lease::{self, Grants},
 };
 
 use crate::{
+    atomic::compare_exchange,
     clock,
     maps::{LEASES, NAME_SETS, Scratch},
     message::scratch,
@@ -49,14 +50,19 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
         return 0;
     };
     let found = &addresses.found[index as usize & (MAX_ANSWER_ADDRESSES - 1)];
-    let life = found.ttl.max(minimum_ttl).saturating_add(grace);
-    // The second that has begun does not count, or a life could end up to one too soon.
-    let grant = Grant::new(name, now.saturating_add(1).saturating_add(life));
-    for _ in 0..2 {
+    let grant = lease::grant(name, found.ttl, now, minimum_ttl, grace);
+    for _ in 0..3 {
         if let Some(lease) = LEASES.get_ptr_mut(found.address) {
             // SAFETY: a map value.
             let grants = unsafe { &raw mut (*lease).grants }.cast::<u64>();
-            return u64::from(extend(grants, grant, now));
+            if !lease::extend(&Words(grants), grant, now) {
+                return 0;
+            }
+            // Still there? Or the daemon, to make room, removed it as expired meanwhile.
+            if LEASES.get_ptr_mut(found.address) == Some(lease) {
+                return 1;
+            }
+            continue;
         }
         lease.grants[0] = grant; // the rest of it is zero and stays so
         match LEASES.insert(found.address, &*lease, u64::from(BPF_NOEXIST)) {
@@ -68,33 +74,21 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
     0
 }
 
-/// Grants fill from the front and never become zero again, so a zero is the end.
-#[inline(always)]
-fn extend(grants: *mut u64, new: Grant, now: u32) -> bool {
-    for index in 0..GRANTS {
-        // SAFETY: within the array.
-        let slot = unsafe { grants.add(index) };
-        // SAFETY: as above; other processors replace the word whole.
-        let old = Grant(unsafe { slot.read_volatile() });
-        if old.name() == new.name() || old.0 == 0 {
-            if old.until() >= new.until() && old.0 != 0 {
-                return true;
-            }
-            if compare_exchange(slot, old.0, new.0) {
-                return true;
-            }
-        }
+/// The words of a lease in the map.
+struct Words(*mut u64);
+
+impl Grants for Words {
+    #[inline(always)]
+    fn load(&self, index: usize) -> Grant {
+        // SAFETY: within the array; other processors replace the word whole.
+        Grant(unsafe { self.0.add(index).read_volatile() })
     }
-    for index in 0..GRANTS {
+
+    #[inline(always)]
+    fn replace(&self, index: usize, old: Grant, new: Grant) -> bool {
         // SAFETY: within the array.
-        let slot = unsafe { grants.add(index) };
-        // SAFETY: as above.
-        let old = unsafe { slot.read_volatile() };
-        if Grant(old).until() <= now && compare_exchange(slot, old, new.0) {
-            return true;
-        }
+        compare_exchange(unsafe { self.0.add(index) }, old.0, new.0)
     }
-    false
 }
 
 /// The grant of the atom to an address that is in force.
@@ -126,22 +120,6 @@ extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64
         return 0;
     };
     let (atom, slot) = (atom_and_slot as u8, (atom_and_slot >> 8) as u32);
-    egress::grant_in_force(&lease.grants, now, |name| name_allows(slot, name, atom))
+    lease::in_force(&lease.grants, now, |name| name_allows(slot, name, atom))
         .map_or(0, |grant| grant.0)
-}
-
-/// Rust has no atomics for BPF; the instruction is there since Linux 5.12.
-#[inline(always)]
-fn compare_exchange(slot: *mut u64, old: u64, new: u64) -> bool {
-    let found: u64;
-    // SAFETY: `slot` is a word of a map value.
-    unsafe {
-        core::arch::asm!(
-            "r0 = cmpxchg_64({slot} + 0, r0, {new})",
-            slot = in(reg) slot,
-            new = in(reg) new,
-            inlateout("r0") old => found,
-        );
-    }
-    found == old
 }

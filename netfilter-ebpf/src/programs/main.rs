@@ -11,6 +11,8 @@
     reason = "by value they would be copied on a stack of 512 bytes"
 )]
 
+mod answer;
+mod atomic;
 mod clock;
 mod conclude;
 mod egress;
@@ -18,11 +20,13 @@ mod event;
 mod frame;
 mod ingress;
 mod lease;
+mod loopback;
 mod maps;
 mod message;
 mod question;
 mod refuse;
 mod skb;
+mod stream;
 mod tables;
 mod widen;
 
@@ -36,6 +40,11 @@ fn netfilter_egress(ctx: TcContext) -> i32 {
 #[classifier]
 fn netfilter_ingress(ctx: TcContext) -> i32 {
     ingress::run(&skb::Skb { ctx })
+}
+
+#[classifier]
+fn netfilter_loopback(ctx: TcContext) -> i32 {
+    loopback::run(&skb::Skb { ctx })
 }
 
 #[panic_handler]

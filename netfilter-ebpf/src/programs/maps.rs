@@ -11,13 +11,21 @@ use netfilter_ebpf::{
         FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
         MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings,
     },
-    dns::{Addresses, KEY_DATA, KeyBuffer, Question},
+    dns::{Addresses, Cursor, Question},
+    gate::Bucket,
+    name::{KEY_DATA, KeyBuffer},
     packet::Packet,
+    stream::{Inbound, Stream},
     table::{Node, ROOTS_PER_FAMILY},
 };
 
-/// The most that one read takes, so that an offset within the message is enough for a bound.
-pub(crate) const MESSAGE_SLACK: usize = 64;
+use crate::stream::Walk;
+
+/// Behind the longest message: the most that one read takes, and the most that a
+/// stream kept before it, so that an offset alone is enough for a bound.
+pub(crate) const MESSAGE_SLACK: usize = 512;
+/// Questions in one TCP segment. Real clients send two.
+pub(crate) const MAX_QUESTIONS: usize = 16;
 
 /// The generation in force; zero before the first. Its lowest bit is the copy.
 #[map]
@@ -60,6 +68,16 @@ pub(crate) static LEASES: HashMap<Address, Lease> =
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);
+/// Connections to resolvers.
+#[map]
+pub(crate) static STREAMS: LruHashMap<FlowKey, Stream> = LruHashMap::with_max_entries(2_048, 0);
+/// Names that wildcards were asked for, as keyed hashes, and when first (seconds
+/// of CLOCK_BOOTTIME).
+#[map]
+pub(crate) static SEEN: LruHashMap<u64, u32> = LruHashMap::with_max_entries(32_768, 0);
+/// By name id: how many new names a wildcard may still be asked for.
+#[map]
+pub(crate) static RATES: Array<Bucket> = Array::with_max_entries(NAME_IDS, 0);
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
 /// Until when fragments may follow, in seconds of CLOCK_BOOTTIME.
@@ -88,6 +106,9 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
 pub(crate) static BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+/// What names resolved to. A ring of its own: answers must not push out denials.
+#[map]
+pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// What does not fit the 512 bytes of stack. One per processor: tc programs run
 /// with bottom halves disabled, so none interrupts another.
@@ -95,7 +116,24 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 pub(crate) struct Scratch {
     /// The packet at hand, see `frame`.
     pub(crate) packet: Packet,
+    /// A DNS message, or the window of a stream.
     pub(crate) message: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
+    /// Where `answer` reads in it.
+    pub(crate) cursor: Cursor,
+    /// Offset of the message whose question was read in this window.
+    pub(crate) question_at: u32,
+    /// The id of the name that it lends for.
+    pub(crate) name: u32,
+    /// Not zero: the questions of a segment are answered in place, with these.
+    pub(crate) questions: u32,
+    /// Keys, which would take much of a stack.
+    pub(crate) connection: FlowKey,
+    pub(crate) asked: QuestionKey,
+    pub(crate) walk: Walk,
+    pub(crate) rcodes: [u8; MAX_QUESTIONS],
+    pub(crate) tail: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
+    pub(crate) stream: Stream,
+    pub(crate) inbound: Inbound,
     pub(crate) key: KeyBuffer,
     pub(crate) question: Question,
     pub(crate) addresses: Addresses,
@@ -112,6 +150,12 @@ pub(crate) static SEED: Array<u64> = Array::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn seed() -> u64 {
     SEED.get(0).copied().unwrap_or(0)
+}
+
+/// What marks a packet that we hand back to its sender: nobody else knows it.
+#[inline(always)]
+pub(crate) fn refusal_mark() -> u32 {
+    (seed() >> 32) as u32 | 1
 }
 
 #[inline(always)]

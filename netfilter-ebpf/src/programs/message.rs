@@ -1,12 +1,14 @@
-//! A DNS message, copied out of the packet into this processor's scratch.
+//! DNS messages, copied out of the packet into this processor's scratch: a
+//! whole one, or the window of a stream that has come so far.
 //!
-//! What walks it are global functions: the verifier checks each once, by
+//! What walks them are global functions: the verifier checks each once, by
 //! itself, instead of once for each path that leads to it.
 
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use netfilter_ebpf::{
     abi::MAX_DNS_MESSAGE,
-    dns::{self, Kind, Question, Step},
+    dns::{self, Kind, Question},
+    name,
     packet::{Bytes, Packet},
 };
 
@@ -16,70 +18,91 @@ use crate::{
     widen::widen,
 };
 
-const UDP_HEADER: usize = 8;
+pub(crate) const UDP_HEADER: usize = 8;
 
-/// Copies the payload of a UDP packet, parts of which may lie in pages, and
-/// returns its length.
+/// Copies the payload of a UDP packet into the scratch, and returns its length.
 #[inline(always)]
-pub(crate) fn load(skb: &Skb, packet: &Packet) -> Option<usize> {
+pub(crate) fn load_datagram(skb: &Skb, packet: &Packet) -> Option<usize> {
     let [high, low] = skb.read::<2>(packet.transport + 4)?;
     let length = usize::from(u16::from_be_bytes([high, low])).checked_sub(UDP_HEADER)?;
-    let mut bounded = length as u64;
+    load(skb.raw(), packet.transport + UDP_HEADER, 0, length)?;
+    Some(length)
+}
+
+/// Copies bytes of the packet, parts of which may lie in pages, into the
+/// scratch at `into`, which is below 512. `None` where there are none, or more
+/// than the longest message has.
+#[inline(always)]
+pub(crate) fn load(raw: *mut __sk_buff, from: usize, into: usize, length: usize) -> Option<()> {
+    (netfilter_load(raw, from as u64, into as u64, length as u64) != 0).then_some(())
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_load(raw: *mut __sk_buff, from: u64, into: u64, length: u64) -> u64 {
+    let Some(Scratch { message, .. }) = scratch() else {
+        return 0;
+    };
+    u64::from(copy(raw, from, message.as_mut_ptr(), into, length).is_some())
+}
+
+/// As [`load`], into any buffer of this size.
+#[inline(always)]
+pub(crate) fn copy(
+    raw: *mut __sk_buff,
+    from: u64,
+    buffer: *mut u8,
+    mut into: u64,
+    length: u64,
+) -> Option<()> {
+    const { assert!(MESSAGE_SLACK == 0x200 && MAX_DNS_MESSAGE == 0x1000) };
+    let mut bounded = length;
     // SAFETY: plain arithmetic; the verifier wants to see the bound.
     unsafe { core::arch::asm!("{0} &= 0xffff", inout(reg) bounded) };
-    if bounded == 0 || bounded > MAX_DNS_MESSAGE as u64 {
+    if bounded == 0 || bounded > MAX_DNS_MESSAGE as u64 || bounded != length {
         return None;
     }
     // Linux 6.1 does not learn from the comparisons that it is not zero.
     // SAFETY: plain arithmetic, which changes nothing from 1 to 0x1000.
     unsafe { core::arch::asm!("{0} += -1", "{0} &= 0xfff", "{0} += 1", inout(reg) bounded) };
-    let buffer = scratch()?.message.as_mut_ptr();
-    // SAFETY: the buffer holds that many bytes.
+    // SAFETY: plain arithmetic.
+    unsafe { core::arch::asm!("{0} &= 0x1ff", inout(reg) into) };
+    // SAFETY: the buffer holds that many bytes behind any such offset.
     let result = unsafe {
         bpf_skb_load_bytes(
-            skb.raw().cast(),
-            (packet.transport + UDP_HEADER) as u32,
-            buffer.cast(),
+            raw.cast(),
+            from as u32,
+            buffer.add(into as usize).cast(),
             bounded as u32,
         )
     };
-    (result == 0).then_some(bounded as usize)
+    (result == 0).then_some(())
 }
 
-/// Reads the question of the loaded message; the key of its name is then in the scratch.
+/// Reads the question of the loaded query; it and the key of its name are then in the scratch.
 #[inline(always)]
-pub(crate) fn question(length: usize, kind: Kind) -> Option<Question> {
-    (netfilter_question(length as u64, u64::from(kind == Kind::Response)) != 0)
-        .then_some(scratch()?.question)
+pub(crate) fn query(length: usize) -> Option<&'static Question> {
+    if netfilter_query(length as u64) == 0 {
+        return None;
+    }
+    scratch().map(|scratch| &scratch.question)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_question(length: u64, response: u64) -> u64 {
+extern "C" fn netfilter_query(length: u64) -> u64 {
     let Some(Scratch {
         message, question, ..
     }) = scratch()
     else {
         return 0;
     };
-    let kind = if response == 0 {
-        Kind::Query
-    } else {
-        Kind::Response
-    };
     let label = |at, before| {
         let bytes = netfilter_label(length, at as u64, before as u64);
         (bytes != MALFORMED).then_some(bytes as usize)
     };
-    match dns::read_question(
-        &Message {
-            bytes: message,
-            length: length as usize,
-        },
-        kind,
-        seed(),
-        label,
-    ) {
+    let message = Window::new(message, length);
+    match dns::read_question(&message, 0, Kind::Query, seed(), label) {
         Ok(read) => {
             *question = read;
             1
@@ -88,79 +111,17 @@ extern "C" fn netfilter_question(length: u64, response: u64) -> u64 {
     }
 }
 
+const MALFORMED: u64 = u64::MAX;
+
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_label(length: u64, at: u64, before: u64) -> u64 {
     let Some(Scratch { message, key, .. }) = scratch() else {
         return MALFORMED;
     };
-    let message = Message {
-        bytes: message,
-        length: length as usize,
-    };
-    dns::read_label(&message, at as usize, before as usize, key)
+    let message = Window::new(message, length);
+    name::read_label(&message, at as usize, before as usize, key)
         .map_or(MALFORMED, |bytes| bytes as u64)
-}
-
-/// Reads the addresses of the loaded message's answer section into the scratch
-/// and returns their number.
-#[inline(always)]
-pub(crate) fn addresses(length: usize, question: &Question) -> Option<usize> {
-    let count = netfilter_addresses(
-        length as u64,
-        question.end as u64,
-        u64::from(question.answers),
-    );
-    (count != MALFORMED).then_some(count as usize)
-}
-
-const MALFORMED: u64 = u64::MAX;
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_addresses(length: u64, at: u64, records: u64) -> u64 {
-    let step = |at, count| {
-        let step = netfilter_step(length, at as u64, count as u64);
-        (step != MALFORMED).then_some(Step {
-            next: step as u32 as usize,
-            record: step & STEP_RECORD != 0,
-            address: step & STEP_ADDRESS != 0,
-        })
-    };
-    match dns::read_addresses(at as usize, records as u16, step) {
-        Ok(count) => count as u64,
-        Err(_) => MALFORMED,
-    }
-}
-
-const STEP_RECORD: u64 = 1 << 32;
-const STEP_ADDRESS: u64 = 1 << 33;
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_step(length: u64, at: u64, count: u64) -> u64 {
-    let Some(Scratch {
-        message, addresses, ..
-    }) = scratch()
-    else {
-        return MALFORMED;
-    };
-    let message = Message {
-        bytes: message,
-        length: length as usize,
-    };
-    match dns::read_step(&message, at as usize, count as usize, addresses) {
-        Some(Step {
-            next,
-            record,
-            address,
-        }) => {
-            u64::from(next as u32)
-                | (u64::from(record) * STEP_RECORD)
-                | (u64::from(address) * STEP_ADDRESS)
-        }
-        None => MALFORMED,
-    }
 }
 
 #[inline(always)]
@@ -172,12 +133,23 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
         .map(|scratch| unsafe { &mut *scratch })
 }
 
-struct Message<'a> {
+/// What was loaded.
+pub(crate) struct Window<'a> {
     bytes: &'a [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
     length: usize,
 }
 
-impl Bytes for Message<'_> {
+impl<'a> Window<'a> {
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK], length: u64) -> Self {
+        Self {
+            bytes,
+            length: length as usize,
+        }
+    }
+}
+
+impl Bytes for Window<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.length

@@ -15,9 +15,12 @@ use netfilter_ebpf::{
     refusal,
 };
 
-use crate::skb::Skb;
-
-const UDP_HEADER: usize = 8;
+use crate::{
+    maps::{MAX_QUESTIONS, Scratch, refusal_mark},
+    message::{UDP_HEADER, scratch},
+    skb::Skb,
+    widen::widen,
+};
 
 /// Answers a denied question where it stands. `None` where that fails.
 #[inline(always)]
@@ -61,6 +64,40 @@ pub(crate) fn packet(skb: &Skb, packet: &Packet) -> Option<i32> {
     };
     (written != 0).then_some(())?;
     bounce(skb)
+}
+
+/// Answers the questions of a TCP segment where they stand, and ends the
+/// connection; resets it where that cannot be. `None` where both fail.
+#[inline(always)]
+pub(crate) fn stream(skb: &Skb, packet: &Packet) -> Option<i32> {
+    let in_place = scratch().is_some_and(|scratch| scratch.questions != 0);
+    if in_place {
+        let written = netfilter_answer_stream(
+            skb.raw(),
+            packet.network as u64,
+            packet.transport as u64,
+            packet.end as u64,
+            u64::from(!packet.destination.is_ipv4()),
+        );
+        if written != 0 {
+            return bounce(skb);
+        }
+    }
+    self::packet(skb, packet)
+}
+
+/// Whether the packet is one that we handed back. It is like any other from here on.
+#[inline(always)]
+pub(crate) fn is_refusal(skb: &Skb) -> bool {
+    let raw = skb.raw();
+    // SAFETY: the context pointer that the kernel passed.
+    unsafe {
+        let ours = (*raw).mark == refusal_mark();
+        if ours {
+            (*raw).mark = 0;
+        }
+        ours
+    }
 }
 
 /// Multicast or broadcast.
@@ -125,6 +162,127 @@ fn answer(
     // SAFETY: the context pointer that the kernel passed.
     let result = unsafe { bpf_l4_csum_replace(raw, transport as u32 + 6, old, new, flags) };
     (result == 0).then_some(())
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_answer_stream(
+    raw: *mut __sk_buff,
+    network: u64,
+    transport: u64,
+    end: u64,
+    ipv6: u64,
+) -> u64 {
+    u64::from(
+        answer_stream(
+            raw,
+            network as usize,
+            transport as usize,
+            end as usize,
+            ipv6 != 0,
+        )
+        .is_some(),
+    )
+}
+
+/// Makes the segment one from the resolver that goes on where its last one
+/// ended, with its questions as responses, and a FIN.
+#[inline(always)]
+fn answer_stream(
+    raw: *mut __sk_buff,
+    network: usize,
+    transport: usize,
+    end: usize,
+    ipv6: bool,
+) -> Option<()> {
+    const TIMESTAMPS: [u8; 4] = [1, 1, 8, 10];
+    let header: [u8; refusal::TCP_HEADER] = load(raw, transport)?;
+    let length = (header[12] >> 4) as usize * 4;
+    if length == refusal::TCP_HEADER + 12 {
+        // What each end last heard of the other (RFC 7323 section 3.2).
+        let options = transport + refusal::TCP_HEADER;
+        let kind: [u8; 4] = load(raw, options)?;
+        if kind != TIMESTAMPS {
+            return None;
+        }
+        exchange::<4>(raw, options + 4)?;
+    } else if length != refusal::TCP_HEADER {
+        return None;
+    }
+    let payload = transport + length;
+    let answered = refusal::answered(&header, (end - payload) as u32);
+    for word in 0..refusal::ANSWERED.len() {
+        let at = refusal::ANSWERED[word];
+        let old = u16::from_ne_bytes([header[at], header[at + 1]]);
+        replace(raw, transport, transport + at, old, answered[word])?;
+    }
+    exchange::<2>(raw, transport)?;
+    if ipv6 {
+        exchange::<16>(raw, network + 8)?;
+    } else {
+        exchange::<4>(raw, network + 12)?;
+    }
+    let mut at = payload;
+    for index in 0..MAX_QUESTIONS {
+        at = widen(at);
+        if at >= end {
+            break;
+        }
+        let [high, low]: [u8; 2] = load(raw, at)?;
+        let flags: [u8; 2] = load(raw, at + 4)?;
+        let rcode = scratch().map(|Scratch { rcodes, .. }| rcodes[index])?;
+        let response = u16::from_ne_bytes(refusal::response_flags(flags, rcode));
+        replace(raw, transport, at + 4, u16::from_ne_bytes(flags), response)?;
+        at += 2 + u16::from_be_bytes([high, low]) as usize;
+    }
+    Some(())
+}
+
+/// Replaces two bytes of a TCP segment and mends its checksum.
+#[inline(always)]
+fn replace(raw: *mut __sk_buff, transport: usize, at: usize, old: u16, new: u16) -> Option<()> {
+    netfilter_replace(
+        raw,
+        transport as u64,
+        at as u64,
+        u64::from(old),
+        u64::from(new),
+    )
+    .eq(&1)
+    .then_some(())
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_replace(
+    raw: *mut __sk_buff,
+    transport: u64,
+    at: u64,
+    old: u64,
+    new: u64,
+) -> u64 {
+    const CHECKSUM: u32 = 16;
+    let (old, new) = (old as u16, new as u16);
+    // At an odd distance each byte is the other half of a word of the sum.
+    let (from, to) = if (at - transport) & 1 == 0 {
+        (old, new)
+    } else {
+        (old.swap_bytes(), new.swap_bytes())
+    };
+    if store(raw, at as usize, &new).is_none() {
+        return 0;
+    }
+    // SAFETY: the context pointer that the kernel passed.
+    let result = unsafe {
+        bpf_l4_csum_replace(
+            raw,
+            transport as u32 + CHECKSUM,
+            u64::from(from),
+            u64::from(to),
+            2,
+        )
+    };
+    u64::from(result == 0)
 }
 
 #[inline(never)]
@@ -225,6 +383,8 @@ fn write<const N: usize>(raw: *mut __sk_buff, offset: usize, bytes: &[u8; N]) ->
 fn bounce(skb: &Skb) -> Option<i32> {
     let raw = skb.raw();
     exchange::<6>(raw, 0)?;
+    // SAFETY: the context pointer that the kernel passed.
+    unsafe { (*raw).mark = refusal_mark() };
     // SAFETY: a helper without pointers.
     Some(unsafe { bpf_redirect(skb.ifindex(), u64::from(BPF_F_INGRESS)) } as i32)
 }

@@ -1,6 +1,6 @@
 //! A socket buffer as [`Bytes`].
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use netfilter_ebpf::packet::Bytes;
 
 /// Headers lie within this many bytes: Ethernet, tags, IPv6, extensions, TCP.
@@ -31,6 +31,20 @@ impl Skb {
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the context pointer that the kernel passed.
         unsafe { (*self.raw()).ifindex }
+    }
+
+    /// Copies bytes that may lie in pages. False where the packet is shorter.
+    #[inline(always)]
+    pub(crate) fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+        // SAFETY: the context pointer that the kernel passed, and the array's own bytes.
+        unsafe {
+            bpf_skb_load_bytes(
+                self.raw().cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            ) == 0
+        }
     }
 
     /// Packets on the wire that this buffer becomes.

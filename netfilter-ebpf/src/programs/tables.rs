@@ -2,9 +2,12 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, Settings, slot},
-    dns::KEY_DATA,
+    abi::{
+        Address, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, Settings,
+        slot,
+    },
     egress::{self, Tables},
+    name::KEY_DATA,
     packet::{self, Packet},
     table::{self, Memory, Node, ROOTS_PER_FAMILY},
 };
@@ -32,7 +35,12 @@ impl Generation {
         if generation == 0 {
             return None;
         }
-        let slot = slot(generation);
+        Self::of(slot(generation))
+    }
+
+    /// That of a copy.
+    #[inline(always)]
+    pub(crate) fn of(slot: u32) -> Option<Self> {
         Some(Self {
             slot,
             settings: SETTINGS.get(slot)?,
@@ -40,7 +48,18 @@ impl Generation {
     }
 
     #[inline(always)]
-    pub(crate) fn class_of(&self, address: Address) -> Option<&'static Class> {
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_resolver(&self, address: Address) -> bool {
+        self.class_of(address)
+            .is_some_and(|class| class.flags & CLASS_RESOLVER != 0)
+    }
+
+    #[inline(always)]
+    fn class_of(&self, address: Address) -> Option<&'static Class> {
         let (high, low) = address.left_aligned();
         CLASSES.get(netfilter_class(
             high,
@@ -49,7 +68,7 @@ impl Generation {
         ) as u32)
     }
 
-    /// The id of the pattern that a name of `length` bytes matches, whose key is in the scratch.
+    /// What the name table holds for the pattern that a name of `length` bytes matches, whose key is in the scratch.
     #[inline(always)]
     pub(crate) fn name(&self, length: usize) -> u32 {
         let Some(Scratch { key, .. }) = scratch() else {

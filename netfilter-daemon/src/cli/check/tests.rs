@@ -61,7 +61,7 @@ fn a_policy_that_allows_nothing_is_right_too_and_says_what_it_does() {
 #[test]
 fn notes_are_told_with_their_places() {
     let text = report("resolvers: [127.0.0.1]\npresets: [azure-ml]\n").text();
-    assert!(text.contains("\nnotes:\npolicy.yaml:1:13: "), "{text}");
+    assert!(text.contains("\nnotes:\npolicy.yaml:1:12: "), "{text}");
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use crate::policy::error::Problems;
-use crate::policy::fields::{Fields, Shape, choice, list, seconds, text};
+use crate::policy::fields::{Fields, Shape, choice, list, number, seconds, text};
 use crate::policy::ports::Traffic;
-use crate::policy::yaml::Value;
-use crate::policy::{Dns, Mode, NameRefusal, OnDeny, System};
+use crate::policy::yaml::{Node, Value};
+use crate::policy::{Dns, Mode, NameRefusal, OnDeny, QueryTypes, System, query_type};
 
 use super::traffic;
 
@@ -15,11 +15,22 @@ const SECONDS_MAX: u32 = 86_400;
 /// `IFNAMSIZ` less its final zero byte.
 const INTERFACE_NAME_MAX: usize = 15;
 const SSH: u16 = 22;
+/// A name without its root; as long as any (RFC 1035 section 2.3.4).
+pub(super) const WILDCARD_LENGTH_MAX: u32 = 254;
+const WILDCARD_RATE_MAX: u32 = 1_000_000;
 
 const DNS: Shape = Shape {
     what: "`dns`",
     example: "dns: { on_deny: nxdomain }",
-    known: &["on_deny", "minimum_ttl", "grace"],
+    known: &[
+        "on_deny",
+        "minimum_ttl",
+        "grace",
+        "query_types",
+        "private_reverse_zones",
+        "wildcard_name_length",
+        "wildcard_names_per_minute",
+    ],
     ignored: &[],
 };
 
@@ -107,15 +118,6 @@ pub(super) fn resolvers(
                 format!("{address} is no address that answers; write that of a DNS server"),
             ),
             Ok(address) => {
-                if address.is_loopback() {
-                    problems.note(
-                        item.at,
-                        format!(
-                            "the filter sits at the network interface and sees no questions to \
-                             {address}; name the servers that it asks"
-                        ),
-                    );
-                }
                 if !resolvers.contains(&address) {
                     resolvers.push(address);
                 }
@@ -128,6 +130,14 @@ pub(super) fn resolvers(
                 ),
             ),
         }
+    }
+    if !resolvers.is_empty() && resolvers.iter().all(IpAddr::is_loopback) {
+        problems.note(
+            node.at,
+            "these resolvers are on this machine; name also the servers that they ask, or their \
+             own questions are denied"
+                .to_owned(),
+        );
     }
     resolvers
 }
@@ -163,7 +173,46 @@ pub(super) fn dns(settings: &Fields<'_, '_>, problems: &mut Problems) -> Dns {
     if let Some(node) = fields.get("grace") {
         dns.grace = seconds("grace", node, SECONDS_MAX, problems).unwrap_or(dns.grace);
     }
+    if let Some(node) = fields.get("query_types") {
+        dns.query_types = query_types(node, problems);
+    }
+    if let Some(node) = fields.get("private_reverse_zones") {
+        const SWITCH: [(&str, bool); 2] = [("true", true), ("false", false)];
+        dns.private_reverse =
+            choice("private_reverse_zones", node, &SWITCH, problems).unwrap_or(false);
+    }
+    if let Some(node) = fields.get("wildcard_name_length") {
+        let range = 1..=WILDCARD_LENGTH_MAX;
+        dns.wildcard_length = number("wildcard_name_length", node, "bytes", range, problems)
+            .unwrap_or(dns.wildcard_length);
+    }
+    if let Some(node) = fields.get("wildcard_names_per_minute") {
+        dns.wildcard_rate = match &node.value {
+            Value::Scalar { text, .. } if text == "*" => None,
+            _ => {
+                let range = 0..=WILDCARD_RATE_MAX;
+                number("wildcard_names_per_minute", node, "names", range, problems)
+                    .or(dns.wildcard_rate)
+            }
+        };
+    }
     dns
+}
+
+fn query_types(node: &Node<'_>, problems: &mut Problems) -> QueryTypes {
+    if let Value::Scalar { text, .. } = &node.value
+        && text == "*"
+    {
+        return QueryTypes::Any;
+    }
+    let items = list("query_types", node, problems);
+    let types = items.iter().filter_map(|item| {
+        let written = text("query_types", item, problems)?;
+        query_type::parse(written)
+            .map_err(|problem| problems.add(item.at, problem))
+            .ok()
+    });
+    QueryTypes::Only(types.collect())
 }
 
 pub(super) fn inbound(settings: &Fields<'_, '_>, problems: &mut Problems) -> Vec<Traffic> {

@@ -69,7 +69,11 @@ fn what_is_left_out_has_its_documented_default() {
         Dns {
             on_deny: NameRefusal::Nxdomain,
             minimum_ttl: 60,
-            grace: 30
+            grace: 30,
+            query_types: QueryTypes::Only(vec![1, 28, 5, 12, 33, 64, 65, 2, 6, 43, 48]),
+            private_reverse: false,
+            wildcard_length: 254,
+            wildcard_rate: None,
         }
     );
     assert_eq!(policy.catalogue.source, BUILT_IN_NAME);

@@ -1,0 +1,17 @@
+//! Atomic operations. Rust has none for BPF; the instruction is there since Linux 5.12.
+
+/// Replaces the word at `slot` if it is `old`. A full barrier.
+#[inline(always)]
+pub(crate) fn compare_exchange(slot: *mut u64, old: u64, new: u64) -> bool {
+    let found: u64;
+    // SAFETY: `slot` is a word of a map value.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({slot} + 0, r0, {new})",
+            slot = in(reg) slot,
+            new = in(reg) new,
+            inlateout("r0") old => found,
+        );
+    }
+    found == old
+}
