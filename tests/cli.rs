@@ -2,9 +2,9 @@
 
 use std::process::{Command, Output};
 
-use netfilter_daemon::lab::{mounts, namespace::Namespace};
+use netfilter_daemon::lab::{dns::Zone, mounts, namespace::Namespace};
 
-use crate::world::BINARY;
+use crate::world::{BINARY, World};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().unwrap()
@@ -141,4 +141,78 @@ fn a_state_directory_that_is_no_bpffs_exits_3_and_attaches_nothing() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("mount -t bpf"), "{said}");
+}
+
+/// Aliases without rules, an address that a rule denies, and a name whose answer is
+/// too long for UDP.
+fn zone() -> Zone {
+    let mut zone = Zone::new();
+    zone.alias("mcr.microsoft.com", 300, "global_frontend.example.net")
+        .unwrap();
+    zone.alias("global_frontend.example.net", 0, "edge.example.net")
+        .unwrap();
+    for address in ["192.0.2.10", "192.0.2.66", "2001:db8::10"] {
+        zone.address("edge.example.net", 30, address.parse().unwrap())
+            .unwrap();
+    }
+    for last in 1..=120 {
+        let address = [198, 18, 0, last].into();
+        zone.address("many.data.mcr.microsoft.com", 60, address)
+            .unwrap();
+    }
+    zone.address("evil.example.net", 60, [192, 0, 2, 67].into())
+        .unwrap();
+    zone
+}
+
+#[test]
+fn explain_resolves_a_name_and_judges_what_its_addresses_may() {
+    let world = World::new(Some(zone()));
+    let deny = "{ name: hole, type: ip, action: deny, destination: { cidr: 192.0.2.64/26, protocol: '*', port_ranges: '*' } }";
+    let policy = format!("presets: [azure-ml]\noutbound_rules:\n  - {deny}");
+    world.write_policy(&policy);
+    let explain = |arguments: &[&str]| {
+        let fixed = ["explain", "--policy", mounts::POLICY, "--resolve"];
+        let output = world.daemon(&[&fixed, arguments].concat());
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let of_mcr = "  asked: 10.99.0.1, fd99::1
+      mcr.microsoft.com -> global_frontend.example.net, TTL 300
+      global_frontend.example.net -> edge.example.net, TTL 0
+      192.0.2.10, TTL 30: allowed by rule `azure-ml/mcr.microsoft.com`
+      192.0.2.66, TTL 30: denied by rule `hole` (denied_by_rule)
+      2001:db8::10, TTL 30: allowed by rule `azure-ml/mcr.microsoft.com`
+";
+
+    let (code, said) = explain(&["mcr.microsoft.com:443"]);
+    assert!(code == Some(0) && said.contains(of_mcr), "{said}");
+    let (code, said) = explain(&["many.data.mcr.microsoft.com:443"]);
+    let told = said.matches("TTL 60: allowed").count();
+    assert_eq!((code, told), (Some(0), 120), "over TCP: {said}");
+    let (code, said) = explain(&["evil.example.net:443"]);
+    let told = "192.0.2.67, TTL 60: denied by rule `hole`";
+    assert!(code == Some(1) && said.contains(told), "{said}");
+    let (code, said) = explain(&["absent.data.mcr.microsoft.com"]);
+    assert!(
+        code == Some(0) && said.contains("resolved: there is no such name\n"),
+        "{said}"
+    );
+    let (code, said) = explain(&["192.0.2.10:443"]);
+    assert!(code == Some(2) && said.contains("is an address"), "{said}");
+
+    let (_, json) = explain(&["mcr.microsoft.com:443", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["resolution"]["chain"][1]["data"], "edge.example.net");
+    assert_eq!(json["resolution"]["addresses"][1]["by"][0]["rule"], "hole");
+
+    let _daemon = world.start();
+    let (code, said) = explain(&["mcr.microsoft.com:443"]);
+    assert!(code == Some(0) && said.contains(of_mcr), "{said}");
+    assert!(world.connects("192.0.2.10", 443) && !world.connects("192.0.2.66", 443));
+    let (code, said) = explain(&["evil.example.net:443"]);
+    assert!(
+        code == Some(1) && said.contains("no such name (with the filter in force"),
+        "{said}"
+    );
 }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr};
 use netfilter_ebpf::{
     abi::{
         ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Flow, FlowKey,
-        FragmentKey, Grant, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
-        SETTING_REPORT, Settings,
+        FragmentKey, Grant, NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE,
+        SETTING_REJECT, SETTING_REPORT, Settings,
     },
     egress::{self, Tables},
     packet::{Fragment, Packet},
@@ -248,6 +248,31 @@ impl Image {
     /// # Errors
     /// The reason for which it would be dropped.
     pub fn judge_address(&self, address: IpAddr, protocol: u8, port: u16) -> Result<(), Reason> {
+        self.judge(address, protocol, port, None)
+    }
+
+    /// The same once the answer to a question for `name` (wire form, without the root byte)
+    /// has held the address.
+    ///
+    /// # Errors
+    /// The reason for which it would be dropped.
+    pub fn judge_learned(
+        &self,
+        address: IpAddr,
+        protocol: u8,
+        port: u16,
+        name: &[u8],
+    ) -> Result<(), Reason> {
+        self.judge(address, protocol, port, self.name(name))
+    }
+
+    fn judge(
+        &self,
+        address: IpAddr,
+        protocol: u8,
+        port: u16,
+        learned: Option<&Name>,
+    ) -> Result<(), Reason> {
         let packet = Packet {
             source: Address::default(),
             destination: self::address(address),
@@ -261,7 +286,11 @@ impl Image {
             transport: 0,
             end: 0,
         };
-        match self.decide(&packet) {
+        let tables = Static {
+            image: self,
+            learned,
+        };
+        match egress::decide(&packet, &tables) {
             // A question to a resolver may be sent; which one is the name table's affair.
             Verdict::Pass(_) | Verdict::Audit | Verdict::Ask => Ok(()),
             Verdict::Drop(reason) => Err(reason),
@@ -270,7 +299,11 @@ impl Image {
 
     /// The kernel's own decision on a packet, with nothing learned.
     pub fn decide(&self, packet: &Packet) -> Verdict {
-        egress::decide(packet, &Static { image: self })
+        let tables = Static {
+            image: self,
+            learned: None,
+        };
+        egress::decide(packet, &tables)
     }
 
     /// The class of an address.
@@ -317,9 +350,11 @@ pub fn address(address: IpAddr) -> Address {
     }
 }
 
-/// A policy on a host that has learned nothing.
+/// A policy on a host that has learned at most one name's addresses.
 struct Static<'a> {
     image: &'a Image,
+    /// The name that lends every address.
+    learned: Option<&'a Name>,
 }
 
 impl Tables for Static<'_> {
@@ -331,8 +366,11 @@ impl Tables for Static<'_> {
         Some(cut::atom(&self.image.atoms, protocol, port))
     }
 
-    fn learned(&self, _: &Packet, _: u8) -> Option<Grant> {
-        None
+    fn learned(&self, _: &Packet, atom: u8) -> Option<Grant> {
+        let name = self.learned?;
+        name.set
+            .contains(atom)
+            .then_some(Grant::new(NAME_ID_NONE, u32::MAX))
     }
 
     fn flow(&self, _: &FlowKey, _: u8) -> Option<Flow> {

@@ -9,14 +9,17 @@ use serde::Serialize;
 
 use crate::{
     compile::Image,
-    policy::{Action, Destination, Policy, Rule},
+    policy::{Action, Destination, Pattern, Policy, Rule},
+    resolvers::Answers,
 };
 
 mod address;
 mod name;
 mod question;
+mod resolution;
 
 pub use question::{Error, Question, Target};
+pub use resolution::{Link, Resolution, Resolved};
 
 /// The verdict on one destination, and what accounts for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +40,8 @@ pub struct Explanation {
     /// overruled by a deny rule. Where there are none, the rule for the most
     /// similar name.
     pub others: Vec<Account>,
+    /// `null` unless the name was asked for.
+    pub resolution: Option<Resolution>,
     pub notes: Vec<String>,
 }
 
@@ -61,6 +66,19 @@ pub fn explain(policy: &Policy, image: &Image, question: &Question) -> Explanati
         Target::Address(address) => address::explain(policy, image, question, *address),
         Target::Name(name) => name::explain(policy, image, question, name),
     }
+}
+
+/// Answers for a name and for what its A and AAAA questions brought.
+pub fn explain_answers(
+    policy: &Policy,
+    image: &Image,
+    question: &Question,
+    name: &Pattern,
+    answers: Answers,
+) -> Explanation {
+    let mut explanation = name::explain(policy, image, question, name);
+    resolution::add(&mut explanation, policy, image, question, name, answers);
+    explanation
 }
 
 impl Account {
@@ -118,6 +136,7 @@ fn conclude(
         sentence: verdict.err().map(Reason::sentence),
         decisive: accounts(decisive),
         others: accounts(others),
+        resolution: None,
         notes: Vec::new(),
     }
 }

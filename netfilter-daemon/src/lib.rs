@@ -14,6 +14,7 @@ pub mod moment;
 pub mod policy;
 pub mod rate;
 pub mod refresh;
+pub mod resolvers;
 pub mod serve;
 
 #[cfg(test)]

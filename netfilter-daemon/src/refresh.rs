@@ -6,22 +6,16 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use hickory_resolver::{
-    TokioResolver,
-    config::{NameServerConfig, ResolveHosts, ResolverConfig},
-    lookup::Lookup,
-    net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::{Name, RecordType},
-};
 use tokio::{sync::watch, task::JoinSet, time};
 
 use crate::{
     policy::{Action, Destination, Policy},
     rate::Rate,
+    resolvers::{self, Answer, NO_SUCH_NAME, Resolvers},
 };
 
 mod schedule;
@@ -30,15 +24,13 @@ use schedule::{Failure, Schedule};
 
 /// Names that are asked for at the same time.
 const AT_ONCE: usize = 32;
-/// For one question to one resolver.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// When one of a name's two questions fails, both are asked again this soon.
 const HALF_ANSWERED: Duration = Duration::from_secs(30);
 
 /// What to keep learned, and whom to ask.
 #[derive(Debug, Clone)]
 pub struct Names {
-    resolvers: Vec<NameServerConfig>,
+    resolvers: Vec<SocketAddr>,
     names: Vec<String>,
 }
 
@@ -57,7 +49,7 @@ impl Names {
         names.sort();
         names.dedup();
         Self {
-            resolvers: policy.resolvers.iter().map(|ip| over_udp(*ip)).collect(),
+            resolvers: resolvers::at_their_port(&policy.resolvers),
             names,
         }
     }
@@ -86,8 +78,8 @@ pub async fn keep(mut wanted: watch::Receiver<Names>) {
 
 /// Never returns.
 async fn keep_these(names: Names) {
-    let resolver = match resolver(names.resolvers) {
-        Ok(resolver) => resolver,
+    let resolvers = match Resolvers::over_udp(&names.resolvers) {
+        Ok(resolvers) => resolvers,
         Err(error) => {
             tracing::error!("no name will be refreshed: {error}");
             return std::future::pending().await;
@@ -102,7 +94,7 @@ async fn keep_these(names: Names) {
         while asking.len() < AT_ONCE
             && let Some(name) = schedule.take_due(Instant::now())
         {
-            let question = ask(resolver.clone(), schedule.name(name).to_owned());
+            let question = ask(resolvers.clone(), schedule.name(name).to_owned());
             asked.insert(asking.spawn(question).id(), name);
         }
         let next = schedule.next().filter(|_| asking.len() < AT_ONCE);
@@ -151,13 +143,9 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Asks for both families. The smallest TTL in the answers.
-async fn ask(resolver: TokioResolver, name: String) -> Result<Duration, String> {
-    let name = Name::from_ascii(format!("{name}.")).map_err(|error| error.to_string())?;
-    let (ipv4, ipv6) = tokio::join!(
-        resolver.lookup(name.clone(), RecordType::A),
-        resolver.lookup(name, RecordType::AAAA),
-    );
+/// Asks for both families. The smallest TTL in the answers. Trying again is the schedule's part.
+async fn ask(resolvers: Resolvers, name: String) -> Result<Duration, String> {
+    let [ipv4, ipv6] = resolvers.ask(&name).await;
     smallest(ttl(ipv4), ttl(ipv6))
 }
 
@@ -174,36 +162,18 @@ fn smallest(ipv4: Ttl, ipv6: Ttl) -> Result<Duration, String> {
 /// `None` for an answer without addresses.
 type Ttl = Result<Option<Duration>, String>;
 
-fn ttl(answer: Result<Lookup, NetError>) -> Ttl {
-    match answer {
-        Ok(lookup) => {
-            let seconds = lookup.answers().iter().map(|record| record.ttl).min();
-            Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
-        }
-        Err(error) if error.is_nx_domain() => Err("there is no such name".to_owned()),
-        Err(error) if error.is_no_records_found() => Ok(None),
-        Err(NetError::NoConnections) => Err("no resolver can be reached".to_owned()),
-        Err(error) => Err(error.to_string()),
+fn ttl(answer: Result<Answer, String>) -> Ttl {
+    let answer = answer?;
+    if answer.nonexistent {
+        return Err(NO_SUCH_NAME.to_owned());
     }
-}
-
-fn over_udp(ip: IpAddr) -> NameServerConfig {
-    NameServerConfig::udp(ip)
-}
-
-/// Each question must go out, for only an answer on the wire is learned: no
-/// cache, no hosts file. Trying again is the schedule's part.
-fn resolver(servers: Vec<NameServerConfig>) -> Result<TokioResolver, NetError> {
-    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.timeout = PATIENCE;
-    options.attempts = 0;
-    options.num_concurrent_reqs = 1;
-    options.max_active_requests = 2 * AT_ONCE;
-    builder.build()
+    if answer.addresses.is_empty() {
+        return Ok(None);
+    }
+    let aliases = answer.aliases.iter().map(|alias| alias.ttl);
+    let addresses = answer.addresses.iter().map(|(_, ttl)| *ttl);
+    let seconds = aliases.chain(addresses).min();
+    Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
 }
 
 /// Evenly from 0 to 1: spreads what was asked together.

@@ -342,7 +342,7 @@ impl Cursor {
     /// Whether the name may go on for a label of this length.
     #[inline(always)]
     fn has_room(&self, label: u8) -> bool {
-        self.read - self.name + label as u32 + 1 <= MAX_NAME as u32
+        ((self.read - self.name) as usize + label as usize) < MAX_NAME
     }
 
     /// The window was too short for `bytes`.
@@ -371,7 +371,7 @@ pub fn read_step<B: Bytes + ?Sized>(
     cursor: &mut Cursor,
     addresses: &mut Addresses,
 ) -> Result<Step, Malformed> {
-    const FIXED: usize = 10;
+    const FIXED: u32 = 10;
     if cursor.part == Part::Owner as u8 {
         if cursor.records == 0 {
             return Ok(Step::End);
@@ -392,8 +392,11 @@ pub fn read_step<B: Bytes + ?Sized>(
             let Some([high, low]) = window.read(cursor.at as usize) else {
                 return cursor.short(2);
             };
-            let target = u16::from_be_bytes([high & !POINTER, low]) as u32;
-            if high & POINTER != POINTER || target < HEADER as u32 || target >= cursor.name {
+            let target = u16::from_be_bytes([high & !POINTER, low]);
+            if high & POINTER != POINTER
+                || (target as usize) < HEADER
+                || target as u32 >= cursor.name
+            {
                 return Err(Malformed);
             }
             cursor.advance(2)?;
@@ -401,14 +404,14 @@ pub fn read_step<B: Bytes + ?Sized>(
         cursor.part = Part::Fixed as u8;
     }
     if cursor.part == Part::Fixed as u8 {
-        let Some(fixed) = window.read::<FIXED>(cursor.at as usize) else {
-            return cursor.short(FIXED as u32);
+        let Some(fixed) = window.read::<{ FIXED as usize }>(cursor.at as usize) else {
+            return cursor.short(FIXED);
         };
         let record = u16::from_be_bytes([fixed[0], fixed[1]]);
         let class = u16::from_be_bytes([fixed[2], fixed[3]]);
         let ttl = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
         let size = u16::from_be_bytes([fixed[8], fixed[9]]);
-        cursor.advance(FIXED as u32)?;
+        cursor.advance(FIXED)?;
         if size as u32 > cursor.left {
             return Err(Malformed);
         }

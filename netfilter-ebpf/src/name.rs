@@ -78,7 +78,6 @@ impl KeyBuffer {
     /// The index (below 1024) at which a name of `length` bytes begins.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::unused_self, reason = "where it is, not how long")]
     pub const fn start(&self, length: usize) -> usize {
         KEY_AT.saturating_sub(length) & 0x3ff
     }

@@ -132,25 +132,21 @@ pub const fn ipv6(payload: u8, next: u8) -> [u8; 4] {
     [0, payload, next, HOPS]
 }
 
-/// The offsets in a TCP header of the words that [`answered`] gives: sequence
-/// number, acknowledgement, flags.
-pub const ANSWERED: [usize; 5] = [4, 6, 8, 10, 12];
-
 /// What a segment of `payload` bytes needs to be one from the other end, which
-/// acknowledges it, goes on where it expects, and ends there: these words, as
-/// they stand in memory.
+/// acknowledges it, goes on where it expects, and ends there: offsets in
+/// the TCP header, and the words there, as they stand in memory.
 #[must_use]
 #[inline(always)]
-pub const fn answered(header: &[u8; TCP_HEADER], payload: u32) -> [u16; 5] {
+pub const fn answered(header: &[u8; TCP_HEADER], payload: u32) -> [(usize, u16); 5] {
     let [_, _, _, _, q0, q1, q2, q3, a0, a1, a2, a3, offset, ..] = *header;
     let acknowledged = u32::from_be_bytes([q0, q1, q2, q3]).wrapping_add(payload);
     let [n0, n1, n2, n3] = acknowledged.to_be_bytes();
     [
-        u16::from_ne_bytes([a0, a1]),
-        u16::from_ne_bytes([a2, a3]),
-        u16::from_ne_bytes([n0, n1]),
-        u16::from_ne_bytes([n2, n3]),
-        u16::from_ne_bytes([offset, PSH | ACK | FIN]),
+        (4, u16::from_ne_bytes([a0, a1])),
+        (6, u16::from_ne_bytes([a2, a3])),
+        (8, u16::from_ne_bytes([n0, n1])),
+        (10, u16::from_ne_bytes([n2, n3])),
+        (12, u16::from_ne_bytes([offset, PSH | ACK | FIN])),
     ]
 }
 

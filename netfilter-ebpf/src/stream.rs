@@ -14,7 +14,7 @@
 use crate::dns::Cursor;
 
 /// Beginnings of messages that are remembered: as many can be repeated.
-const MARKS: usize = 16;
+const MARKS: u32 = 16;
 
 /// The client's half of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +23,7 @@ pub struct Outbound {
     /// Sequence number of the first byte that was never sent.
     pub next: u32,
     /// Where the last messages began; the newest replaces the oldest.
-    marks: [u32; MARKS],
+    marks: [u32; MARKS as usize],
     newest: u32,
     /// Behind the last length that came alone.
     body: u32,
@@ -53,7 +53,7 @@ impl Outbound {
         let next = syn.wrapping_add(1);
         Self {
             next,
-            marks: [next; MARKS],
+            marks: [next; MARKS as usize],
             newest: 0,
             body: next,
             length: NO_LENGTH,
@@ -83,8 +83,8 @@ impl Outbound {
         let is_body = self.body_at(from).is_some();
         if from == self.next {
             if !is_body {
-                self.newest = (self.newest + 1) % MARKS as u32;
-                self.marks[self.newest as usize % MARKS] = from;
+                self.newest = (self.newest + 1) % MARKS;
+                self.marks[(self.newest % MARKS) as usize] = from;
             }
             if bare {
                 self.body = to;

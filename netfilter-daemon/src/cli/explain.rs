@@ -1,14 +1,15 @@
 //! `netfilter-daemon explain`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
 use super::{NO, print, print_json};
 use crate::{
-    daemon::loaded,
-    explain::{self, Account, Explanation, Question},
-    policy::Mode,
+    daemon::loaded::{self, Loaded},
+    explain::{self, Account, Explanation, Link, Question, Resolution, Resolved},
+    policy::{Mode, Pattern, Policy},
+    resolvers::{self, Answers},
 };
 
 /// Say whether a destination is allowed, and by which rule
@@ -20,10 +21,14 @@ use crate::{
 /// In a policy, `*.` stands for one or more labels and never for the name
 /// behind it: `*.pypi.org` is a.pypi.org and a.b.pypi.org, but not pypi.org.
 ///
+/// With --resolve it also shows the aliases and addresses that the name has now. They do
+/// not change the exit code.
+///
 /// Exit code: 0 allowed, 1 denied, 2 wrong usage or wrong policy.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     netfilter-daemon explain --policy policy.yaml mcr.microsoft.com:443\n  \
+    netfilter-daemon explain --policy policy.yaml mcr.microsoft.com --resolve\n  \
     netfilter-daemon explain --policy policy.yaml 20.190.128.5\n  \
     netfilter-daemon explain --policy policy.yaml '[2603:1006:2000::1]:5831' --protocol udp")]
 pub(super) struct Explain {
@@ -39,6 +44,10 @@ pub(super) struct Explain {
     #[arg(long, value_name = "PROTOCOL")]
     protocol: Option<String>,
 
+    /// Ask the policy's resolvers for the name, and judge each address that they give
+    #[arg(long)]
+    resolve: bool,
+
     /// Print it as JSON
     #[arg(long)]
     json: bool,
@@ -47,9 +56,16 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let question = Question::parse(&self.destination, self.protocol.as_deref())?;
-        let loaded = loaded::load(&self.policy, false)?;
-        let mut explanation = explain::explain(&loaded.policy, &loaded.image, &question);
-        if loaded.policy.mode == Mode::Report {
+        let name = self.resolve.then(|| question.name()).transpose()?;
+        let Loaded { policy, image, .. } = loaded::load(&self.policy, false)?;
+        let mut explanation = match name {
+            Some(name) => {
+                let answers = ask(&policy, name)?;
+                explain::explain_answers(&policy, &image, &question, name, answers)
+            }
+            None => explain::explain(&policy, &image, &question),
+        };
+        if policy.mode == Mode::Report {
             explanation.notes.push(
                 "the policy only reports (`isolation_mode: allow_internet_outbound`): everything passes, and what is denied here is counted".to_owned(),
             );
@@ -66,6 +82,14 @@ impl Explain {
     }
 }
 
+fn ask(policy: &Policy, name: &Pattern) -> io::Result<Answers> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let servers = resolvers::at_their_port(&policy.resolvers);
+    Ok(runtime.block_on(resolvers::ask_all(&servers, &name.to_string())))
+}
+
 fn text(explanation: &Explanation) -> String {
     let Explanation {
         allowed,
@@ -73,6 +97,7 @@ fn text(explanation: &Explanation) -> String {
         reason,
         decisive,
         others,
+        resolution,
         notes,
         ..
     } = explanation;
@@ -93,8 +118,11 @@ fn text(explanation: &Explanation) -> String {
     for account in others {
         text.push_str(&told(lead, account));
     }
+    if let Some(resolution) = resolution {
+        text.push_str(&resolved(resolution));
+    }
     for note in notes {
-        text.push_str(&wrapped(note));
+        text.push_str(&wrapped("note:", note));
     }
     text
 }
@@ -138,11 +166,60 @@ fn told(lead: &str, account: &Account) -> String {
     )
 }
 
-/// A note in lines of at most 100 columns.
-fn wrapped(note: &str) -> String {
+fn resolved(resolution: &Resolution) -> String {
     let mut text = String::new();
-    let mut line = "  note:".to_owned();
-    for word in note.split(' ') {
+    if !resolution.resolvers.is_empty() {
+        let resolvers = resolution.resolvers.iter().map(ToString::to_string);
+        let resolvers: Vec<String> = resolvers.collect();
+        text.push_str(&format!("  asked: {}\n", resolvers.join(", ")));
+    }
+    for Link {
+        name, data, ttl, ..
+    } in &resolution.chain
+    {
+        text.push_str(&format!("      {name} -> {data}, TTL {ttl}\n"));
+    }
+    for resolved in &resolution.addresses {
+        let Resolved { address, ttl, .. } = resolved;
+        text.push_str(&format!("      {address}, TTL {ttl}: {}\n", fate(resolved)));
+    }
+    if let Some(error) = &resolution.error {
+        text.push_str(&wrapped("could not be resolved:", error));
+    }
+    text
+}
+
+/// The verdict on an address, and whose it is.
+fn fate(resolved: &Resolved) -> String {
+    let told = |by: &str, lent: bool| {
+        let accounts = resolved.by.iter();
+        let accounts = accounts.filter(|account| account.prefix.is_none() == lent);
+        let rules: Vec<String> = accounts
+            .map(|account| format!("rule `{}`", account.rule))
+            .collect();
+        (!rules.is_empty()).then(|| format!("{by} {}", rules.join(", ")))
+    };
+    let (verdict, own) = match resolved.allowed {
+        true => ("allowed", "anyway by"),
+        false => ("denied", "by"),
+    };
+    let by = [told("by", true), told(own, false)].into_iter().flatten();
+    let by: Vec<String> = by.collect();
+    let mut text = verdict.to_owned();
+    if !by.is_empty() {
+        text.push_str(&format!(" {}", by.join(", and ")));
+    }
+    if let Some(reason) = resolved.reason {
+        text.push_str(&format!(" ({reason})"));
+    }
+    text
+}
+
+/// A remark in lines of at most 100 columns.
+fn wrapped(lead: &str, remark: &str) -> String {
+    let mut text = String::new();
+    let mut line = format!("  {lead}");
+    for word in remark.split(' ') {
         if line.chars().count() + 1 + word.chars().count() > 100 {
             text.push_str(&line);
             text.push('\n');

@@ -10,6 +10,7 @@ use netfilter_ebpf::{
 use tokio::io::unix::AsyncFd;
 
 use super::{Error, attach, fill, maps, pins::Pins};
+use crate::policy::name;
 
 /// The stream of events; `next` waits.
 pub struct Events {
@@ -84,7 +85,7 @@ fn read(bytes: &[u8]) -> Option<Event> {
         destination: on_ip.then(|| fill::ip(event.destination)),
         protocol: event.protocol,
         destination_port: event.destination_port,
-        question: (length > 0).then(|| fill::dotted(&event.name[..length])),
+        question: (length > 0).then(|| name::dotted(&event.name[..length])),
         bytes: event.bytes,
     })
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     compile::{Image, Name, Trie},
-    policy::Pattern,
+    policy::{Pattern, name::dotted},
 };
 
 /// The write side. One process at a time has it.
@@ -339,25 +339,4 @@ pub(super) fn text(bits: u32, data: &[u8; KEY_DATA]) -> String {
     } else {
         name
     }
-}
-
-/// A name in wire form as dotted text, with the escapes of RFC 4343 section 2.1.
-pub(super) fn dotted(wire: &[u8]) -> String {
-    let mut text = String::new();
-    let mut rest = wire;
-    while let Some((&length, behind)) = rest.split_first() {
-        if !text.is_empty() {
-            text.push('.');
-        }
-        let (label, behind) = behind.split_at(usize::from(length).min(behind.len()));
-        for &byte in label {
-            match byte {
-                b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
-                0x21..=0x7e => text.push(char::from(byte)),
-                _ => text.push_str(&format!("\\{byte:03}")),
-            }
-        }
-        rest = behind;
-    }
-    text
 }

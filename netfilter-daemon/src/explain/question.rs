@@ -44,6 +44,8 @@ pub enum Error {
     AnyProtocol,
     #[error("{0} has no ports; leave the port out")]
     Portless(Protocol),
+    #[error("`{0}` is an address; --resolve asks for a name, so leave it out")]
+    Resolved(IpAddr),
 }
 
 impl Question {
@@ -65,6 +67,17 @@ impl Question {
                 protocol,
                 port,
             }),
+        }
+    }
+
+    /// What --resolve asks for.
+    ///
+    /// # Errors
+    /// Where it is about an address.
+    pub fn name(&self) -> Result<&Pattern, Error> {
+        match &self.target {
+            Target::Name(name) => Ok(name),
+            Target::Address(address) => Err(Error::Resolved(*address)),
         }
     }
 
@@ -262,6 +275,11 @@ mod tests {
         assert_eq!(
             wrong("192.0.2.1:443", Some("icmp")),
             "ICMP has no ports; leave the port out"
+        );
+        let address = Question::parse("192.0.2.1:443", None).unwrap();
+        assert_eq!(
+            address.name().unwrap_err().to_string(),
+            "`192.0.2.1` is an address; --resolve asks for a name, so leave it out"
         );
     }
 }

@@ -136,6 +136,27 @@ impl FromStr for Pattern {
     }
 }
 
+/// Any name in wire form as dotted text, with the escapes of RFC 4343 section 2.1.
+pub fn dotted(wire: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = wire;
+    while let Some((&length, behind)) = rest.split_first() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        let (label, behind) = behind.split_at(usize::from(length).min(behind.len()));
+        for &byte in label {
+            match byte {
+                b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
+                0x21..=0x7e => text.push(char::from(byte)),
+                _ => text.push_str(&format!("\\{byte:03}")),
+            }
+        }
+        rest = behind;
+    }
+    text
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = &*self.wire;

@@ -6,11 +6,12 @@ use std::{
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::{RData, Record, rdata::A},
+    rr::{RData, Record, RecordType, rdata::A},
 };
 use tokio::net::UdpSocket;
 
 use super::*;
+use crate::resolvers::Alias;
 
 /// A resolver on the loopback interface: every name has one address, except
 /// those that begin with `absent`. Counts the questions that arrive.
@@ -20,11 +21,11 @@ struct Resolver {
 }
 
 impl Resolver {
-    async fn start(&self, ttl: u32) -> NameServerConfig {
+    async fn start(&self, ttl: u32) -> SocketAddr {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
         tokio::spawn(self.clone().answer(socket, ttl));
-        at(address)
+        address
     }
 
     async fn answer(self, socket: UdpSocket, ttl: u32) {
@@ -61,10 +62,8 @@ impl Resolver {
     }
 }
 
-fn at(address: SocketAddr) -> NameServerConfig {
-    let mut server = over_udp(address.ip());
-    server.connections[0].port = address.port();
-    server
+fn over_udp(server: SocketAddr) -> Resolvers {
+    Resolvers::over_udp(&[server]).unwrap()
 }
 
 async fn eventually(mut happens: impl FnMut() -> bool) {
@@ -80,7 +79,7 @@ async fn eventually(mut happens: impl FnMut() -> bool) {
 #[tokio::test]
 async fn every_question_goes_out_although_the_last_answer_is_still_fresh() {
     let server = Resolver::default();
-    let resolver = resolver(vec![server.start(300).await]).unwrap();
+    let resolver = over_udp(server.start(300).await);
     for _ in 0..3 {
         let ttl = ask(resolver.clone(), "mcr.microsoft.com".to_owned()).await;
         assert_eq!(ttl, Ok(Duration::from_secs(300)));
@@ -91,7 +90,7 @@ async fn every_question_goes_out_although_the_last_answer_is_still_fresh() {
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_an_error_that_says_so() {
     let server = Resolver::default();
-    let resolver = resolver(vec![server.start(300).await]).unwrap();
+    let resolver = over_udp(server.start(300).await);
     let answer = ask(resolver, "absent.example".to_owned()).await;
     assert_eq!(answer, Err("there is no such name".to_owned()));
     assert_eq!(
@@ -104,7 +103,7 @@ async fn a_name_that_does_not_exist_is_an_error_that_says_so() {
 #[tokio::test]
 async fn a_name_is_asked_for_as_it_is_even_with_underscores_or_one_label() {
     let server = Resolver::default();
-    let resolver = resolver(vec![server.start(60).await]).unwrap();
+    let resolver = over_udp(server.start(60).await);
     for name in ["_ldap._tcp.corp.example", "intranet"] {
         assert_eq!(
             ask(resolver.clone(), name.to_owned()).await,
@@ -152,4 +151,22 @@ fn no_answer_at_all_is_a_failure() {
         smallest(Ok(None), Err("busy".to_owned())),
         Err("busy".to_owned())
     );
+}
+
+#[test]
+fn the_shortest_ttl_counts_and_aliases_alone_are_no_address() {
+    let alias = Alias {
+        name: b"\x01a".to_vec(),
+        target: b"\x01b".to_vec(),
+        ttl: 20,
+    };
+    let mut answer = Answer {
+        aliases: vec![alias],
+        ..Answer::default()
+    };
+    assert_eq!(ttl(Ok(answer.clone())), Ok(None));
+    answer.addresses.push(([192, 0, 2, 1].into(), 300));
+    assert_eq!(ttl(Ok(answer.clone())), Ok(Some(Duration::from_secs(20))));
+    answer.addresses.push(([192, 0, 2, 2].into(), 5));
+    assert_eq!(ttl(Ok(answer)), Ok(Some(Duration::from_secs(5))));
 }

@@ -210,11 +210,9 @@ fn answer_stream(
         return None;
     }
     let payload = transport + length;
-    let answered = refusal::answered(&header, (end - payload) as u32);
-    for word in 0..refusal::ANSWERED.len() {
-        let at = refusal::ANSWERED[word];
+    for (at, word) in refusal::answered(&header, (end - payload) as u32) {
         let old = u16::from_ne_bytes([header[at], header[at + 1]]);
-        replace(raw, transport, transport + at, old, answered[word])?;
+        replace(raw, transport, transport + at, old, word)?;
     }
     exchange::<2>(raw, transport)?;
     if ipv6 {
