@@ -1,6 +1,10 @@
 //! Installs what building and testing need, and only what is missing.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -25,6 +29,10 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
+    // iodine's way to configure its interface.
+    ("ifconfig", "net-tools"),
+    ("kresd", "knot-resolver"),
+    ("python3", "python3-minimal"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
 ];
@@ -44,7 +52,27 @@ const COMPILERS: [[&str; 4]; 2] = [
 
 /// What the package of a server would start, now and at the next boot. The
 /// tests start their own.
-const SERVICES: [&str; 2] = ["unbound.service", "unbound-resolvconf.service"];
+const SERVICES: &[(&str, &[&str])] = &[
+    ("knot-resolver", &["kresd.target", "kres-cache-gc.service"]),
+    (
+        "unbound",
+        &["unbound.service", "unbound-resolvconf.service"],
+    ),
+];
+
+/// Programs whose packages would change the machine, and those packages: they
+/// are unpacked beside what is built, and installed nowhere. systemd-resolved's
+/// would take over /etc/resolv.conf, iodine's upgrades systemd by way of udev,
+/// bind9's confines named to its own directories, and tunnels belong nowhere.
+const UNPACKED: &[(&str, &[&str])] = &[
+    ("usr/sbin/named", &["bind9", "bind9-libs"]),
+    ("usr/sbin/iodine", &["iodine"]),
+    ("usr/bin/dns2tcpc", &["dns2tcp"]),
+    (
+        "lib/systemd/systemd-resolved",
+        &["systemd-resolved", "libsystemd-shared"],
+    ),
+];
 
 /// The newest `bpf-linker` that was tried, and the LLVMs that it can be built
 /// with.
@@ -52,15 +80,18 @@ const LINKER: (&str, std::ops::RangeInclusive<u32>) = ("0.13.0", 21..=23);
 
 pub(crate) fn run(purpose: Purpose) -> Result<()> {
     let found = toolchain::find();
-    let tools = purpose.missing_tools();
+    let mut tools = purpose.missing_tools();
+    let (programs, archives) = purpose.not_unpacked()?;
     if let Ok(toolchain) = &found
         && tools.is_empty()
+        && archives.is_empty()
         && purpose.is_served_by(&toolchain.compiler)
     {
         eprintln!("   nothing to install; the BPF programs are built by {toolchain}");
         return Ok(());
     }
     if toolchain::in_path("apt-get").is_none() {
+        tools.extend(programs.into_iter().map(|program| (program, program)));
         return name_what_is_missing(found, &tools);
     }
     update()?;
@@ -73,6 +104,7 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
         packages.extend(compiler_packages()?);
     }
     install(&packages)?;
+    unpack(&archives)?;
     if toolchain::find().is_err() {
         install_linker()?;
     }
@@ -97,6 +129,20 @@ impl Purpose {
             })
             .copied()
             .collect()
+    }
+
+    /// The programs that are yet to be unpacked, and the packages that they are in.
+    fn not_unpacked(self) -> Result<(Vec<&'static str>, Vec<&'static str>)> {
+        let directory = servers()?;
+        let missing = UNPACKED.iter().filter_map(|(program, packages)| {
+            let name = program.rsplit('/').next()?;
+            let there = directory.join(program).is_file()
+                || Path::new("/").join(program).is_file()
+                || toolchain::in_path(name).is_some();
+            (self == Self::Tests && !there).then_some((name, *packages))
+        });
+        let (programs, packages): (Vec<_>, Vec<_>) = missing.unzip();
+        Ok((programs, packages.concat()))
     }
 
     /// Tests lint the programs. Debian packs clippy apart from its compiler; where
@@ -187,23 +233,59 @@ fn install(packages: &[&str]) -> Result<()> {
         .args(["RUNLEVEL=1", "apt-get", "install", "-y"])
         .arg("--no-install-recommends")
         .args(packages);
-    let serves = packages.contains(&"unbound") && toolchain::in_path("systemctl").is_some();
-    if !serves {
+    let units: Vec<_> = SERVICES
+        .iter()
+        .filter(|(package, _)| packages.contains(package))
+        .flat_map(|(_, units)| *units)
+        .copied()
+        .collect();
+    if units.is_empty() || toolchain::in_path("systemctl").is_none() {
         return command::run(install, Output::OnFailure)?.succeeded();
     }
     // A masked service cannot be started by its package's script, nor can it be
     // disabled.
-    services("mask")?;
+    services("mask", &units)?;
     let installed = command::run(install, Output::OnFailure);
-    services("unmask")?;
+    services("unmask", &units)?;
     installed?.succeeded()?;
-    services("disable")
+    services("disable", &units)
 }
 
-fn services(verb: &str) -> Result<()> {
+fn services(verb: &str, units: &[&str]) -> Result<()> {
     let mut systemctl = command::as_root("systemctl")?;
-    systemctl.arg(verb).args(SERVICES);
+    systemctl.arg(verb).args(units);
     command::run(systemctl, Output::OnFailure)?.succeeded()
+}
+
+/// Where packages are unpacked: the tests look there.
+fn servers() -> Result<PathBuf> {
+    Ok(command::target_dir()?.join("servers"))
+}
+
+fn unpack(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let directory = servers()?;
+    fs::create_dir_all(&directory)?;
+    let mut download = Command::new("apt-get");
+    download.arg("download").args(packages);
+    download.current_dir(&directory);
+    command::run(download, Output::OnFailure)?.succeeded()?;
+    for file in fs::read_dir(&directory)? {
+        let archive = file?.path();
+        if archive
+            .extension()
+            .is_none_or(|extension| extension != "deb")
+        {
+            continue;
+        }
+        let mut extract = Command::new("dpkg-deb");
+        extract.arg("--extract").args([&archive, &directory]);
+        command::run(extract, Output::OnFailure)?.succeeded()?;
+        fs::remove_file(archive)?;
+    }
+    Ok(())
 }
 
 /// Builds `bpf-linker` with the LLVM of the compiler.
