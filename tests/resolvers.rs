@@ -1,93 +1,39 @@
-//! Real DNS servers: unbound and dnsmasq, and names that live a second.
+//! Real DNS servers and clients, and names that live a second.
 
-use std::{fs, process::Child, thread, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
+    time::Duration,
+};
 
 use crate::world::{World, echo_tcp, eventually, resolve};
 
+mod clients;
+mod matrix;
+mod servers;
+
+use servers::{Data, Host, Server};
+
 /// The records' own second, hardly lengthened: the default of 90 would hide much.
 const POLICY: &str = "presets: [azure-ml]\ndns: { minimum_ttl: 1, grace: 1 }";
-/// Every server has this name, by which the tests see that it answers.
-const READY: &str = "ready.data.mcr.microsoft.com";
 const NAMES: usize = 10_000;
 
-/// A server in the internet, killed when dropped.
-struct Server {
-    child: Child,
-    _files: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(
-        world: &World,
-        program: &str,
-        configuration: &[(&str, String)],
-        arguments: &[&str],
-    ) -> Self {
-        let files = tempfile::tempdir().unwrap();
-        for (name, content) in configuration {
-            fs::write(
-                files.path().join(name),
-                content.replace("DIR", files.path().to_str().unwrap()),
-            )
-            .unwrap();
-        }
-        let arguments = arguments
-            .iter()
-            .map(|argument| argument.replace("DIR", files.path().to_str().unwrap()));
-        let child = world
-            .topology
-            .internet
-            .command(program)
-            .args(arguments)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask test` installs it"));
-        let server = Self {
-            child,
-            _files: files,
-        };
-        assert!(
-            eventually(|| world.succeeds("dig", &["+tries=1", "+time=1", "@10.99.0.1", READY])),
-            "{program} does not answer"
-        );
-        server
-    }
-
-    fn dnsmasq(world: &World, records: &str) -> Self {
-        let configuration = format!(
-            "no-resolv\nno-hosts\nlisten-address=10.99.0.1\nbind-interfaces\nhost-record={READY},192.0.2.1\n{records}"
-        );
-        let files = [("dnsmasq.conf", configuration)];
-        let arguments = [
-            "--keep-in-foreground",
-            "--conf-file=DIR/dnsmasq.conf",
-            "--user=root",
-            "--pid-file=",
-        ];
-        Self::start(world, "dnsmasq", &files, &arguments)
+/// Names, each with addresses of its own and a TTL of one second.
+fn fresh(names: usize, addresses: impl Fn(usize) -> Vec<IpAddr>) -> Data {
+    let host = |name| Host {
+        name: format!("n{name}.data.mcr.microsoft.com"),
+        addresses: addresses(name),
+        ..Host::default()
+    };
+    Data {
+        hosts: (0..names).map(host).collect(),
+        ttl: 1,
+        datagram: 1232,
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
-}
-
-/// Ten thousand names, each with an address of its own and a TTL of one second.
-fn zone() -> String {
-    let mut zone = String::from(
-        "$ORIGIN data.mcr.microsoft.com.\n$TTL 1\n@ SOA ns hostmaster 1 3600 600 86400 1\n@ NS ns\nns A 10.99.0.1\nready A 192.0.2.1\n",
-    );
-    for name in 0..NAMES {
-        zone += &format!(
-            "n{name} A 198.{}.{}.{}\n",
-            18 + name / 65_536,
-            name / 256 % 256,
-            name % 256
-        );
-    }
-    zone
+fn v4(name: usize) -> IpAddr {
+    Ipv4Addr::from_bits(0xc612_0000 + name as u32).into()
 }
 
 fn every_first_packet_passes(world: &World, names: usize) -> (usize, u64) {
@@ -123,9 +69,7 @@ fn every_first_packet_passes(world: &World, names: usize) -> (usize, u64) {
 #[test]
 fn no_first_packet_is_dropped_after_ten_thousand_fresh_names_from_unbound() {
     let world = World::new(None);
-    let configuration = "server:\n  interface: 10.99.0.1\n  access-control: 0.0.0.0/0 allow\n  do-daemonize: no\n  use-syslog: no\n  logfile: \"\"\n  verbosity: 0\n  username: \"\"\n  chroot: \"\"\n  directory: \"DIR\"\n  pidfile: \"\"\n  cache-max-ttl: 1\n  module-config: \"iterator\"\nauth-zone:\n  name: data.mcr.microsoft.com\n  zonefile: \"DIR/zone\"\n  for-downstream: yes\n  for-upstream: yes\nremote-control:\n  control-enable: no\n";
-    let files = [("unbound.conf", configuration.to_owned()), ("zone", zone())];
-    let _server = Server::start(&world, "unbound", &files, &["-d", "-c", "DIR/unbound.conf"]);
+    let _server = Server::unbound(&world, &fresh(NAMES, |name| vec![v4(name)]));
     let (connected, dropped) = every_first_packet_passes(&world, NAMES);
     assert_eq!((connected, dropped), (NAMES, 0));
 }
@@ -133,15 +77,8 @@ fn no_first_packet_is_dropped_after_ten_thousand_fresh_names_from_unbound() {
 #[test]
 fn no_first_packet_is_dropped_with_dnsmasq() {
     let world = World::new(None);
-    let mut configuration = String::from("local-ttl=1\n");
-    for name in 0..500 {
-        configuration += &format!(
-            "host-record=n{name}.data.mcr.microsoft.com,198.18.{}.{},2001:db8::{name:x}\n",
-            name / 256,
-            name % 256
-        );
-    }
-    let _server = Server::dnsmasq(&world, &configuration);
+    let v6 = |name| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, name as u16).into();
+    let _server = Server::dnsmasq(&world, &fresh(500, |name| vec![v4(name), v6(name)]));
     let (connected, dropped) = every_first_packet_passes(&world, 500);
     assert_eq!((connected, dropped), (500, 0));
 }
@@ -151,8 +88,16 @@ fn no_first_packet_is_dropped_with_dnsmasq() {
 #[test]
 fn exact_names_are_learned_without_an_application() {
     let world = World::new(None);
-    let configuration = "host-record=mcr.microsoft.com,192.0.2.10\n";
-    let _server = Server::dnsmasq(&world, configuration);
+    let host = Host {
+        name: "mcr.microsoft.com".to_owned(),
+        addresses: vec![[192, 0, 2, 10].into()],
+        ..Host::default()
+    };
+    let data = Data {
+        hosts: vec![host],
+        ..fresh(0, |_| Vec::new())
+    };
+    let _server = Server::dnsmasq(&world, &data);
     let _daemon = world.enforce(POLICY);
     thread::sleep(Duration::from_millis(100));
     assert!(eventually(|| world.connects("192.0.2.10", 443)));
