@@ -12,6 +12,7 @@ mod clients;
 mod local;
 mod matrix;
 mod servers;
+mod tunnels;
 
 use servers::{Data, Host, Server};
 
