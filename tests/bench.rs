@@ -23,7 +23,7 @@ use std::{
 
 use bpffs::Kernel;
 use frame::{ACK, SYN, answer, datagram, query, segment, tcp, to, udp};
-use netfilter_daemon::datapath::test_run::{self, Program};
+use netfilter_daemon::datapath::test_run::{self, Context, Program};
 
 const POLICY: &str = "
 presets: [azure-ml]
@@ -88,9 +88,9 @@ fn main() -> io::Result<()> {
             let outcome = match row.program {
                 Some(program) => kernel
                     .datapath
-                    .test_run(program, &row.frame, 0, REPEAT)
+                    .test_run(program, &row.frame, Context::default(), REPEAT)
                     .map_err(io::Error::other)?,
-                None => test_run::run(empty.as_raw_fd(), &row.frame, 0, REPEAT)?,
+                None => test_run::run(empty.as_raw_fd(), &row.frame, Context::default(), REPEAT)?,
             };
             row.rounds.push(outcome.duration.as_secs_f64() * 1e9);
         }

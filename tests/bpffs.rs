@@ -13,7 +13,7 @@ use netfilter_daemon::{
     compile::{self, Image},
     datapath::{
         Datapath,
-        test_run::{Outcome, Program},
+        test_run::{Context, Outcome, Program},
     },
     policy::{self, System, service_tag::Catalogue},
 };
@@ -96,26 +96,30 @@ impl Kernel {
     }
 
     pub fn egress(&mut self, frame: &[u8]) -> Outcome {
-        self.run(Program::Egress, frame, 0)
+        self.run(Program::Egress, frame, Context::default())
     }
 
     pub fn ingress(&mut self, frame: &[u8]) -> Outcome {
-        self.run(Program::Ingress, frame, 0)
+        self.run(Program::Ingress, frame, Context::default())
     }
 
     /// As on the loopback interface.
     pub fn loopback(&mut self, frame: &[u8]) {
-        let outcome = self.run(Program::Loopback, frame, 0);
+        let outcome = self.run(Program::Loopback, frame, Context::default());
         assert_eq!((outcome.action, outcome.frame.as_slice()), (PASS, frame));
     }
 
     /// A refusal, as the kernel hands it back.
     pub fn handed_back(&mut self, refusal: &Outcome) -> Outcome {
-        self.run(Program::Ingress, &refusal.frame, refusal.mark)
+        let with = Context {
+            mark: refusal.mark,
+            ..Context::default()
+        };
+        self.run(Program::Ingress, &refusal.frame, with)
     }
 
-    fn run(&mut self, program: Program, frame: &[u8], mark: u32) -> Outcome {
-        self.datapath.test_run(program, frame, mark, 1).unwrap()
+    pub fn run(&mut self, program: Program, frame: &[u8], with: Context) -> Outcome {
+        self.datapath.test_run(program, frame, with, 1).unwrap()
     }
 
     /// Answers that taught an address, as the kernel counted them.

@@ -91,6 +91,30 @@ pub fn datagram(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
 }
 
 impl Frame {
+    /// With the checksum of UDP.
+    pub fn checked(mut self) -> Self {
+        let source = match (self.source, self.destination) {
+            (Some(source), _) => source,
+            (None, IpAddr::V4(_)) => LOCAL.parse().unwrap(),
+            (None, IpAddr::V6(_)) => LOCAL_V6.parse().unwrap(),
+        };
+        let octets = |address| match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        self.payload[6..8].fill(0);
+        let pseudo = [
+            octets(source),
+            octets(self.destination),
+            self.payload.clone(),
+        ]
+        .concat();
+        let length = u32::try_from(self.payload.len()).unwrap();
+        let sum = checksum::finish(checksum::sum(&pseudo) + u32::from(UDP) + length);
+        self.payload[6..8].copy_from_slice(&sum);
+        self
+    }
+
     pub fn from(mut self, source: &str) -> Self {
         self.source = Some(source.parse().unwrap());
         self

@@ -1,6 +1,9 @@
 //! DNS, frame by frame: what is asked, what is believed, what is learned.
 
-use netfilter_daemon::datapath::test_run::Program;
+use netfilter_daemon::{
+    datapath::test_run::{Context, Program},
+    lab::namespace::Namespace,
+};
 
 use crate::{
     bpffs::{DROP, Kernel, PASS, REDIRECT},
@@ -509,5 +512,345 @@ fn the_verifier_has_room_to_spare() {
             verified.is_none_or(|verified| verified < 250_000),
             "{program:?}: {verified:?}"
         );
+    }
+}
+
+/// `alias` points from `owner` (wire form) to `target`.
+fn cname(owner: &[u8], ttl: u8, target: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(target.len()).unwrap().to_be_bytes();
+    [owner, &[0, 5, 0, 1, 0, 0, 0, ttl], &length, target].concat()
+}
+
+/// A resolver that has kept an alias asks for the name behind it by itself when
+/// only its address has expired. systemd-resolved and unbound do.
+#[test]
+fn what_an_approved_name_points_to_may_be_asked_for_on_its_behalf() {
+    let mut kernel = Kernel::new(POLICY);
+    let ask = |kernel: &mut Kernel, name: &str, expected| {
+        let question = query(9, name, 1);
+        assert_eq!(kernel.egress(&asked(&question)).action, expected, "{name}");
+        question
+    };
+    ask(&mut kernel, "edge.cdn.test", REDIRECT);
+    for (approved, address, port, id) in [
+        ("a.example", "192.0.2.1", 443, 1),
+        ("x.b.example", "192.0.2.2", 8443, 2),
+    ] {
+        let question = query(id, approved, 1);
+        kernel.egress(&asked(&question));
+        let mut message = answer(&question, 60, &[]);
+        message[7] = 3;
+        let first = message.len() + 12; // where the first target begins
+        message.extend(cname(&[0xc0, 12], 60, &frame::wire("front.cdn.test")));
+        // "edge" and a pointer to "cdn.test" in the first target.
+        let rest = u8::try_from(first + 6).unwrap();
+        message.extend(cname(
+            &[0xc0, u8::try_from(first).unwrap()],
+            60,
+            &[4, b'E', b'd', b'g', b'e', 0xc0, rest],
+        ));
+        message.extend([
+            0xc0,
+            u8::try_from(first).unwrap(),
+            0,
+            1,
+            0,
+            1,
+            0,
+            0,
+            0,
+            60,
+            0,
+            4,
+        ]);
+        message.extend(address.parse::<std::net::Ipv4Addr>().unwrap().octets());
+        assert_eq!(
+            kernel.ingress(&answered(RESOLVER, PORT, &message)).action,
+            PASS
+        );
+        assert!(kernel.passes(&tcp(address, port).bytes()), "{approved}");
+    }
+    ask(&mut kernel, "FRONT.cdn.test", PASS);
+    ask(&mut kernel, "cdn.test", REDIRECT);
+    ask(&mut kernel, "x.edge.cdn.test", REDIRECT);
+    let question = ask(&mut kernel, "edge.cdn.test", PASS);
+    kernel.ingress(&answered(
+        RESOLVER,
+        PORT,
+        &answer(&question, 60, &["192.0.2.3"]),
+    ));
+    assert!(
+        kernel.passes(&tcp("192.0.2.3", 443).bytes()),
+        "on behalf of the one"
+    );
+    assert!(
+        kernel.passes(&tcp("192.0.2.3", 8443).bytes()),
+        "and of the other"
+    );
+    assert!(!kernel.passes(&tcp("192.0.2.3", 80).bytes()));
+
+    // It ends with the rules that the aliases were learned for, and a deny rule wins.
+    let rules = |rules: &str| {
+        crate::bpffs::image(&format!("resolvers: [{RESOLVER}]\noutbound_rules:{rules}"))
+    };
+    let other = " [{ name: o, type: fqdn, destination: other.example }]";
+    kernel.datapath.replace(&rules(other)).unwrap();
+    ask(&mut kernel, "edge.cdn.test", REDIRECT);
+    kernel
+        .datapath
+        .replace(&crate::bpffs::image(POLICY))
+        .unwrap();
+    ask(&mut kernel, "edge.cdn.test", PASS);
+    let denied = "\n  - { name: a, type: fqdn, destination: a.example }\n  - { name: d, type: fqdn, action: deny, destination: edge.cdn.test }";
+    kernel.datapath.replace(&rules(denied)).unwrap();
+    ask(&mut kernel, "front.cdn.test", PASS);
+    ask(&mut kernel, "edge.cdn.test", REDIRECT);
+}
+
+#[test]
+fn an_alias_that_is_hostile_teaches_nothing_and_its_addresses_do() {
+    let mut kernel = Kernel::new(POLICY);
+    let targets: [&[u8]; 6] = [
+        &[0xc0, 40],          // to itself
+        &[1, b'x', 0xc0, 40], // round and round
+        &[0xc0, 2],           // into the header
+        &[63, b'x'],          // cut short
+        &[1, 0xe4, 0],        // not ASCII
+        &[0],                 // the root
+    ];
+    for (index, target) in targets.into_iter().enumerate() {
+        let question = query(u16::try_from(index).unwrap(), "a.example", 1);
+        kernel.egress(&asked(&question));
+        let address = format!("192.0.2.{index}");
+        let mut message = answer(&question, 60, &[]);
+        message[7] = 2;
+        message.extend(cname(&[0xc0, 12], 60, target));
+        message.extend([
+            0xc0,
+            12,
+            0,
+            1,
+            0,
+            1,
+            0,
+            0,
+            0,
+            60,
+            0,
+            4,
+            192,
+            0,
+            2,
+            u8::try_from(index).unwrap(),
+        ]);
+        assert_eq!(
+            kernel.ingress(&answered(RESOLVER, PORT, &message)).action,
+            PASS
+        );
+        assert!(kernel.passes(&tcp(&address, 443).bytes()), "{target:?}");
+    }
+    for name in ["x", "x.x", ""] {
+        assert_ne!(
+            kernel.egress(&asked(&query(9, name, 1))).action,
+            PASS,
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn only_listed_types_are_asked_for_and_others_have_no_data() {
+    let policy = format!("dns: {{ query_types: [A, HTTPS, TYPE300] }}\n{POLICY}");
+    let mut kernel = Kernel::new(&policy);
+    for (qtype, passes) in [
+        (1, true),
+        (65, true),
+        (300, true),
+        (28, false),
+        (16, false),
+        (255, false),
+        (10, false),
+        (813, false),
+    ] {
+        let outcome = kernel.egress(&asked(&query(1, "a.example", qtype)));
+        assert_eq!(outcome.action == PASS, passes, "{qtype}");
+        if !passes {
+            assert_eq!(outcome.frame[45] & 0x0f, 0, "NOERROR: {qtype}");
+        }
+    }
+    let mut kernel = Kernel::new(&format!("dns: {{ query_types: '*' }}\n{POLICY}"));
+    assert!(kernel.passes(&asked(&query(1, "a.example", 65_000))));
+    let mut kernel = Kernel::new(POLICY);
+    for (qtype, passes) in [
+        (1, true),
+        (28, true),
+        (65, true),
+        (12, true),
+        (16, false),
+        (10, false),
+    ] {
+        assert_eq!(
+            kernel.passes(&asked(&query(1, "a.example", qtype))),
+            passes,
+            "{qtype}"
+        );
+    }
+}
+
+#[test]
+fn a_denied_question_is_answered_as_configured_whatever_its_type() {
+    for (configured, action, rcode) in [
+        ("nxdomain", REDIRECT, 3),
+        ("refused", REDIRECT, 5),
+        ("drop", DROP, 0),
+    ] {
+        let mut kernel = Kernel::new(&format!("dns: {{ on_deny: {configured} }}\n{POLICY}"));
+        for (name, qtype) in [
+            ("evil.test", 1),
+            ("evil.test", 28),
+            ("evil.test", 16),
+            ("evil.test", 65),
+            ("evil.test", 255),
+            ("1.0.0.10.in-addr.arpa", 12),
+            ("a.example.corp.test", 1),
+        ] {
+            let outcome = kernel.egress(&asked(&query(1, name, qtype)));
+            assert_eq!(outcome.action, action, "{configured}, {name}, {qtype}");
+            if action == REDIRECT {
+                assert_eq!(
+                    outcome.frame[44..46],
+                    [0x81, 0x80 | rcode],
+                    "{configured}, {name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn private_reverse_zones_open_by_a_switch() {
+    let mut closed = Kernel::new(POLICY);
+    let mut open = Kernel::new(&format!("dns: {{ private_reverse_zones: true }}\n{POLICY}"));
+    for (name, private) in [
+        ("4.3.2.10.in-addr.arpa", true),
+        ("1.1.16.172.in-addr.arpa", true),
+        ("1.1.31.172.in-addr.arpa", true),
+        ("1.1.15.172.in-addr.arpa", false),
+        ("1.1.32.172.in-addr.arpa", false),
+        ("1.1.168.192.in-addr.arpa", true),
+        ("1.1.254.169.in-addr.arpa", true),
+        ("168.192.in-addr.arpa", true),
+        ("1.1.1.1.in-addr.arpa", false),
+        (
+            "1.2.3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa",
+            true,
+        ),
+        ("1.2.b.e.f.ip6.arpa", true),
+        ("1.2.c.e.f.ip6.arpa", false),
+        ("1.2.e.f.ip6.arpa", false),
+    ] {
+        let question = asked(&query(1, name, 12));
+        assert!(!closed.passes(&question), "{name}");
+        assert_eq!(open.passes(&question), private, "{name}");
+    }
+    // An answer there grants nothing.
+    learn(&mut open, "4.3.2.10.in-addr.arpa", &["192.0.2.1"]);
+    assert!(!open.passes(&tcp("192.0.2.1", 443).bytes()));
+}
+
+#[test]
+fn a_wildcard_admits_names_up_to_its_length_and_rate() {
+    let policy =
+        format!("dns: {{ wildcard_name_length: 30, wildcard_names_per_minute: 20 }}\n{POLICY}");
+    let mut kernel = Kernel::new(&policy);
+    let mut asks = |name: &str| kernel.egress(&asked(&query(1, name, 1)));
+    // "x…x.b.example" in wire form without the root: 1 + x + 10.
+    assert_eq!(asks(&format!("{}.b.example", "x".repeat(19))).action, PASS);
+    let long = asks(&format!("{}.b.example", "x".repeat(20)));
+    assert_eq!(
+        (long.action, long.frame[45] & 0x0f),
+        (REDIRECT, 5),
+        "REFUSED"
+    );
+    let passed = |asks: &mut dyn FnMut(&str) -> i32, case: &dyn Fn(&str) -> String| {
+        (0..50)
+            .filter(|n| asks(&case(&format!("n{n}.b.example"))) == PASS)
+            .count()
+    };
+    let mut action = |name: &str| asks(name).action;
+    assert_eq!(
+        passed(&mut action, &str::to_owned),
+        19,
+        "20 new names, one of them above"
+    );
+    assert_eq!(
+        passed(&mut action, &str::to_uppercase),
+        19,
+        "those are known, in any letter case"
+    );
+    assert_eq!(action("a.example"), PASS, "no wildcard");
+    let counted = kernel.datapath.state().counters().unwrap();
+    let of = |wanted| {
+        counted
+            .questions
+            .iter()
+            .find(|(verdict, _)| *verdict == wanted)
+            .unwrap()
+            .1
+    };
+    assert_eq!(of(netfilter_ebpf::verdict::Question::Limited), 1 + 31 + 31);
+}
+
+/// A query with an OPT record that admits answers of `size` bytes (RFC 6891).
+fn edns(name: &str, size: u16) -> Vec<u8> {
+    let mut message = query(7, name, 1);
+    message[11] = 1;
+    message.extend([0, 0, 41]);
+    message.extend(size.to_be_bytes());
+    message.extend([0, 0, 0x80, 0, 0, 4, 0, 10, 0, 0]);
+    message
+}
+
+/// Fragments are not read, so none is asked for where the way is narrow. Names of
+/// both parities, for the checksum.
+#[test]
+fn a_question_asks_for_no_answer_that_would_be_fragmented() {
+    let mut kernel = Kernel::new(POLICY);
+    let narrow = Namespace::new().unwrap();
+    let ways = narrow
+        .run(|| {
+            let add = [
+                "link", "add", "wide", "mtu", "9000", "type", "veth", "peer", "name", "narrow",
+            ];
+            let made = std::process::Command::new("ip").args(add).status().unwrap();
+            assert!(made.success());
+            [("narrow", true), ("wide", false), ("lo", false)].map(|(name, limited)| {
+                let ifindex = nix::net::if_::if_nametoindex(name).unwrap();
+                (Context { ifindex, mark: 0 }, limited)
+            })
+        })
+        .unwrap();
+    for (with, limited) in ways {
+        for name in ["a.example", "x.b.example", "xy.b.example"] {
+            for asked_for in [4096u16, 1233, 1232, 512] {
+                for resolver in [RESOLVER, "fd00::53"] {
+                    let of = |size| {
+                        let message = edns(name, size);
+                        let sent = to(resolver, frame::UDP, datagram(PORT, 53, &message));
+                        sent.checked().bytes()
+                    };
+                    let outcome = narrow
+                        .run(|| kernel.run(Program::Egress, &of(asked_for), with))
+                        .unwrap();
+                    let left = if limited {
+                        asked_for.min(1232)
+                    } else {
+                        asked_for
+                    };
+                    assert_eq!(outcome.action, PASS);
+                    assert_eq!(outcome.frame, of(left), "{name}, {asked_for}, {with:?}");
+                }
+            }
+        }
     }
 }

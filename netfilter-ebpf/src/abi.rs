@@ -36,6 +36,9 @@ pub const NAME_WILDCARD: u32 = 1 << 31;
 /// lent by many names; more than this are refused and counted.
 pub const GRANTS: usize = 32;
 
+/// Names that one alias can be asked for on behalf of.
+pub const ALIAS_GRANTS: usize = 8;
+
 /// Addresses read from one DNS answer (of a stream: from one segment).
 pub const MAX_ANSWER_ADDRESSES: usize = 256;
 /// Of them, those that user space is told.
@@ -241,6 +244,14 @@ pub struct Lease {
     pub grants: [Grant; GRANTS],
 }
 
+/// A name that answers for other names pointed to: whoever may ask for those
+/// may ask for it. Filled from the front; a zero ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Alias {
+    pub grants: [Grant; ALIAS_GRANTS],
+}
+
 /// A question in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -262,6 +273,8 @@ pub struct QuestionValue {
     pub name: u32,
     /// Seconds of CLOCK_BOOTTIME.
     pub asked: u32,
+    /// The key of its [`Alias`], or zero.
+    pub alias: u64,
 }
 
 /// A flow that the tables cannot answer for.
@@ -402,7 +415,8 @@ layout! {
     Grant = 8;
     Lease = 256;
     QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;
-    QuestionValue = 8;
+    Alias = 64;
+    QuestionValue = 16, alias = 8;
     FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37;
     Flow = 8;
     FragmentKey = 40, id = 32, protocol = 36, padding = 37;
@@ -413,5 +427,5 @@ layout! {
     Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, name = 56;
     Resolved = 776, name = 8, addresses = 264;
     Cursor = 28;
-    Stream = 416;
+    Stream = 432;
 }

@@ -16,6 +16,7 @@ pub const STREAM_PREFIX: usize = 2;
 const POINTER: u8 = 0xc0;
 
 const TYPE_A: u16 = 1;
+const TYPE_CNAME: u16 = 5;
 const TYPE_AAAA: u16 = 28;
 const TYPE_OPT: u16 = 41;
 const TYPE_SVCB: u16 = 64;
@@ -156,11 +157,27 @@ pub struct Found {
     pub padding: u32,
 }
 
-/// The addresses of an answer.
+/// Aliases of one answer that are learned; real chains are shorter.
+pub const MAX_ALIASES: usize = 8;
+
+/// The name that a CNAME or SVCB record points to. Resolvers and clients that
+/// keep the record ask for that name by itself when only its addresses have expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Alias {
+    /// Offset in the window.
+    pub at: u32,
+    /// Seconds.
+    pub ttl: u32,
+}
+
+/// The addresses and aliases of an answer.
 #[repr(C)]
 pub struct Addresses {
     pub found: [Found; MAX_ANSWER_ADDRESSES],
     pub count: usize,
+    pub aliases: [Alias; MAX_ALIASES],
+    pub alias_count: usize,
 }
 
 impl Addresses {
@@ -173,6 +190,24 @@ impl Addresses {
                 padding: 0,
             }; MAX_ANSWER_ADDRESSES],
             count: 0,
+            aliases: [Alias { at: 0, ttl: 0 }; MAX_ALIASES],
+            alias_count: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.alias_count = 0;
+    }
+
+    /// More than fit are left out: who asks for them by themselves needs a rule.
+    #[inline(always)]
+    fn push_alias<B: Bytes + ?Sized>(&mut self, at: u32, ttl: u32) {
+        if self.alias_count < MAX_ALIASES {
+            let place = B::widen(self.alias_count) & (MAX_ALIASES - 1);
+            self.aliases[place] = Alias { at, ttl };
+            self.alias_count += 1;
         }
     }
 
@@ -426,9 +461,13 @@ pub fn read_step<B: Bytes + ?Sized>(
                 cursor.take(2)?; // the priority
                 cursor.name = cursor.read;
                 cursor.part = Part::Target as u8;
+                addresses.push_alias::<B>(cursor.at, cursor.ttl);
                 return Ok(Step::More);
             }
             _ => {
+                if (record, class) == (TYPE_CNAME, CLASS_IN) {
+                    addresses.push_alias::<B>(cursor.at, cursor.ttl);
+                }
                 cursor.advance(size as u32)?;
                 cursor.end_of_record();
                 return Ok(Step::More);
@@ -493,6 +532,45 @@ pub fn read_step<B: Bytes + ?Sized>(
     cursor.hint -= cursor.size as u16;
     Ok(Step::More)
 }
+
+/// Reads the name at `at`, which may be compressed, of the message that begins
+/// at `base`, and returns its length without the root. `label` is
+/// [`crate::name::read_label`]. `None` where it is malformed, too long, or
+/// not within these bytes; what it is compressed with must stand before it.
+#[inline(always)]
+pub fn read_alias<B: Bytes + ?Sized>(
+    window: &B,
+    base: usize,
+    mut at: usize,
+    label: impl Fn(usize, usize) -> Option<usize>,
+) -> Option<usize> {
+    let (mut length, mut limit) = (0, at);
+    for _ in 0..MAX_ALIAS_STEPS {
+        at = B::widen(at);
+        limit = B::widen(limit);
+        length = B::widen(length);
+        let [first] = window.read(at)?;
+        if first & POINTER == POINTER {
+            let [high, low] = window.read(at)?;
+            let target = base + u16::from_be_bytes([high & !POINTER, low]) as usize;
+            if target < base + HEADER || target >= limit {
+                return None;
+            }
+            (at, limit) = (target, target);
+            continue;
+        }
+        let bytes = label(at, length)?;
+        if bytes == 0 {
+            return Some(length);
+        }
+        length += 1 + bytes;
+        at += 1 + bytes;
+    }
+    None
+}
+
+/// Labels of the longest name, and as many pointers as any server would use.
+const MAX_ALIAS_STEPS: usize = 160;
 
 /// Collects the address of `cursor.size` bytes. False where the window ends before.
 #[inline(always)]

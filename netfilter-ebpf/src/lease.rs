@@ -1,12 +1,13 @@
 //! Grants of learned addresses: what a name lends an address, and until when.
 
-use crate::abi::{GRANTS, Grant};
+use crate::abi::Grant;
 
 /// The grants of one lease, which several processors read and replace at once,
 /// each word whole. They fill from the front and never become zero again, so a
 /// zero is the end.
 pub trait Grants {
-    /// `index` is below [`GRANTS`].
+    const COUNT: usize;
+    /// `index` is below [`Self::COUNT`].
     fn load(&self, index: usize) -> Grant;
     /// Stores `new` if `old` still stands there.
     fn replace(&self, index: usize, old: Grant, new: Grant) -> bool;
@@ -29,7 +30,7 @@ pub const fn grant(name: u32, ttl: u32, now: u32, minimum_ttl: u32, grace: u32) 
 /// changed. False where there is no room.
 #[inline(always)]
 pub fn extend<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
-    for index in 0..GRANTS {
+    for index in 0..G::COUNT {
         let old = grants.load(index);
         if old.name() == new.name() || old.0 == 0 {
             if old.until() >= new.until() && old.0 != 0 {
@@ -40,7 +41,7 @@ pub fn extend<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
             }
         }
     }
-    for index in 0..GRANTS {
+    for index in 0..G::COUNT {
         let old = grants.load(index);
         if old.until() <= now && grants.replace(index, old, new) {
             return true;

@@ -156,6 +156,9 @@ pub struct Inbound {
     pub pending_length: u32,
     /// Not zero: that message has lent addresses.
     pub lent: u32,
+    pub padding: u32,
+    /// The key of the alias that it answers for, or zero.
+    pub alias: u64,
     pub pending: [u8; PENDING],
 }
 
@@ -210,6 +213,8 @@ impl Stream {
                 name: 0,
                 pending_length: 0,
                 lent: 0,
+                padding: 0,
+                alias: 0,
                 pending: [0; PENDING],
             },
         }

@@ -20,6 +20,7 @@ pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
 pub(super) const SEED: &str = "SEED";
 pub(super) const LEASES: &str = "LEASES";
 pub(super) const QUESTIONS: &str = "QUESTIONS";
+pub(super) const ALIASES: &str = "ALIASES";
 pub(super) const STREAMS: &str = "STREAMS";
 pub(super) const SEEN: &str = "SEEN";
 pub(super) const RATES: &str = "RATES";
@@ -35,7 +36,7 @@ pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
 /// Everything that outlives the daemon.
-pub(super) const PINNED: [&str; 26] = [
+pub(super) const PINNED: [&str; 27] = [
     ACTIVE,
     SETTINGS,
     ROOTS,
@@ -49,6 +50,7 @@ pub(super) const PINNED: [&str; 26] = [
     SEED,
     LEASES,
     QUESTIONS,
+    ALIASES,
     STREAMS,
     SEEN,
     RATES,

@@ -67,7 +67,18 @@ struct TestRun {
 struct SkBuff {
     before: [u32; 2],
     mark: u32,
-    behind: [u32; 45],
+    between: [u32; 7],
+    ifindex: u32,
+    behind: [u32; 37],
+}
+
+/// What a packet has beside its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context {
+    /// `skb->mark`
+    pub mark: u32,
+    /// The interface, in the caller's network namespace; 0 for the loopback interface.
+    pub ifindex: u32,
 }
 
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
@@ -82,7 +93,7 @@ impl Datapath {
         &mut self,
         program: Program,
         frame: &[u8],
-        mark: u32,
+        with: Context,
         repeat: u32,
     ) -> Result<Outcome, Error> {
         let name = program.name();
@@ -91,7 +102,7 @@ impl Datapath {
             program: name,
             source: Box::new(source),
         })?;
-        run(fd.as_fd().as_raw_fd(), frame, mark, repeat).map_err(|source| Error::System {
+        run(fd.as_fd().as_raw_fd(), frame, with, repeat).map_err(|source| Error::System {
             operation: "run the program on a frame",
             source,
         })
@@ -119,11 +130,13 @@ impl Datapath {
 ///
 /// # Errors
 /// What the system call says.
-pub fn run(fd: i32, frame: &[u8], mark: u32, repeat: u32) -> io::Result<Outcome> {
+pub fn run(fd: i32, frame: &[u8], with: Context, repeat: u32) -> io::Result<Outcome> {
     let mut context = SkBuff {
         before: [0; 2],
-        mark,
-        behind: [0; 45],
+        mark: with.mark,
+        between: [0; 7],
+        ifindex: with.ifindex,
+        behind: [0; 37],
     };
     let context_at = std::ptr::from_mut(&mut context) as u64;
     let context_size = u32::try_from(size_of::<SkBuff>()).unwrap_or(0);

@@ -1,18 +1,19 @@
 //! Reads answers and learns from them: one reader for datagrams and streams.
 
 use netfilter_ebpf::{
-    abi::{NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
-    dns::{self, Cursor, HEADER, Kind, MAX_QUESTION, Malformed, Part, Step},
+    abi::{ALIAS_GRANTS, Grant, NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
+    dns::{self, Cursor, HEADER, Kind, MAX_ALIASES, MAX_QUESTION, Malformed, Part, Step},
     packet::{Bytes, Fragment, Packet},
     verdict::{Answer, LossStage},
 };
 
 use crate::{
-    lease,
-    maps::{LOST, QUESTIONS, RESOLVED, Scratch, count, seed},
+    clock, lease,
+    maps::{ALIASES, LOST, QUESTIONS, RESOLVED, Scratch, count, seed},
     message::{self, Window, scratch},
     skb::Skb,
     tables::Generation,
+    widen::opaque,
 };
 
 /// No window takes more: each step takes two bytes or follows one that took more.
@@ -50,7 +51,7 @@ pub(crate) fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> A
     };
     begin(Cursor::message(0, length as u32));
     match read(length) {
-        Reading::End => learn(generation.slot()),
+        Reading::End => learn(length, generation.slot()),
         Reading::Unsolicited => Answer::Unsolicited,
         Reading::Short | Reading::Malformed => Answer::Malformed,
     }
@@ -68,7 +69,7 @@ pub(crate) fn begin(at: Cursor) {
     {
         *cursor = at;
         *question_at = NO_QUESTION;
-        addresses.count = 0;
+        addresses.clear();
     }
 }
 
@@ -139,6 +140,7 @@ extern "C" fn netfilter_match(length: u64) -> u64 {
         question,
         asked: key,
         name,
+        alias,
         ..
     }) = scratch()
     else {
@@ -170,7 +172,7 @@ extern "C" fn netfilter_match(length: u64) -> u64 {
     if QUESTIONS.remove(&*key).is_err() {
         return UNSOLICITED;
     }
-    *name = asked.name;
+    (*name, *alias) = (asked.name, asked.alias);
     *question_at = base as u32;
     question.name_length = read.name_length;
     let records = if read.rcode == 0 { read.answers } else { 0 };
@@ -180,36 +182,151 @@ extern "C" fn netfilter_match(length: u64) -> u64 {
     }
 }
 
-/// Lends what was collected, reports it, and forgets it.
+/// Lends what was collected in the window, which ends at `length`; reports it,
+/// and forgets it.
 #[inline(always)]
-pub(crate) fn learn(slot: u32) -> Answer {
-    Answer::from_number(netfilter_learn(slot) as u8).unwrap_or(Answer::TableFull)
+pub(crate) fn learn(length: usize, slot: u32) -> Answer {
+    Answer::from_number(netfilter_learn(length as u64, slot) as u8).unwrap_or(Answer::TableFull)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_learn(slot: u32) -> u64 {
-    let Some((found, name)) = scratch().map(|scratch| (scratch.addresses.count, scratch.name))
-    else {
+extern "C" fn netfilter_learn(length: u64, slot: u32) -> u64 {
+    let Some((found, name)) = scratch().map(|scratch| {
+        if scratch.addresses.alias_count != 0 || scratch.alias != 0 {
+            scratch.lenders.grants = [Grant(0); ALIAS_GRANTS];
+            // SAFETY: copied at once.
+            if let Some(alias) = unsafe { ALIASES.get(&scratch.alias) } {
+                scratch.lenders = *alias;
+            }
+        }
+        (scratch.addresses.count, scratch.name)
+    }) else {
         return Answer::TableFull as u64;
     };
-    if found == 0 {
+    if alias_keys(length) == 0 && found == 0 {
         return Answer::Empty as u64;
     }
-    netfilter_resolved();
+    if found != 0 {
+        netfilter_resolved();
+    }
+    let now = clock::now();
+    let (mut lent, mut room) = (false, true);
+    if name != NAME_ID_NONE {
+        lent = true;
+        room &= netfilter_lend_all(name, now, slot) != 0;
+    }
+    for index in 0..ALIAS_GRANTS {
+        let Some(grant) = scratch()
+            .filter(|scratch| scratch.alias != 0)
+            .map(|scratch| scratch.lenders.grants[index])
+        else {
+            break;
+        };
+        if grant.until() > now && grant.name() != name {
+            lent = true;
+            room &= netfilter_lend_all(grant.name(), now, slot) != 0;
+        }
+    }
     if let Some(Scratch { addresses, .. }) = scratch() {
-        addresses.count = 0;
+        addresses.clear();
     }
-    let Some(generation) = Generation::of(slot) else {
-        return Answer::TableFull as u64;
+    match (lent, room) {
+        (false, _) => Answer::Audited as u64,
+        (true, true) if found == 0 => Answer::Empty as u64,
+        (true, true) => Answer::Learned as u64,
+        (true, false) => Answer::TableFull as u64,
+    }
+}
+
+/// Lends all that was collected on behalf of one name. Zero: there was no room for a part of it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_lend_all(name: u32, now: u32, slot: u32) -> u64 {
+    let (Some(generation), Some(found)) = (
+        Generation::of(slot),
+        scratch().map(|scratch| scratch.addresses.count),
+    ) else {
+        return 0;
     };
-    if name == NAME_ID_NONE {
-        return Answer::Audited as u64;
+    let settings = generation.settings;
+    let aliases = netfilter_lend_aliases(name, now, settings.minimum_ttl, settings.grace);
+    u64::from(lease::learn(found, name, now, settings) && aliases != 0)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_lend_aliases(name: u32, now: u32, minimum_ttl: u32, grace: u32) -> u64 {
+    let Some(Scratch {
+        addresses,
+        alias_keys,
+        fresh_alias,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    let mut room = true;
+    for index in 0..MAX_ALIASES {
+        let key = alias_keys[index];
+        if index >= opaque(addresses.alias_count) {
+            break;
+        }
+        if key == 0 {
+            continue;
+        }
+        let grant = netfilter_ebpf::lease::grant(
+            name,
+            addresses.aliases[index].ttl,
+            now,
+            minimum_ttl,
+            grace,
+        );
+        room &= lease::lend_alias(key, grant, fresh_alias, now);
     }
-    if lease::learn(found, name, generation.settings) {
-        Answer::Learned as u64
-    } else {
-        Answer::TableFull as u64
+    u64::from(room)
+}
+
+/// Makes the keys of the aliases in the window, and returns how many there are.
+#[inline(always)]
+fn alias_keys(length: u64) -> usize {
+    let Some(count) = scratch().map(|scratch| scratch.addresses.alias_count) else {
+        return 0;
+    };
+    for index in 0..MAX_ALIASES {
+        if index >= opaque(count) {
+            break;
+        }
+        let key = netfilter_alias_key(length, index as u64);
+        if let Some(Scratch { alias_keys, .. }) = scratch() {
+            alias_keys[index] = key;
+        }
+    }
+    count
+}
+
+/// Zero where the name does not stand in this window.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_alias_key(length: u64, index: u64) -> u64 {
+    let Some(Scratch {
+        message,
+        addresses,
+        cursor,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    let Some(base) = cursor.at.checked_sub(cursor.read) else {
+        return 0;
+    };
+    let at = addresses.aliases[index as usize & (MAX_ALIASES - 1)].at;
+    let window = Window::new(message, length);
+    let label = |at, before| message::label(length, at, before);
+    match dns::read_alias(&window, base as usize, at as usize, label) {
+        Some(length @ 1..) => message::name_hash(length),
+        Some(0) | None => 0,
     }
 }
 

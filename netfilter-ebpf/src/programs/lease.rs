@@ -2,14 +2,13 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
-    abi::{Address, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
+    abi::{ALIAS_GRANTS, Address, Alias, GRANTS, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
     lease::{self, Grants},
 };
 
 use crate::{
     atomic::compare_exchange,
-    clock,
-    maps::{LEASES, NAME_SETS, Scratch},
+    maps::{ALIASES, LEASES, NAME_SETS, Scratch},
     message::scratch,
     widen::opaque,
 };
@@ -19,8 +18,7 @@ const EEXIST: i32 = -17;
 /// Lends the first `count` addresses of the scratch to a name. False where
 /// there was no room for one of them: it opens nothing then.
 #[inline(always)]
-pub(crate) fn learn(count: usize, name: u32, settings: &Settings) -> bool {
-    let now = clock::now();
+pub(crate) fn learn(count: usize, name: u32, now: u32, settings: &Settings) -> bool {
     let mut room = true;
     for index in 0..MAX_ANSWER_ADDRESSES {
         // Opaque each round, or the compiler folds both ends of the loop into
@@ -55,7 +53,7 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
         if let Some(lease) = LEASES.get_ptr_mut(found.address) {
             // SAFETY: a map value.
             let grants = unsafe { &raw mut (*lease).grants }.cast::<u64>();
-            if !lease::extend(&Words(grants), grant, now) {
+            if !lease::extend(&Words::<GRANTS>(grants), grant, now) {
                 return 0;
             }
             // Still there? Or the daemon, to make room, removed it as expired meanwhile.
@@ -74,10 +72,12 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
     0
 }
 
-/// The words of a lease in the map.
-struct Words(*mut u64);
+/// The words of a map value.
+struct Words<const COUNT: usize>(*mut u64);
 
-impl Grants for Words {
+impl<const N: usize> Grants for Words<N> {
+    const COUNT: usize = N;
+
     #[inline(always)]
     fn load(&self, index: usize) -> Grant {
         // SAFETY: within the array; other processors replace the word whole.
@@ -89,6 +89,46 @@ impl Grants for Words {
         // SAFETY: within the array.
         compare_exchange(unsafe { self.0.add(index) }, old.0, new.0)
     }
+}
+
+/// Lets a name be asked for on behalf of another. `fresh` is zero and stays so.
+#[inline(always)]
+pub(crate) fn lend_alias(key: u64, grant: Grant, fresh: &mut Alias, now: u32) -> bool {
+    for _ in 0..2 {
+        if let Some(alias) = ALIASES.get_ptr_mut(&key) {
+            // SAFETY: a map value.
+            let grants = unsafe { &raw mut (*alias).grants }.cast::<u64>();
+            return lease::extend(&Words::<ALIAS_GRANTS>(grants), grant, now);
+        }
+        fresh.grants[0] = grant;
+        match ALIASES.insert(&key, &*fresh, u64::from(BPF_NOEXIST)) {
+            Ok(()) => return true,
+            Err(EEXIST) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether an alias may be asked for on behalf of a name that the policy allows.
+#[inline(always)]
+pub(crate) fn allows_alias(key: u64, now: u32, slot: u32) -> bool {
+    netfilter_allows_alias(key, now, slot) != 0
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_allows_alias(key: u64, now: u32, slot: u32) -> u64 {
+    // SAFETY: as in `netfilter_leased`.
+    let Some(alias) = (unsafe { ALIASES.get(&key) }) else {
+        return 0;
+    };
+    let grants = |name: u32| {
+        NAME_SETS
+            .get(slot * NAME_IDS + (name & (NAME_IDS - 1)))
+            .is_some_and(|set| set.words.iter().fold(0, |all, word| all | word) != 0)
+    };
+    u64::from(lease::in_force(&alias.grants, now, grants).is_some())
 }
 
 /// The grant of the atom to an address that is in force.

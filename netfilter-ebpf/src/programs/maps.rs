@@ -7,11 +7,11 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget, Flow,
-        FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
+        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget,
+        Flow, FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
         MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings,
     },
-    dns::{Addresses, Cursor, Question},
+    dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
     name::{KEY_DATA, KeyBuffer},
     packet::Packet,
@@ -68,6 +68,9 @@ pub(crate) static LEASES: HashMap<Address, Lease> =
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);
+/// By the keyed hash of the name.
+#[map]
+pub(crate) static ALIASES: LruHashMap<u64, Alias> = LruHashMap::with_max_entries(8_192, 0);
 /// Connections to resolvers.
 #[map]
 pub(crate) static STREAMS: LruHashMap<FlowKey, Stream> = LruHashMap::with_max_entries(2_048, 0);
@@ -124,6 +127,13 @@ pub(crate) struct Scratch {
     pub(crate) question_at: u32,
     /// The id of the name that it lends for.
     pub(crate) name: u32,
+    /// The key of its alias, or zero.
+    pub(crate) alias: u64,
+    /// Whom that alias is asked for on behalf of.
+    pub(crate) lenders: Alias,
+    /// The keys of the aliases in the window, or zero.
+    pub(crate) alias_keys: [u64; MAX_ALIASES],
+    pub(crate) fresh_alias: Alias,
     /// Not zero: the questions of a segment are answered in place, with these.
     pub(crate) questions: u32,
     /// Keys, which would take much of a stack.

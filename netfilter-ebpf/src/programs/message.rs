@@ -97,11 +97,8 @@ extern "C" fn netfilter_query(length: u64) -> u64 {
     else {
         return 0;
     };
-    let label = |at, before| {
-        let bytes = netfilter_label(length, at as u64, before as u64);
-        (bytes != MALFORMED).then_some(bytes as usize)
-    };
     let message = Window::new(message, length);
+    let label = |at, before| label(length, at, before);
     match dns::read_question(&message, 0, Kind::Query, seed(), label) {
         Ok(read) => {
             *question = read;
@@ -109,6 +106,30 @@ extern "C" fn netfilter_query(length: u64) -> u64 {
         }
         Err(_) => 0,
     }
+}
+
+/// Reads a label of the loaded bytes, which end at `length`, into the key.
+#[inline(always)]
+pub(crate) fn label(length: u64, at: usize, before: usize) -> Option<usize> {
+    let bytes = netfilter_label(length, at as u64, before as u64);
+    (bytes != MALFORMED).then_some(bytes as usize)
+}
+
+/// A keyed hash of the name of `length` bytes whose key is in the scratch, for
+/// which letter case makes no difference. Never zero.
+#[inline(always)]
+pub(crate) fn name_hash(length: usize) -> u64 {
+    netfilter_name_hash(length as u64)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_name_hash(length: u64) -> u64 {
+    let Some(Scratch { key, .. }) = scratch() else {
+        return 0;
+    };
+    let length = length as usize;
+    dns::hash(&*key, key.start(length), length, seed()) | 1
 }
 
 const MALFORMED: u64 = u64::MAX;

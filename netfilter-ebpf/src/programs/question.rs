@@ -1,8 +1,11 @@
 //! A question to a configured resolver: the name decides.
 
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_check_mtu};
 use netfilter_ebpf::{
-    abi::{NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, QuestionKey, QuestionValue, SETTING_REPORT},
-    dns,
+    abi::{
+        MAX_DNS_MESSAGE, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, QuestionKey, QuestionValue,
+        SETTING_REPORT,
+    },
     egress::Tables,
     gate,
     packet::{Fragment, Packet},
@@ -11,8 +14,10 @@ use netfilter_ebpf::{
 
 use crate::{
     atomic::compare_exchange,
-    maps::{QUESTION_COUNTS, QUESTIONS, RATES, SEEN, Scratch, count, seed},
-    message::{self, scratch},
+    clock, lease,
+    maps::{QUESTION_COUNTS, QUESTIONS, RATES, SEEN, Scratch, count},
+    message::{self, UDP_HEADER, scratch},
+    refuse,
     skb::Skb,
     tables::Generation,
 };
@@ -29,8 +34,45 @@ pub(crate) fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> V
         None => Some(Reason::DnsMalformed),
     };
     tally(reason);
+    if let (None, Some(length)) = (reason, length) {
+        netfilter_limit_answer(
+            skb.raw(),
+            (packet.transport + UDP_HEADER) as u64,
+            length as u64,
+        );
+    }
     reason.map_or(Verdict::Pass(Grounds::Rule), Verdict::Drop)
 }
+
+/// Where a fragmented answer is possible, asks for one that is not: a forged
+/// fragment is easier to slip in than a forged answer, so fragments are not read
+/// (RFC 9715). What does not fit comes truncated, and then over TCP.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_limit_answer(raw: *mut __sk_buff, message: u64, length: u64) -> u64 {
+    let Some(question) = scratch().map(|scratch| scratch.question.length as u64) else {
+        return 0;
+    };
+    if length <= question {
+        return 0; // no EDNS, so no more than 512 bytes
+    }
+    let mut mtu = 0u32;
+    // SAFETY: the context pointer that the kernel passed. The interface that the
+    // packet leaves by; `mtu` is written also where the packet is too long for it.
+    unsafe { bpf_check_mtu(raw.cast(), 0, &raw mut mtu, 0, 0) };
+    if mtu as usize >= MAX_DNS_MESSAGE + HEADERS {
+        return 0;
+    }
+    // Behind the root and the type.
+    let at = message + question + 3;
+    refuse::lower(raw, message - UDP_HEADER as u64, at, UNFRAGMENTED)
+}
+
+/// Bytes of a UDP payload that no path fragments (DNS flag day 2020; RFC 9715
+/// section 3.2 says 1400).
+const UNFRAGMENTED: u16 = 1232;
+/// IPv6 and UDP.
+const HEADERS: usize = 48;
 
 /// Counts what became of a question.
 #[inline(always)]
@@ -73,21 +115,23 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
         return Reason::TableFull as u64;
     };
     let entry = generation.name(question.name_length);
-    let name = entry & (NAME_IDS - 1);
+    let name = entry.unwrap_or(NAME_ID_NONE) & (NAME_IDS - 1);
     let settings = generation.settings;
+    let hash = message::name_hash(question.name_length);
+    // A name that a rule denies is denied whoever points to it.
+    let by_alias = (name != NAME_ID_NONE || entry.is_none())
+        && lease::allows_alias(hash, generation.now(), slot as u32);
+    let is_wildcard = entry.is_some_and(|entry| entry & NAME_WILDCARD != 0);
     let mut reason = 0;
-    if name == NAME_ID_NONE {
+    if name == NAME_ID_NONE && !by_alias {
         reason = Reason::DnsName as u64;
     } else if seen == 0 {
         if !gate::allows_type(settings, question.qtype) {
             reason = Reason::DnsType as u64;
-        } else if entry & NAME_WILDCARD != 0
-            && netfilter_is_too_new(
-                name,
-                question.name_length as u64,
-                settings.wildcard_length,
-                settings.wildcard_rate,
-            ) != 0
+        } else if is_wildcard
+            && !by_alias
+            && (question.name_length as u64 > u64::from(settings.wildcard_length)
+                || netfilter_is_too_new(name, hash, settings.wildcard_rate) != 0)
         {
             reason = Reason::DnsLimit as u64;
         }
@@ -106,6 +150,7 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
     let value = QuestionValue {
         name: if reason == 0 { name } else { NAME_ID_NONE },
         asked: generation.now(),
+        alias: if reason == 0 && by_alias { hash } else { 0 },
     };
     if QUESTIONS.insert(&*key, &value, 0).is_err() {
         return Reason::TableFull as u64;
@@ -113,22 +158,14 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
     reason
 }
 
-/// Whether a wildcard's limits forbid the name whose key is in the scratch.
+/// Whether a wildcard was asked for too many names lately for one more, with this hash.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_is_too_new(id: u32, length: u64, longest: u32, per_minute: u32) -> u64 {
-    if length > u64::from(longest) {
-        return 1;
-    }
+extern "C" fn netfilter_is_too_new(id: u32, name: u64, per_minute: u32) -> u64 {
     if per_minute == u32::MAX {
         return 0;
     }
-    let Some(Scratch { key, .. }) = scratch() else {
-        return 1;
-    };
-    // The key and not the message: it knows no upper case.
-    let name = dns::hash(&*key, key.start(length as usize), length as usize, seed());
-    let now = crate::clock::now();
+    let now = clock::now();
     // SAFETY: copied at once.
     if unsafe { SEEN.get(name) }.is_some() {
         return 0;

@@ -236,18 +236,28 @@ fn answer_stream(
     Some(())
 }
 
+/// Where a checksum is in its header; in the high half what to make of a sum of zero.
+const TCP_CHECKSUM: u64 = 16;
+const UDP_CHECKSUM: u64 = 6 | (BPF_F_MARK_MANGLED_0 as u64) << 32;
+
 /// Replaces two bytes of a TCP segment and mends its checksum.
 #[inline(always)]
 fn replace(raw: *mut __sk_buff, transport: usize, at: usize, old: u16, new: u16) -> Option<()> {
-    netfilter_replace(
-        raw,
-        transport as u64,
-        at as u64,
-        u64::from(old),
-        u64::from(new),
-    )
-    .eq(&1)
-    .then_some(())
+    let words = u64::from(old) << 16 | u64::from(new);
+    (netfilter_replace(raw, transport as u64, at as u64, words, TCP_CHECKSUM) != 0).then_some(())
+}
+
+/// Lowers the number at `at` in a UDP datagram to `limit`. Zero where that fails.
+#[inline(always)]
+pub(crate) fn lower(raw: *mut __sk_buff, transport: u64, at: u64, limit: u16) -> u64 {
+    let Some(old) = load::<[u8; 2]>(raw, at as usize) else {
+        return 0;
+    };
+    if u16::from_be_bytes(old) <= limit {
+        return 1;
+    }
+    let words = u64::from(u16::from_ne_bytes(old)) << 16 | u64::from(limit.to_be());
+    netfilter_replace(raw, transport, at, words, UDP_CHECKSUM)
 }
 
 #[inline(never)]
@@ -256,11 +266,10 @@ extern "C" fn netfilter_replace(
     raw: *mut __sk_buff,
     transport: u64,
     at: u64,
-    old: u64,
-    new: u64,
+    words: u64,
+    checksum: u64,
 ) -> u64 {
-    const CHECKSUM: u32 = 16;
-    let (old, new) = (old as u16, new as u16);
+    let (old, new) = ((words >> 16) as u16, words as u16);
     // At an odd distance each byte is the other half of a word of the sum.
     let (from, to) = if (at - transport) & 1 == 0 {
         (old, new)
@@ -274,10 +283,10 @@ extern "C" fn netfilter_replace(
     let result = unsafe {
         bpf_l4_csum_replace(
             raw,
-            transport as u32 + CHECKSUM,
+            transport as u32 + checksum as u32,
             u64::from(from),
             u64::from(to),
-            2,
+            2 | checksum >> 32,
         )
     };
     u64::from(result == 0)

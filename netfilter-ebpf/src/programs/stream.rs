@@ -419,6 +419,7 @@ extern "C" fn netfilter_window(
         inbound,
         message,
         name,
+        alias,
         ..
     }) = scratch()
     else {
@@ -428,7 +429,7 @@ extern "C" fn netfilter_window(
         inbound.cursor.at -= length as u32; // nothing that is read
         return 1;
     }
-    *name = inbound.name;
+    (*name, *alias) = (inbound.name, inbound.alias);
     let pending = u64::from(inbound.pending_length);
     if pending != 0 {
         let (to, from) = (
@@ -456,7 +457,7 @@ extern "C" fn netfilter_window(
 extern "C" fn netfilter_message(length: u64, slot: u64, seen: u64) -> u64 {
     let reading = answer::read(length as usize);
     let mut learned = match reading {
-        Reading::Short | Reading::End => answer::learn(slot as u32),
+        Reading::Short | Reading::End => answer::learn(length as usize, slot as u32),
         Reading::Unsolicited => Answer::Unsolicited,
         Reading::Malformed => Answer::Malformed,
     };
@@ -478,7 +479,7 @@ extern "C" fn netfilter_message(length: u64, slot: u64, seen: u64) -> u64 {
     }
     inbound.lent = 0;
     cursor.next_message();
-    addresses.count = 0;
+    addresses.clear();
     if seen == 0 || learned == Answer::Learned {
         count(&ANSWER_COUNTS, learned as u8);
     }
@@ -494,12 +495,13 @@ extern "C" fn netfilter_keep(raw: *mut __sk_buff, from: u64, length: u64) -> u64
         cursor,
         tail,
         name,
+        alias,
         ..
     }) = scratch()
     else {
         return 0;
     };
-    inbound.name = *name;
+    (inbound.name, inbound.alias) = (*name, *alias);
     let pending = u64::from(inbound.pending_length);
     let (at, end) = (u64::from(cursor.at), pending + length);
     inbound.cursor = *cursor;

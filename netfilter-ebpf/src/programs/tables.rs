@@ -2,10 +2,7 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{
-        Address, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, NAME_ID_NONE, Settings,
-        slot,
-    },
+    abi::{Address, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, Settings, slot},
     egress::{self, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
@@ -70,10 +67,8 @@ impl Generation {
 
     /// What the name table holds for the pattern that a name of `length` bytes matches, whose key is in the scratch.
     #[inline(always)]
-    pub(crate) fn name(&self, length: usize) -> u32 {
-        let Some(Scratch { key, .. }) = scratch() else {
-            return NAME_ID_NONE;
-        };
+    pub(crate) fn name(&self, length: usize) -> Option<u32> {
+        let Scratch { key, .. } = scratch()?;
         let mut start = key.finish(length, self.slot, false) as u64;
         // SAFETY: plain arithmetic; the verifier wants to see the bound.
         unsafe { core::arch::asm!("{0} &= 0x1ff", inout(reg) start) };
@@ -85,7 +80,7 @@ impl Generation {
                 .add(start as usize)
                 .cast::<Key<[u8; KEY_DATA]>>()
         };
-        NAMES.get(key).copied().unwrap_or(NAME_ID_NONE)
+        NAMES.get(key).copied()
     }
 }
 
