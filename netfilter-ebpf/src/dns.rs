@@ -55,7 +55,7 @@ pub struct Question {
     pub length: usize,
 }
 
-/// Reads the header and the question of the message at `base`. `label` is
+/// Reads the header and the question of the message at `base` into `question`. `label` is
 /// [`crate::name::read_label`], for these bytes and the key that is to be
 /// written, or [`skip_label`].
 ///
@@ -71,22 +71,25 @@ pub fn read_question<B: Bytes + ?Sized>(
     kind: Kind,
     seed: u64,
     label: impl Fn(usize, usize) -> Option<usize>,
-) -> Result<Question, Malformed> {
-    let header: [u8; HEADER] = message.read(base).ok_or(Malformed)?;
-    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let response = header[2] & 0x80 != 0;
-    let opcode = header[2] >> 3 & 0x0f;
-    if response != (kind == Kind::Response) || opcode != 0 || count(4) != 1 {
+    question: &mut Question,
+) -> Result<(), Malformed> {
+    let [_, _, flags, _, q0, q1]: [u8; 6] = message.read(base).ok_or(Malformed)?;
+    let (response, opcode) = (flags & 0x80 != 0, flags >> 3 & 0x0f);
+    if response != (kind == Kind::Response) || opcode != 0 || [q0, q1] != [0, 1] {
         return Err(Malformed);
     }
     let name_length = B::widen(read_name(base + HEADER, label).ok_or(Malformed)?);
     let length = HEADER + name_length + 5;
+    question.hash = message.hash(base + HEADER, name_length + 5, seed);
+    // Read only now: in the kernel, what lives meanwhile takes room on the stack.
+    let header: [u8; HEADER] = message.read(base).ok_or(Malformed)?;
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let tail: [u8; 4] = message.read(base + length - 4).ok_or(Malformed)?;
-    let question = Question {
+    *question = Question {
         id: count(0),
         qtype: u16::from_be_bytes([tail[0], tail[1]]),
         name_length,
-        hash: hash(message, base + HEADER, name_length + 5, seed),
+        hash: question.hash,
         rcode: header[3] & 0x0f,
         answers: count(6),
         length,
@@ -100,7 +103,7 @@ pub fn read_question<B: Bytes + ?Sized>(
             return Err(Malformed);
         }
     }
-    Ok(question)
+    Ok(())
 }
 
 /// Offset behind the additional section of a query: nothing, or one OPT record.
@@ -127,24 +130,6 @@ pub fn skip_label<B: Bytes + ?Sized>(message: &B, at: usize, before: usize) -> O
     let [length] = message.read(at)?;
     let length = length as usize;
     (length <= MAX_LABEL && before + length < MAX_NAME).then_some(length)
-}
-
-/// A keyed hash of `length` bytes at `at`. Not cryptographic: it only has to tell
-/// apart the questions that one port asks at one time.
-#[inline(always)]
-pub fn hash<B: Bytes + ?Sized>(message: &B, at: usize, length: usize, seed: u64) -> u64 {
-    let mut hash = seed;
-    for index in 0..=(MAX_NAME + 5) / 8 {
-        let before = index * 8;
-        if before >= length {
-            break;
-        }
-        let unused = 64usize.saturating_sub((length - before) * 8);
-        let word = u64::from_le_bytes(message.word(at + before)) << unused;
-        let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash = product ^ product >> 29;
-    }
-    hash
 }
 
 /// An address of an answer.

@@ -4,6 +4,7 @@
 
 use crate::{
     abi::Address,
+    name::MAX_NAME,
     verdict::{Family, ProtocolLabel, Reason},
 };
 
@@ -16,6 +17,11 @@ pub trait Bytes {
     /// Eight bytes at `offset`; those behind the end are of any value.
     fn word(&self, offset: usize) -> [u8; 8] {
         core::array::from_fn(|index| self.read(offset + index).map_or(0, |[byte]| byte))
+    }
+    /// [`hash`] of these bytes.
+    #[inline(always)]
+    fn hash(&self, at: usize, length: usize, seed: u64) -> u64 {
+        hash(self, at, length, seed)
     }
     /// The same number. At the head of a loop it makes the BPF verifier forget
     /// what the paths to here have taught it of the number, so that they all
@@ -35,6 +41,25 @@ impl Bytes for [u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
     }
+}
+
+/// A keyed hash of `length` bytes at `at`, which are no more than a question of
+/// DNS has. Not cryptographic: it only has to tell apart the questions that one
+/// port asks at one time.
+#[inline(always)]
+pub fn hash<B: Bytes + ?Sized>(bytes: &B, at: usize, length: usize, seed: u64) -> u64 {
+    let mut hash = seed;
+    for index in 0..=(MAX_NAME + 5) / 8 {
+        let before = index * 8;
+        if before >= length {
+            break;
+        }
+        let unused = 64usize.saturating_sub((length - before) * 8);
+        let word = u64::from_le_bytes(bytes.word(at + before)) << unused;
+        let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash = product ^ product >> 29;
+    }
+    hash
 }
 
 pub const ETHERNET_HEADER: usize = 14;

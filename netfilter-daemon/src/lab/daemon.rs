@@ -16,7 +16,7 @@ use nix::{
 };
 
 /// How long the daemon may take until it enforces.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(5);
 

@@ -149,20 +149,20 @@ extern "C" fn netfilter_match(length: u64) -> u64 {
     let window = Window::new(message, length);
     let base = cursor.at as usize;
     let label = |at, before| dns::skip_label(&window, at, before);
-    let Ok(read) = dns::read_question(&window, base, Kind::Response, seed(), label) else {
+    if dns::read_question(&window, base, Kind::Response, seed(), label, question).is_err() {
         let needed = (cursor.left as u64).min(MAX_QUESTION as u64);
         return if length < base as u64 + needed {
             SHORT
         } else {
             MALFORMED
         };
-    };
+    }
     *key = QuestionKey {
         client: packet.destination,
         resolver: packet.source,
-        hash: read.hash,
+        hash: question.hash,
         client_port: packet.destination_port,
-        id: read.id,
+        id: question.id,
         protocol: u32::from(packet.protocol),
     };
     // SAFETY: copied at once.
@@ -174,9 +174,12 @@ extern "C" fn netfilter_match(length: u64) -> u64 {
     }
     (*name, *alias) = (asked.name, asked.alias);
     *question_at = base as u32;
-    question.name_length = read.name_length;
-    let records = if read.rcode == 0 { read.answers } else { 0 };
-    match cursor.answers(read.length as u32, records) {
+    let records = if question.rcode == 0 {
+        question.answers
+    } else {
+        0
+    };
+    match cursor.answers(question.length as u32, records) {
         Ok(()) => MORE,
         Err(Malformed) => MALFORMED,
     }
@@ -267,21 +270,14 @@ extern "C" fn netfilter_lend_aliases(name: u32, now: u32, minimum_ttl: u32, grac
         return 0;
     };
     let mut room = true;
-    for index in 0..MAX_ALIASES {
-        let key = alias_keys[index];
+    for (index, (&key, alias)) in alias_keys.iter().zip(&addresses.aliases).enumerate() {
         if index >= opaque(addresses.alias_count) {
             break;
         }
         if key == 0 {
             continue;
         }
-        let grant = netfilter_ebpf::lease::grant(
-            name,
-            addresses.aliases[index].ttl,
-            now,
-            minimum_ttl,
-            grace,
-        );
+        let grant = netfilter_ebpf::lease::grant(name, alias.ttl, now, minimum_ttl, grace);
         room &= lease::lend_alias(key, grant, fresh_alias, now);
     }
     u64::from(room)

@@ -10,7 +10,8 @@ use netfilter_ebpf::{
 use crate::{
     conclude::{self, Subject},
     frame::{Frame, read},
-    maps::{FLOWS, FRAGMENTS},
+    maps::{FLOWS, FRAGMENTS, Scratch},
+    message::scratch,
     question,
     skb::Skb,
     stream,
@@ -63,20 +64,27 @@ fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> Verdi
                 origin: grant.name(),
                 until: grant.until() + egress::idle(packet.protocol),
             };
-            let key = egress::flow_key(packet);
+            let Some(Scratch {
+                connection: key, ..
+            }) = scratch()
+            else {
+                return Verdict::Drop(Reason::TableFull);
+            };
+            *key = egress::flow_key(packet);
             // SAFETY: copied at once.
-            let known = unsafe { FLOWS.get(&key) }.is_some_and(|known| *known == flow);
-            if !known && FLOWS.insert(&key, &flow, 0).is_err() {
+            let known = unsafe { FLOWS.get(&*key) }.is_some_and(|known| *known == flow);
+            if !known && FLOWS.insert(&*key, &flow, 0).is_err() {
                 return Verdict::Drop(Reason::TableFull);
             }
         }
     }
     if let Fragment::First(id) = packet.fragment {
         let until = generation.now() + FRAGMENT_TIMEOUT;
-        if FRAGMENTS
-            .insert(&egress::fragment_key(packet, id), &until, 0)
-            .is_err()
-        {
+        let Some(Scratch { datagram: key, .. }) = scratch() else {
+            return Verdict::Drop(Reason::TableFull);
+        };
+        *key = egress::fragment_key(packet, id);
+        if FRAGMENTS.insert(&*key, &until, 0).is_err() {
             return Verdict::Drop(Reason::TableFull);
         }
     }

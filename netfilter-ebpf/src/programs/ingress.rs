@@ -11,7 +11,8 @@ use crate::{
     answer,
     conclude::{self, Subject},
     frame::{Frame, read},
-    maps::{ANSWER_COUNTS, FLOWS, count},
+    maps::{ANSWER_COUNTS, FLOWS, Scratch, count},
+    message::scratch,
     refuse,
     skb::Skb,
     stream,
@@ -55,15 +56,21 @@ fn flow(packet: &Packet, generation: &Generation) {
     if !permitted {
         return;
     }
-    let key = egress::inbound_flow_key(packet);
+    let Some(Scratch {
+        connection: key, ..
+    }) = scratch()
+    else {
+        return;
+    };
+    *key = egress::inbound_flow_key(packet);
     let until = generation.now() + egress::idle(packet.protocol);
     // SAFETY: copied at once.
-    let fresh = unsafe { FLOWS.get(&key) }
+    let fresh = unsafe { FLOWS.get(&*key) }
         .is_some_and(|flow| flow.origin == FLOW_INBOUND && flow.until + REFRESH > until);
     if !fresh {
         // An LRU map makes room by itself.
         _ = FLOWS.insert(
-            &key,
+            &*key,
             &Flow {
                 origin: FLOW_INBOUND,
                 until,

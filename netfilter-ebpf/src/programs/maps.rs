@@ -138,6 +138,7 @@ pub(crate) struct Scratch {
     pub(crate) questions: u32,
     /// Keys, which would take much of a stack.
     pub(crate) connection: FlowKey,
+    pub(crate) datagram: FragmentKey,
     pub(crate) asked: QuestionKey,
     pub(crate) walk: Walk,
     pub(crate) rcodes: [u8; MAX_QUESTIONS],

@@ -9,7 +9,7 @@ use netfilter_ebpf::{
     abi::MAX_DNS_MESSAGE,
     dns::{self, Kind, Question},
     name,
-    packet::{Bytes, Packet},
+    packet::{self, Bytes, Packet},
 };
 
 use crate::{
@@ -99,13 +99,7 @@ extern "C" fn netfilter_query(length: u64) -> u64 {
     };
     let message = Window::new(message, length);
     let label = |at, before| label(length, at, before);
-    match dns::read_question(&message, 0, Kind::Query, seed(), label) {
-        Ok(read) => {
-            *question = read;
-            1
-        }
-        Err(_) => 0,
-    }
+    u64::from(dns::read_question(&message, 0, Kind::Query, seed(), label, question).is_ok())
 }
 
 /// Reads a label of the loaded bytes, which end at `length`, into the key.
@@ -129,7 +123,7 @@ extern "C" fn netfilter_name_hash(length: u64) -> u64 {
         return 0;
     };
     let length = length as usize;
-    dns::hash(&*key, key.start(length), length, seed()) | 1
+    key.hash(key.start(length), length, seed()) | 1
 }
 
 const MALFORMED: u64 = u64::MAX;
@@ -192,10 +186,26 @@ impl Bytes for Window<'_> {
         unsafe { *self.bytes.as_ptr().add(bounded(offset)).cast::<[u8; 8]>() }
     }
 
+    /// The seed is always the machine's.
+    #[inline(always)]
+    fn hash(&self, at: usize, length: usize, _: u64) -> u64 {
+        netfilter_hash(at as u64, length as u64)
+    }
+
     #[inline(always)]
     fn widen(number: usize) -> usize {
         widen(number)
     }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_hash(at: u64, length: u64) -> u64 {
+    let Some(Scratch { message, .. }) = scratch() else {
+        return 0;
+    };
+    let all = Window::new(message, MAX_DNS_MESSAGE as u64);
+    packet::hash(&all, at as usize, length as usize, seed())
 }
 
 /// An offset that is within the message, in a form in which the verifier sees it.
