@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -13,7 +14,7 @@ use netfilter_daemon::{
     compile::{self, Image},
     datapath::{
         Datapath,
-        test_run::{Context, Outcome, Program},
+        test_run::{self, Context, Outcome, Program},
     },
     policy::{self, System, service_tag::Catalogue},
 };
@@ -77,7 +78,7 @@ pub fn image(text: &str) -> Image {
 /// Programs in the kernel that hang on no interface.
 pub struct Kernel {
     pub datapath: Datapath,
-    _state_dir: StateDir,
+    state_dir: StateDir,
 }
 
 impl Kernel {
@@ -91,8 +92,17 @@ impl Kernel {
             Datapath::start(state_dir.path(), image, &[]).unwrap_or_else(|error| panic!("{error}"));
         Self {
             datapath,
-            _state_dir: state_dir,
+            state_dir,
         }
+    }
+
+    pub fn state_dir(&self) -> &Path {
+        self.state_dir.path()
+    }
+
+    /// The same program, for another thread.
+    pub fn twin(&self) -> Twin {
+        Twin(self.datapath.descriptor(Program::Ingress).unwrap())
     }
 
     pub fn egress(&mut self, frame: &[u8]) -> Outcome {
@@ -135,6 +145,15 @@ impl Kernel {
             DROP | REDIRECT => false,
             other => panic!("action {other}"),
         }
+    }
+}
+
+pub struct Twin(OwnedFd);
+
+impl Twin {
+    pub fn ingress(&self, frame: &[u8]) -> i32 {
+        let run = test_run::run(self.0.as_raw_fd(), frame, Context::default(), 1);
+        run.unwrap().action
     }
 }
 

@@ -14,6 +14,7 @@ mod bpffs;
 mod cli;
 mod enforcement;
 mod flows;
+mod forgery;
 mod frame;
 mod names;
 mod reload;

@@ -35,6 +35,10 @@ use status::Place;
 use view::View;
 use watch::{Stamp, Watch};
 
+/// Between two removals of expired addresses: the table holds what a minute of
+/// the busiest resolver brings.
+const TIDY: Duration = Duration::from_secs(30);
+
 /// What the command line says.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -149,6 +153,8 @@ impl Daemon {
     async fn attend(&mut self) -> End {
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tidying = interval(TIDY);
+        tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => return End::Signal,
@@ -160,6 +166,7 @@ impl Daemon {
                     return end;
                 },
                 _ = tick.tick() => self.turn(),
+                _ = tidying.tick() => self.tidy(),
             }
         }
     }
@@ -170,6 +177,13 @@ impl Daemon {
         }
         if self.watch.poll(Stamp::of(&self.setup.policy)) {
             self.reload("a change of the file");
+        }
+    }
+
+    fn tidy(&self) {
+        match block_in_place(|| self.view.forget_expired()) {
+            Ok(forgotten) => tracing::debug!("{forgotten} learned addresses have expired"),
+            Err(error) => tracing::error!("expired addresses stay: {error}"),
         }
     }
 

@@ -21,6 +21,7 @@ use pins::Role;
 
 mod attach;
 mod events;
+mod expiry;
 mod fill;
 mod keys;
 mod load;

@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,7 @@ use tokio::{sync::watch, task::JoinSet, time};
 use crate::{
     policy::{Action, Destination, Policy},
     rate::Rate,
-    resolvers::{self, Answer, NO_SUCH_NAME, Resolvers},
+    resolvers::{self, Answer, NO_SUCH_NAME},
 };
 
 mod schedule;
@@ -78,13 +79,7 @@ pub async fn keep(mut wanted: watch::Receiver<Names>) {
 
 /// Never returns.
 async fn keep_these(names: Names) {
-    let resolvers = match Resolvers::over_udp(&names.resolvers) {
-        Ok(resolvers) => resolvers,
-        Err(error) => {
-            tracing::error!("no name will be refreshed: {error}");
-            return std::future::pending().await;
-        }
-    };
+    let resolvers: Arc<[SocketAddr]> = names.resolvers.into();
     let mut schedule = Schedule::new(names.names, Instant::now());
     let mut asking = JoinSet::new();
     let mut asked = HashMap::new();
@@ -94,7 +89,7 @@ async fn keep_these(names: Names) {
         while asking.len() < AT_ONCE
             && let Some(name) = schedule.take_due(Instant::now())
         {
-            let question = ask(resolvers.clone(), schedule.name(name).to_owned());
+            let question = ask(Arc::clone(&resolvers), schedule.name(name).to_owned());
             asked.insert(asking.spawn(question).id(), name);
         }
         let next = schedule.next().filter(|_| asking.len() < AT_ONCE);
@@ -144,8 +139,8 @@ async fn until(due: Option<Instant>) {
 }
 
 /// Asks for both families. The smallest TTL in the answers. Trying again is the schedule's part.
-async fn ask(resolvers: Resolvers, name: String) -> Result<Duration, String> {
-    let [ipv4, ipv6] = resolvers.ask(&name).await;
+async fn ask(resolvers: Arc<[SocketAddr]>, name: String) -> Result<Duration, String> {
+    let [ipv4, ipv6] = resolvers::ask_in_turn(&resolvers, &name).await;
     smallest(ttl(ipv4), ttl(ipv6))
 }
 

@@ -30,9 +30,8 @@ const UNREACHABLE: &str = "no resolver can be reached";
 /// For one question.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Resolvers that can be asked; clones share their sockets.
-#[derive(Clone)]
-pub struct Resolvers(NameServerPool<TokioRuntimeProvider>);
+/// Resolvers that are asked one after another, over TCP where an answer is truncated.
+struct Resolvers(NameServerPool<TokioRuntimeProvider>);
 
 /// To the A and the AAAA question.
 pub type Answers = [Result<Answer, String>; 2];
@@ -62,19 +61,20 @@ pub fn at_their_port(resolvers: &[IpAddr]) -> Vec<SocketAddr> {
     resolvers.iter().map(socket).collect()
 }
 
-/// Asks all of them, over TCP where an answer is truncated, and takes the first that answers
-/// both questions. (Within one pool, hickory gives up when two answers are truncated.)
+/// Asks one of them after another until one answers.
+pub async fn ask_in_turn(resolvers: &[SocketAddr], name: &str) -> Answers {
+    match Resolvers::new(resolvers) {
+        Ok(resolvers) => resolvers.ask(name).await,
+        Err(error) => [Err(error.clone()), Err(error)],
+    }
+}
+
+/// Asks all of them, and takes the first that answers both questions.
 pub async fn ask_all(resolvers: &[SocketAddr], name: &str) -> Answers {
     let mut asking = JoinSet::new();
     for resolver in resolvers {
-        let server = at(*resolver, NameServerConfig::udp_and_tcp(resolver.ip()));
-        let name = name.to_owned();
-        asking.spawn(async move {
-            match Resolvers::new([server]) {
-                Ok(resolver) => resolver.ask(&name).await,
-                Err(error) => [Err(error.clone()), Err(error)],
-            }
-        });
+        let (resolver, name) = ([*resolver], name.to_owned());
+        asking.spawn(async move { ask_in_turn(&resolver, &name).await });
     }
     let answered = |answers: &Answers| answers.iter().filter(|answer| answer.is_ok()).count();
     let mut best: Option<Answers> = None;
@@ -93,16 +93,14 @@ pub async fn ask_all(resolvers: &[SocketAddr], name: &str) -> Answers {
 }
 
 impl Resolvers {
-    /// One is asked after another, over UDP only: what the kernel reads.
-    ///
-    /// # Errors
-    /// Where hickory cannot be set up.
-    pub fn over_udp(resolvers: &[SocketAddr]) -> Result<Self, String> {
-        let server = |resolver: &SocketAddr| at(*resolver, NameServerConfig::udp(resolver.ip()));
-        Self::new(resolvers.iter().map(server))
-    }
-
-    fn new(servers: impl IntoIterator<Item = NameServerConfig>) -> Result<Self, String> {
+    fn new(resolvers: &[SocketAddr]) -> Result<Self, String> {
+        let servers = resolvers.iter().map(|resolver| {
+            let mut server = NameServerConfig::udp_and_tcp(resolver.ip());
+            for connection in &mut server.connections {
+                connection.port = resolver.port();
+            }
+            server
+        });
         let mut options = ResolverOpts::default();
         options.timeout = PATIENCE;
         options.num_concurrent_reqs = 1;
@@ -114,17 +112,18 @@ impl Resolvers {
         )))
     }
 
-    /// Asks for a name's IPv4 and IPv6 addresses, once each.
-    pub async fn ask(&self, name: &str) -> Answers {
+    /// Asks for a name's IPv4 and then its IPv6 addresses, once each: hickory gives
+    /// up when two answers at a time are truncated.
+    async fn ask(&self, name: &str) -> Answers {
         let name = match Name::from_ascii(format!("{name}.")) {
             Ok(name) => name,
             Err(error) => return [Err(error.to_string()), Err(error.to_string())],
         };
-        let (ipv4, ipv6) = tokio::join!(
-            self.answer(Query::query(name.clone(), RecordType::A)),
-            self.answer(Query::query(name, RecordType::AAAA)),
-        );
-        [ipv4, ipv6]
+        let ipv4 = self.answer(Query::query(name.clone(), RecordType::A)).await;
+        [
+            ipv4,
+            self.answer(Query::query(name, RecordType::AAAA)).await,
+        ]
     }
 
     async fn answer(&self, query: Query) -> Result<Answer, String> {
@@ -139,13 +138,6 @@ impl Resolvers {
             Err(error) => Err(why(error)),
         }
     }
-}
-
-fn at(resolver: SocketAddr, mut server: NameServerConfig) -> NameServerConfig {
-    for connection in &mut server.connections {
-        connection.port = resolver.port();
-    }
-    server
 }
 
 fn read(response: &Message) -> Answer {

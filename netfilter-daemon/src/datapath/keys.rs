@@ -1,7 +1,9 @@
-//! Counts the entries of a map by walking its keys: `bpf(BPF_MAP_GET_NEXT_KEY)`.
+//! What aya has no call for: walking the keys of a map, and taking out an entry
+//! with its last value (bpf(2): `BPF_MAP_GET_NEXT_KEY`, `BPF_MAP_LOOKUP_AND_DELETE_ELEM`).
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
 };
 
@@ -9,32 +11,32 @@ use aya::maps::MapData;
 
 use super::test_run::bpf;
 
-/// The part of `union bpf_attr` that the command reads.
+/// The part of `union bpf_attr` that the commands read.
 #[repr(C)]
-struct NextKey {
+struct Element {
     map: u32,
     padding: u32,
     key: u64,
-    next_key: u64,
+    value_or_next_key: u64,
+    flags: u64,
 }
 
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 
 /// `K` must be the map's key type. Entries that come and go meanwhile may be missed.
 pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
-    let (mut key, mut next) = (
-        std::mem::MaybeUninit::<K>::zeroed(),
-        std::mem::MaybeUninit::<K>::zeroed(),
-    );
+    let (mut key, mut next) = (MaybeUninit::<K>::zeroed(), MaybeUninit::<K>::zeroed());
     let max = u64::from(map.info().map_err(io::Error::other)?.max_entries());
     let mut count = 0;
     // A walk restarts where its key was deleted meanwhile; so it is bounded.
     while count < max {
-        let mut attributes = NextKey {
-            map: u32::try_from(map.fd().as_fd().as_raw_fd()).unwrap_or(u32::MAX),
+        let mut attributes = Element {
+            map: descriptor(map),
             padding: 0,
             key: if count == 0 { 0 } else { key.as_ptr() as u64 },
-            next_key: next.as_mut_ptr() as u64,
+            value_or_next_key: next.as_mut_ptr() as u64,
+            flags: 0,
         };
         match bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
             Ok(()) => count += 1,
@@ -44,4 +46,27 @@ pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
         std::mem::swap(&mut key, &mut next);
     }
     Ok(count)
+}
+
+/// Removes an entry of a hash map and returns its value, as one step. `K` and
+/// `V` must be the map's types; `V` must be valid for every bit pattern.
+pub(super) fn take<K: Copy, V: Copy>(map: &MapData, key: &K) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::zeroed();
+    let mut attributes = Element {
+        map: descriptor(map),
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value_or_next_key: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attributes) {
+        // SAFETY: the caller's promise, and it was zeroed before.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn descriptor(map: &MapData) -> u32 {
+    u32::try_from(map.fd().as_fd().as_raw_fd()).unwrap_or(u32::MAX)
 }

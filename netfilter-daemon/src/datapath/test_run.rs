@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     time::Duration,
 };
 
@@ -110,6 +110,26 @@ impl Datapath {
 }
 
 impl Datapath {
+    /// The program, for [`run`].
+    ///
+    /// # Errors
+    /// Where it is not loaded.
+    pub fn descriptor(&self, program: Program) -> Result<OwnedFd, Error> {
+        let name = program.name();
+        let refused = |source| Error::Program {
+            program: name,
+            source: Box::new(source),
+        };
+        let loaded = self.ebpf.program(name).ok_or(Error::MissingMap(name))?;
+        let fd = loaded.fd().map_err(refused)?;
+        fd.as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| Error::System {
+                operation: "copy the program's descriptor",
+                source,
+            })
+    }
+
     /// Instructions that the verifier walked through when it accepted the
     /// program; its limit is a million. `None` before Linux 5.16.
     ///

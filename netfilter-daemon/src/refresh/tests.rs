@@ -62,8 +62,8 @@ impl Resolver {
     }
 }
 
-fn over_udp(server: SocketAddr) -> Resolvers {
-    Resolvers::over_udp(&[server]).unwrap()
+fn only(server: SocketAddr) -> Arc<[SocketAddr]> {
+    [server].into()
 }
 
 async fn eventually(mut happens: impl FnMut() -> bool) {
@@ -79,7 +79,7 @@ async fn eventually(mut happens: impl FnMut() -> bool) {
 #[tokio::test]
 async fn every_question_goes_out_although_the_last_answer_is_still_fresh() {
     let server = Resolver::default();
-    let resolver = over_udp(server.start(300).await);
+    let resolver = only(server.start(300).await);
     for _ in 0..3 {
         let ttl = ask(resolver.clone(), "mcr.microsoft.com".to_owned()).await;
         assert_eq!(ttl, Ok(Duration::from_secs(300)));
@@ -90,7 +90,7 @@ async fn every_question_goes_out_although_the_last_answer_is_still_fresh() {
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_an_error_that_says_so() {
     let server = Resolver::default();
-    let resolver = over_udp(server.start(300).await);
+    let resolver = only(server.start(300).await);
     let answer = ask(resolver, "absent.example".to_owned()).await;
     assert_eq!(answer, Err("there is no such name".to_owned()));
     assert_eq!(
@@ -103,7 +103,7 @@ async fn a_name_that_does_not_exist_is_an_error_that_says_so() {
 #[tokio::test]
 async fn a_name_is_asked_for_as_it_is_even_with_underscores_or_one_label() {
     let server = Resolver::default();
-    let resolver = over_udp(server.start(60).await);
+    let resolver = only(server.start(60).await);
     for name in ["_ldap._tcp.corp.example", "intranet"] {
         assert_eq!(
             ask(resolver.clone(), name.to_owned()).await,
