@@ -32,7 +32,7 @@ mod sockets;
 mod state;
 pub mod test_run;
 
-pub use events::{Event, Events};
+pub use events::{Event, Events, Resolution, Resolutions};
 pub use state::State;
 
 /// A running filter that this process loaded or adopted.
@@ -118,6 +118,14 @@ impl Datapath {
     /// Where the ring buffer cannot be opened.
     pub fn take_events(&mut self) -> Result<Events, Error> {
         Events::open(self.state.pins())
+    }
+
+    /// What names resolve to, as the kernel reads it in answers. Once per process.
+    ///
+    /// # Errors
+    /// Where the ring buffer cannot be opened.
+    pub fn take_resolutions(&mut self) -> Result<Resolutions, Error> {
+        Resolutions::open(self.state.pins())
     }
 }
 

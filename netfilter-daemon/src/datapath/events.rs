@@ -1,4 +1,4 @@
-//! Denied packets and questions, as the kernel reports them.
+//! What the kernel reports: denied packets and questions, and what names resolved to.
 
 use std::{io, net::IpAddr};
 
@@ -12,10 +12,17 @@ use tokio::io::unix::AsyncFd;
 use super::{Error, attach, fill, maps, pins::Pins};
 use crate::policy::name;
 
-/// The stream of events; `next` waits.
-pub struct Events {
+/// More than any ring holds.
+const AT_ONCE: usize = 4096;
+
+/// A stream of reports; `next` waits.
+pub struct Ring<T> {
     ring: AsyncFd<RingBuf<MapData>>,
+    read: fn(&[u8]) -> Option<T>,
 }
+
+pub type Events = Ring<Event>;
+pub type Resolutions = Ring<Resolution>;
 
 /// A denied (or audited) packet or question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +34,7 @@ pub struct Event {
     pub destination: Option<IpAddr>,
     /// IP protocol number.
     pub protocol: u8,
+    pub source_port: u16,
     pub destination_port: u16,
     /// The name asked for, in dotted text with RFC 4343 escapes, for DNS questions.
     pub question: Option<String>,
@@ -34,30 +42,62 @@ pub struct Event {
     pub bytes: u32,
 }
 
+/// An answer to a question for `name`, also where only audit let the question pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// DNS wire form without the root, ASCII-lowercased.
+    pub name: Vec<u8>,
+    pub addresses: Vec<IpAddr>,
+}
+
 impl Events {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
-        let ring: RingBuf<MapData> = maps::open(pins, maps::EVENTS)?;
+        Self::of(pins, maps::EVENTS, event)
+    }
+}
+
+impl Resolutions {
+    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+        Self::of(pins, maps::RESOLVED, resolution)
+    }
+}
+
+impl<T> Ring<T> {
+    fn of(pins: &Pins, map: &'static str, read: fn(&[u8]) -> Option<T>) -> Result<Self, Error> {
+        let ring: RingBuf<MapData> = maps::open(pins, map)?;
         // SAFETY: the ring buffer owns its descriptor, and closes it only when it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| system(error.into()))?;
-        Ok(Self { ring })
+        Ok(Self { ring, read })
     }
 
-    /// The next event.
+    /// The next report. Nothing is lost where the future is dropped.
     ///
     /// # Errors
     /// Where the ring buffer cannot be waited for.
-    pub async fn next(&mut self) -> Result<Event, Error> {
+    pub async fn next(&mut self) -> Result<T, Error> {
         loop {
             let mut ready = self.ring.readable_mut().await.map_err(system)?;
-            if let Some(item) = ready.get_inner_mut().next() {
-                if let Some(event) = read(&item) {
-                    return Ok(event);
-                }
-                continue;
+            if let Some(report) = take(ready.get_inner_mut(), self.read) {
+                return Ok(report);
             }
             ready.clear_ready();
         }
     }
+
+    /// What is there already. It ends even if the kernel reports faster than this is read.
+    pub fn waiting(&mut self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| take(self.ring.get_mut(), self.read)).take(AT_ONCE)
+    }
+}
+
+/// Passes over what is no report of this build.
+fn take<T>(ring: &mut RingBuf<MapData>, read: fn(&[u8]) -> Option<T>) -> Option<T> {
+    while let Some(item) = ring.next() {
+        if let Some(report) = read(&item) {
+            return Some(report);
+        }
+    }
+    None
 }
 
 fn system(source: io::Error) -> Error {
@@ -67,8 +107,7 @@ fn system(source: io::Error) -> Error {
     }
 }
 
-/// `None` for what is no event of this build.
-fn read(bytes: &[u8]) -> Option<Event> {
+fn event(bytes: &[u8]) -> Option<Event> {
     if bytes.len() < size_of::<abi::Event>() {
         return None;
     }
@@ -84,8 +123,62 @@ fn read(bytes: &[u8]) -> Option<Event> {
         source: on_ip.then(|| fill::ip(event.source)),
         destination: on_ip.then(|| fill::ip(event.destination)),
         protocol: event.protocol,
+        source_port: event.source_port,
         destination_port: event.destination_port,
         question: (length > 0).then(|| name::dotted(&event.name[..length])),
         bytes: event.bytes,
     })
+}
+
+fn resolution(bytes: &[u8]) -> Option<Resolution> {
+    if bytes.len() < size_of::<abi::Resolved>() {
+        return None;
+    }
+    // SAFETY: long enough, and valid for every bit pattern.
+    let resolved = unsafe { bytes.as_ptr().cast::<abi::Resolved>().read_unaligned() };
+    let length = usize::from(resolved.name_length).min(resolved.name.len());
+    let count = usize::from(resolved.count).min(resolved.addresses.len());
+    // No length byte is a letter: they end at 63.
+    Some(Resolution {
+        name: resolved.name[..length].to_ascii_lowercase(),
+        addresses: resolved.addresses[..count]
+            .iter()
+            .map(|&a| fill::ip(a))
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter_ebpf::abi::{Address, REPORTED_ADDRESSES, Resolved};
+
+    use super::*;
+
+    fn bytes(resolved: &Resolved) -> &[u8] {
+        // SAFETY: no padding that is not written.
+        unsafe { std::slice::from_raw_parts((&raw const *resolved).cast(), size_of::<Resolved>()) }
+    }
+
+    #[test]
+    fn a_resolution_has_its_name_in_lower_case_and_the_addresses_that_count() {
+        let mut resolved = Resolved {
+            name_length: 8,
+            count: 2,
+            padding: 0,
+            name: [7; 256],
+            addresses: [Address::from_ipv4(0xc000_0201); REPORTED_ADDRESSES],
+        };
+        resolved.name[..8].copy_from_slice(b"\x04PyPI\x02oR");
+        resolved.addresses[1] = Address::from_ipv6([0x20; 16]);
+        let read = resolution(bytes(&resolved)).unwrap();
+        assert_eq!(read.name, b"\x04pypi\x02or");
+        let expected: [IpAddr; 2] = [[192, 0, 2, 1].into(), [0x20; 16].into()];
+        assert_eq!(read.addresses, expected);
+
+        resolved.count = u16::MAX;
+        resolved.name_length = u16::MAX;
+        let read = resolution(bytes(&resolved)).unwrap();
+        assert_eq!((read.addresses.len(), read.name.len()), (32, 256));
+        assert_eq!(resolution(&bytes(&resolved)[1..]), None);
+    }
 }
