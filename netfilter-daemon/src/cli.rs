@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{causes, compile, daemon::loaded, explain as explaining, interfaces, policy};
 
 mod check;
+mod columns;
 mod detach;
 mod explain;
 pub mod lab;

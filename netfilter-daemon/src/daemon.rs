@@ -21,8 +21,11 @@ use crate::{
 
 mod answers;
 mod bpffs;
-mod denials;
+pub mod denials;
+pub mod event;
+pub mod history;
 pub mod loaded;
+mod memory;
 mod minute;
 mod notify;
 pub mod status;
@@ -30,6 +33,7 @@ mod view;
 mod watch;
 mod ways_out;
 
+use denials::Denials;
 use loaded::Loaded;
 use status::Place;
 use view::View;
@@ -101,8 +105,10 @@ impl Daemon {
         let generation = datapath.generation();
         let filtered = filtered(&choice, &state.attachments()?);
         let announcement = announcement(&loaded, &filtered, generation);
+        let denials = Arc::new(Denials::default());
         let view = Arc::new(View::new(
             state,
+            Arc::clone(&denials),
             choice,
             setup.policy.clone(),
             &loaded,
@@ -112,7 +118,11 @@ impl Daemon {
         let (names, wanted) = channel::channel(Names::of(&loaded.policy));
         let (sender, asks) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(denials::log(datapath.take_events()?));
+        tokio::spawn(denials::keep(
+            denials,
+            datapath.take_events()?,
+            datapath.take_resolutions()?,
+        ));
         tokio::spawn(refresh::keep(wanted));
         tokio::spawn(show(listener, Arc::clone(&view)));
         let control = tokio::spawn(socket.serve(sender, stopped));

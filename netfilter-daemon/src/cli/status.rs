@@ -8,10 +8,10 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 
-use super::{NO, StateDir, print, print_json};
+use super::{NO, StateDir, columns::columns, print, print_json};
 use crate::{
     control::{self, Answer, Request},
-    daemon::status::{self, Address, Drops, Place, Running},
+    daemon::status::{self, Address, DeniedLately, Drops, Place, Running},
     datapath::State,
     moment,
 };
@@ -82,6 +82,7 @@ fn text(status: &status::Status, now: u64) -> String {
     text.push_str(&learned(&status.learned));
     if let Some(daemon) = &status.daemon {
         text.push_str(&drops(&daemon.drops_last_minute));
+        text.push_str(&denied(&daemon.denied_lately, now));
     }
     text.push_str("\nkernel tables\n");
     let widest = status
@@ -176,8 +177,12 @@ fn counted(count: usize, one: &str, many: &str) -> String {
 }
 
 fn since(then: u64, now: u64) -> String {
-    let ago = moment::span(Duration::from_secs(now.saturating_sub(then)));
+    let ago = span(now.saturating_sub(then));
     format!("{} ({ago} ago)", moment::utc(then))
+}
+
+fn span(seconds: u64) -> String {
+    moment::span(Duration::from_secs(seconds))
 }
 
 fn learned(addresses: &[Address]) -> String {
@@ -186,24 +191,15 @@ fn learned(addresses: &[Address]) -> String {
     }
     let count = counted(addresses.len(), "address", "addresses");
     let mut text = format!("\n{count} learned from DNS\n");
-    let shown = &addresses[..addresses.len().min(SHOWN)];
-    let widest = shown
-        .iter()
-        .map(|address| address.pattern.len())
-        .max()
-        .unwrap_or(0);
-    for Address {
-        address,
-        pattern,
-        expires_in,
-    } in shown
-    {
-        let expires = moment::span(Duration::from_secs((*expires_in).into()));
-        let address = address.to_string();
-        text.push_str(&format!(
-            "  {pattern:<widest$}  {address:<39}  for {expires}\n"
-        ));
-    }
+    let rows = addresses.iter().take(SHOWN).map(|address| {
+        [
+            address.address.to_string(),
+            address.pattern.clone(),
+            address.name.clone().unwrap_or_default(),
+            format!("for {}", span(address.expires_in.into())),
+        ]
+    });
+    text.push_str(&columns(&rows.collect::<Vec<_>>(), &[1, 2]));
     if addresses.len() > SHOWN {
         text.push_str(&format!(
             "  and {} more; --json shows all\n",
@@ -235,6 +231,30 @@ fn drops(drops: &[Drops]) -> String {
         ));
     }
     text
+}
+
+fn denied(lately: &[DeniedLately], now: u64) -> String {
+    if lately.is_empty() {
+        return String::new();
+    }
+    let rows = lately.iter().map(|DeniedLately { event, count }| {
+        let (what, name) = match &event.question {
+            Some(name) => ("DNS question".to_owned(), Some(name)),
+            None => (event.destination(), event.name.as_ref()),
+        };
+        [
+            what,
+            name.cloned().unwrap_or_default(),
+            match count {
+                1 => "once".to_owned(),
+                count => format!("{count} times"),
+            },
+            format!("{} ago", span(now.saturating_sub(event.time))),
+            if event.audited { "audited" } else { "" }.to_owned(),
+        ]
+    });
+    let rows = columns(&rows.collect::<Vec<_>>(), &[1]);
+    format!("\ndenied lately; `events` shows each\n{rows}")
 }
 
 #[cfg(test)]

@@ -1,29 +1,152 @@
-//! What was denied, in the log, at a bounded rate.
+//! What was denied, with the names of the destinations: kept for those who ask,
+//! and logged at a bounded rate.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
 
+use tokio::sync::watch as channel;
+
+use super::{
+    event::{Event, Events},
+    history::{History, Place},
+    memory::Memory,
+    status::Status,
+};
 use crate::{
-    datapath::{Event, Events},
+    datapath::{self, Resolution, Resolutions},
+    moment,
     rate::Rate,
 };
 
 const BURST: u32 = 20;
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Logs what the kernel reports for as long as the process lives.
-pub(super) async fn log(mut events: Events) {
+/// Readers that can follow at once.
+const FOLLOWERS: usize = 8;
+
+/// Shared by the task that reads the kernel's reports and by those who ask.
+#[derive(Debug)]
+pub struct Denials {
+    known: Mutex<Known>,
+    news: channel::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    memory: Memory,
+    history: History,
+}
+
+/// Gets every event, or is told how many it was too slow for.
+#[derive(Debug)]
+pub struct Follower {
+    denials: Arc<Denials>,
+    news: channel::Receiver<()>,
+    place: Place,
+}
+
+impl Default for Denials {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            news: channel::Sender::new(()),
+        }
+    }
+}
+
+impl Denials {
+    /// All that are kept.
+    pub fn all(&self) -> Events {
+        self.known().history.all()
+    }
+
+    /// From the first that is kept. `None` where too many follow already.
+    pub fn follow(self: &Arc<Self>) -> Option<Follower> {
+        (self.followers() < FOLLOWERS).then(|| Follower {
+            denials: Arc::clone(self),
+            news: self.news.subscribe(),
+            place: Place::default(),
+        })
+    }
+
+    pub(crate) fn followers(&self) -> usize {
+        self.news.receiver_count()
+    }
+
+    /// Adds the names to what the kernel knows.
+    pub(super) fn tell(&self, status: &mut Status) {
+        let known = self.known();
+        for learned in &mut status.learned {
+            (learned.name, learned.resolved_at) = known.memory.name(learned.address).unzip();
+        }
+        if let Some(daemon) = &mut status.daemon {
+            daemon.denied_lately = known.history.lately();
+        }
+    }
+
+    fn learn(&self, resolution: &Resolution) {
+        self.known().memory.learn(resolution, now());
+    }
+
+    pub(crate) fn note(&self, event: datapath::Event) -> Event {
+        let mut known = self.known();
+        let name = event
+            .destination
+            .and_then(|address| known.memory.name(address));
+        let event = Event::new(event, name, now());
+        known.history.note(event.clone());
+        drop(known);
+        self.news.send_replace(());
+        event
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower {
+    /// Waits for at least one event. Nothing is lost where the future is dropped.
+    pub async fn next(&mut self) -> Events {
+        loop {
+            self.news.mark_unchanged();
+            if let Some(events) = self.denials.known().history.next(&mut self.place) {
+                return events;
+            }
+            if self.news.changed().await.is_err() {
+                return std::future::pending().await; // never: we hold the sender
+            }
+        }
+    }
+}
+
+/// Takes in what the kernel reports for as long as the process lives.
+pub(super) async fn keep(
+    denials: Arc<Denials>,
+    mut events: datapath::Events,
+    mut resolutions: Resolutions,
+) {
     let mut lines = Rate::new(BURST, INTERVAL, Instant::now());
     loop {
-        match events.next().await {
-            Ok(event) => {
-                let Some(untold) = lines.admit(Instant::now()) else {
-                    continue;
-                };
-                if untold > 0 {
-                    tracing::info!("{untold} denials were not logged; the metrics count them all");
+        let reported = tokio::select! {
+            reported = events.next() => reported.map(Some),
+            resolved = resolutions.next() => resolved.map(|resolution| {
+                denials.learn(&resolution);
+                None
+            }),
+        };
+        match reported {
+            Ok(Some(event)) => {
+                // An answer is reported before its packet goes on, and a packet to
+                // what it named comes later: so the name is in its ring by now.
+                for resolution in resolutions.waiting() {
+                    denials.learn(&resolution);
                 }
-                tracing::info!("{}", sentence(&event));
+                log(&denials.note(event), &mut lines);
             }
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!("denials cannot be read: {error}");
                 tokio::time::sleep(Duration::from_secs(10)).await;
@@ -32,119 +155,59 @@ pub(super) async fn log(mut events: Events) {
     }
 }
 
-fn sentence(event: &Event) -> String {
-    let verb = if event.audited {
-        "would deny"
-    } else {
-        "denied"
+fn log(event: &Event, lines: &mut Rate) {
+    let Some(untold) = lines.admit(Instant::now()) else {
+        return;
     };
-    let mut what = match &event.question {
-        Some(name) => format!("DNS question for `{name}`"),
-        None => protocol(event.protocol),
-    };
-    if let Some(source) = event.source {
-        what.push_str(&format!(" from {source}"));
+    if untold > 0 {
+        tracing::info!("{untold} denials were not logged; the metrics count them all");
     }
-    if let Some(destination) = event.destination {
-        what.push_str(&format!(" to {destination}"));
-        if event.question.is_none() && event.destination_port != 0 {
-            what.push_str(&format!(" port {}", event.destination_port));
-        }
-    }
-    let Event {
-        interface,
-        reason,
-        bytes,
-        ..
-    } = event;
-    format!(
-        "{verb} on {interface}: {what}, {bytes} bytes: {} ({})",
-        reason.sentence(),
-        reason.label()
-    )
+    tracing::info!("{event}");
 }
 
-fn protocol(number: u8) -> String {
-    match number {
-        1 => "ICMP".to_owned(),
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        58 => "ICMPv6".to_owned(),
-        0 => "a frame".to_owned(),
-        number => format!("protocol {number}"),
-    }
+fn now() -> u64 {
+    moment::unix_seconds(SystemTime::now())
 }
 
 #[cfg(test)]
 mod tests {
-    use netfilter_ebpf::verdict::Reason;
-
     use super::*;
+    use crate::daemon::event::tests::reported;
 
-    fn event() -> Event {
-        Event {
-            interface: "eth0".to_owned(),
-            reason: Reason::NoRule,
-            audited: false,
-            source: Some([10, 0, 0, 5].into()),
-            destination: Some([192, 0, 2, 1].into()),
-            protocol: 6,
-            destination_port: 443,
-            question: None,
-            bytes: 74,
-        }
+    #[test]
+    fn a_denial_is_named_by_the_answer_before_it() {
+        let denials = Denials::default();
+        let before = denials.note(reported());
+        assert_eq!((before.name, before.resolved_at), (None, None));
+        denials.learn(&Resolution {
+            name: b"\x04pypi\x03org".to_vec(),
+            addresses: vec![[192, 0, 2, 1].into()],
+        });
+        let after = denials.note(reported());
+        assert_eq!(after.name.as_deref(), Some("pypi.org"));
+        assert!(after.resolved_at.unwrap() <= after.time);
+        assert_eq!(denials.all().events[1], after);
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_waits_is_woken_by_the_next_event() {
+        let denials = Arc::new(Denials::default());
+        denials.note(reported());
+        let mut follower = denials.follow().unwrap();
+        assert_eq!(follower.next().await.events.len(), 1, "the history");
+        let next = tokio::spawn(async move { follower.next().await });
+        tokio::task::yield_now().await;
+        denials.note(reported());
+        assert_eq!(next.await.unwrap().events.len(), 1);
     }
 
     #[test]
-    fn a_denied_packet_is_a_sentence() {
-        assert_eq!(
-            sentence(&event()),
-            "denied on eth0: TCP from 10.0.0.5 to 192.0.2.1 port 443, 74 bytes: \
-             no rule allows this destination, protocol and port (no_rule)"
-        );
-    }
-
-    #[test]
-    fn a_denied_question_names_the_name() {
-        let question = Event {
-            question: Some("evil.example".to_owned()),
-            reason: Reason::DnsName,
-            protocol: 17,
-            destination_port: 53,
-            ..event()
-        };
-        assert_eq!(
-            sentence(&question),
-            "denied on eth0: DNS question for `evil.example` from 10.0.0.5 to 192.0.2.1, 74 bytes: \
-             no rule allows the name that was asked for (dns_name)"
-        );
-    }
-
-    #[test]
-    fn what_audit_let_out_was_not_denied() {
-        assert!(
-            sentence(&Event {
-                audited: true,
-                ..event()
-            })
-            .starts_with("would deny on eth0: ")
-        );
-    }
-
-    #[test]
-    fn a_frame_without_addresses_is_still_told() {
-        let frame = Event {
-            source: None,
-            destination: None,
-            protocol: 0,
-            destination_port: 0,
-            reason: Reason::Ethertype,
-            ..event()
-        };
-        assert_eq!(
-            sentence(&frame),
-            "denied on eth0: a frame, 74 bytes: \
-             neither IPv4 nor IPv6 nor a plain ARP packet (ethertype)"
-        );
+    fn one_follower_too_many_is_refused_until_another_leaves() {
+        let denials = Arc::new(Denials::default());
+        let mut followers: Vec<_> = (0..FOLLOWERS).map_while(|_| denials.follow()).collect();
+        assert_eq!(followers.len(), FOLLOWERS);
+        assert!(denials.follow().is_none());
+        followers.pop();
+        assert!(denials.follow().is_some());
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Event;
 use crate::{
     datapath::{self, Attachment, Hook},
     moment,
@@ -37,6 +38,7 @@ pub struct Running {
     pub policy: InForce,
     pub service_tags: ServiceTags,
     pub drops_last_minute: Vec<Drops>,
+    pub denied_lately: Vec<DeniedLately>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +72,10 @@ pub struct Address {
     pub address: std::net::IpAddr,
     /// The name or wildcard of the policy that admitted it.
     pub pattern: String,
+    /// The name that it was last resolved from, if a running daemon saw that.
+    pub name: Option<String>,
+    /// When it was.
+    pub resolved_at: Option<u64>,
     /// Seconds from now.
     pub expires_in: u32,
 }
@@ -81,6 +87,15 @@ pub struct Drops {
     pub audited: bool,
     pub packets: u64,
     pub bytes: u64,
+}
+
+/// What was denied last at a destination, or for a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedLately {
+    #[serde(flatten)]
+    pub event: Event,
+    /// Events since it is remembered; the kernel reports a bounded number per second.
+    pub count: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +163,7 @@ impl From<Attachment> for Place {
             Hook::Clsact => "clsact",
         };
         Self {
-            interface: attachment.interface,
+            interface: attachment.interface.escape_debug().to_string(),
             hook: hook.to_owned(),
         }
     }
@@ -164,6 +179,8 @@ impl From<datapath::Learned> for Address {
         Self {
             address,
             pattern,
+            name: None,
+            resolved_at: None,
             expires_in,
         }
     }

@@ -6,11 +6,12 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     process,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use super::{
+    denials::Denials,
     loaded::Loaded,
     minute::Minute,
     status::{self, InForce, Running, ServiceTags, Status},
@@ -32,6 +33,7 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// Shared by the daemon's loop, which writes, and by the listeners, which read.
 pub(super) struct View {
     state: State,
+    denials: Arc<Denials>,
     choice: Choice,
     policy_path: PathBuf,
     since: SystemTime,
@@ -61,6 +63,7 @@ struct PolicyInForce {
 impl View {
     pub(super) fn new(
         state: State,
+        denials: Arc<Denials>,
         choice: Choice,
         policy_path: PathBuf,
         loaded: &Loaded,
@@ -69,6 +72,7 @@ impl View {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             state,
+            denials,
             choice,
             policy_path,
             since: SystemTime::now(),
@@ -132,7 +136,10 @@ impl View {
             },
             service_tags: ServiceTags::of(&policy.catalogue, now),
             drops_last_minute: present.minute.drops(),
+            denied_lately: Vec::new(),
         });
+        drop(present);
+        self.denials.tell(&mut status);
         Ok(status)
     }
 

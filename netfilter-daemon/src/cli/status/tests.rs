@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    daemon::status::{InForce, ServiceTags, Status as Report, Table},
+    daemon::{
+        event::Event,
+        status::{InForce, ServiceTags, Status as Report, Table},
+    },
     golden,
 };
 
@@ -17,8 +20,35 @@ fn address(pattern: &str, address: &str, expires_in: u32) -> Address {
     Address {
         address: address.parse().unwrap(),
         pattern: pattern.to_owned(),
+        name: None,
+        resolved_at: None,
         expires_in,
     }
+}
+
+fn named(mut address: Address, name: &str) -> Address {
+    address.name = Some(name.to_owned());
+    address.resolved_at = Some(NOW - 30);
+    address
+}
+
+fn denied(destination: &str, name: Option<&str>) -> DeniedLately {
+    let event = Event {
+        time: NOW - 12,
+        audited: false,
+        interface: "eth0".to_owned(),
+        protocol: Some("TCP".to_owned()),
+        source: Some([10, 0, 0, 5].into()),
+        source_port: Some(40_000),
+        destination: Some(destination.parse().unwrap()),
+        destination_port: Some(8443),
+        name: name.map(str::to_owned),
+        resolved_at: name.map(|_| NOW - 30),
+        question: None,
+        reason: "no_rule".to_owned(),
+        bytes: 74,
+    };
+    DeniedLately { event, count: 3 }
 }
 
 fn without_daemon() -> Report {
@@ -50,6 +80,9 @@ fn with_daemon() -> Report {
         packets,
         bytes: packets * 60,
     };
+    let mut question = denied("10.0.0.53", None);
+    question.event.question = Some("evil.example".to_owned());
+    question.count = 1;
     let daemon = Running {
         pid: 4711,
         version: "0.1.0".to_owned(),
@@ -72,11 +105,19 @@ fn with_daemon() -> Report {
             age_seconds: Some(9_676_800),
         },
         drops_last_minute: vec![drops("no_rule", 120_000), drops("dns_unsolicited", 2)],
+        denied_lately: vec![
+            denied("204.79.197.219", Some("eastus.data.mcr.microsoft.com")),
+            question,
+            denied("2603:1061:f:100::1a", None),
+        ],
     };
-    Report {
+    let mut report = Report {
         daemon: Some(daemon),
         ..without_daemon()
-    }
+    };
+    let eastus = named(report.learned[0].clone(), "eastus.data.mcr.microsoft.com");
+    report.learned[0] = eastus;
+    report
 }
 
 #[test]
@@ -97,6 +138,7 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
     daemon.complaint = Some("packets are not filtered on eth1".to_owned());
     daemon.policy.failed_reloads = 2;
     daemon.drops_last_minute[0].audited = true;
+    daemon.denied_lately[0].event.audited = true;
     daemon.service_tags.date = None;
     daemon.service_tags.age_seconds = None;
     status.attached.truncate(1);
@@ -106,7 +148,15 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
 
 #[test]
 fn no_line_is_wider_than_100_columns() {
-    for status in [with_daemon(), without_daemon()] {
+    let mut wide = with_daemon();
+    let (address, name) = ("2603:1061:f100:1000:1000:1000:1000:100a", "x".repeat(250));
+    wide.learned
+        .push(named(self::address(&name, address, u32::MAX), &name));
+    let lately = &mut wide.daemon.as_mut().unwrap().denied_lately;
+    lately.push(denied(address, Some(&name)));
+    lately[3].event.audited = true;
+    lately[3].count = u64::from(u32::MAX);
+    for status in [with_daemon(), without_daemon(), wide] {
         for line in text(&status, NOW).lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }

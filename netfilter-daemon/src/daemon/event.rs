@@ -1,0 +1,245 @@
+//! A denied packet or question, as the log and `events` tell it.
+
+use std::{fmt, net::IpAddr};
+
+use netfilter_ebpf::verdict::Reason;
+use serde::{Deserialize, Serialize};
+
+use crate::datapath;
+
+/// A line of `events --json`. Fields may be added. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When the daemon read it.
+    pub time: u64,
+    /// True where audit let it pass.
+    pub audited: bool,
+    pub interface: String,
+    /// `TCP`, or the number of a protocol without a name here. `null`, as all
+    /// that follows up to `question`, where the packet has none.
+    pub protocol: Option<String>,
+    pub source: Option<IpAddr>,
+    pub source_port: Option<u16>,
+    pub destination: Option<IpAddr>,
+    pub destination_port: Option<u16>,
+    /// What the destination was last resolved from.
+    pub name: Option<String>,
+    pub resolved_at: Option<u64>,
+    /// The name that was asked for.
+    pub question: Option<String>,
+    pub reason: String,
+    /// Length of the frame.
+    pub bytes: u32,
+}
+
+/// Some events, oldest first, and how many before them the daemon has forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    pub skipped: u64,
+    pub events: Vec<Event>,
+}
+
+impl Event {
+    /// `name`: of the destination, and when it was resolved.
+    pub(super) fn new(event: datapath::Event, name: Option<(String, u64)>, time: u64) -> Self {
+        let datapath::Event {
+            interface,
+            reason,
+            audited,
+            source,
+            destination,
+            protocol,
+            source_port,
+            destination_port,
+            question,
+            bytes,
+        } = event;
+        let (name, resolved_at) = name.unzip();
+        Self {
+            time,
+            audited,
+            // Whoever names an interface can put anything but a slash into it.
+            interface: interface.escape_debug().to_string(),
+            protocol: label(protocol),
+            source,
+            source_port: port(source_port),
+            destination,
+            destination_port: port(destination_port),
+            name,
+            resolved_at,
+            question,
+            reason: reason.label().to_owned(),
+            bytes,
+        }
+    }
+
+    /// `192.0.2.1 TCP 443`
+    pub fn destination(&self) -> String {
+        let mut words = Vec::new();
+        words.extend(self.destination.map(|address| address.to_string()));
+        words.push(self.packet());
+        words.extend(self.destination_port.map(|port| port.to_string()));
+        words.join(" ")
+    }
+
+    fn packet(&self) -> String {
+        match self.protocol.as_deref() {
+            None => "a frame".to_owned(),
+            Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("protocol {number}")
+            }
+            Some(label) => label.to_owned(),
+        }
+    }
+}
+
+/// The sentence, without its time.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            interface, bytes, ..
+        } = self;
+        let verb = if self.audited { "would deny" } else { "denied" };
+        write!(f, "{verb} on {interface}: ")?;
+        match &self.question {
+            Some(name) => write!(f, "DNS question for `{name}`")?,
+            None => f.write_str(&self.packet())?,
+        }
+        if let Some(source) = self.source {
+            write!(f, " from {source}")?;
+        }
+        if let Some(destination) = self.destination {
+            write!(f, " to {destination}")?;
+        }
+        if let (Some(port), None) = (self.destination_port, &self.question) {
+            write!(f, " port {port}")?;
+        }
+        if let Some(name) = &self.name {
+            write!(f, " ({name})")?;
+        }
+        write!(f, ", {bytes} bytes: ")?;
+        match Reason::ALL
+            .iter()
+            .find(|known| known.label() == self.reason)
+        {
+            Some(known) => write!(f, "{} ({})", known.sentence(), known.label()),
+            None => f.write_str(&self.reason), // of a newer daemon
+        }
+    }
+}
+
+fn port(port: u16) -> Option<u16> {
+    (port != 0).then_some(port)
+}
+
+fn label(protocol: u8) -> Option<String> {
+    match protocol {
+        0 => None,
+        1 => Some("ICMP".to_owned()),
+        6 => Some("TCP".to_owned()),
+        17 => Some("UDP".to_owned()),
+        58 => Some("ICMPv6".to_owned()),
+        number => Some(number.to_string()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn reported() -> datapath::Event {
+        datapath::Event {
+            interface: "eth0".to_owned(),
+            reason: Reason::NoRule,
+            audited: false,
+            source: Some([10, 0, 0, 5].into()),
+            destination: Some([192, 0, 2, 1].into()),
+            protocol: 6,
+            source_port: 40_000,
+            destination_port: 443,
+            question: None,
+            bytes: 74,
+        }
+    }
+
+    fn sentence(event: datapath::Event, name: Option<&str>) -> String {
+        let name = name.map(|name| (name.to_owned(), 1));
+        Event::new(event, name, 2).to_string()
+    }
+
+    #[test]
+    fn a_denied_packet_is_a_sentence_that_names_its_destination() {
+        assert_eq!(
+            sentence(reported(), None),
+            "denied on eth0: TCP from 10.0.0.5 to 192.0.2.1 port 443, 74 bytes: \
+             no rule allows this destination, protocol and port (no_rule)"
+        );
+        assert_eq!(
+            sentence(reported(), Some("pypi.org")),
+            "denied on eth0: TCP from 10.0.0.5 to 192.0.2.1 port 443 (pypi.org), 74 bytes: \
+             no rule allows this destination, protocol and port (no_rule)"
+        );
+    }
+
+    #[test]
+    fn a_denied_question_names_the_name() {
+        let question = datapath::Event {
+            question: Some("evil.example".to_owned()),
+            reason: Reason::DnsName,
+            protocol: 17,
+            destination_port: 53,
+            ..reported()
+        };
+        assert_eq!(
+            sentence(question, None),
+            "denied on eth0: DNS question for `evil.example` from 10.0.0.5 to 192.0.2.1, 74 bytes: \
+             no rule allows the name that was asked for (dns_name)"
+        );
+    }
+
+    #[test]
+    fn what_audit_let_out_was_not_denied() {
+        let audited = datapath::Event {
+            audited: true,
+            ..reported()
+        };
+        assert!(sentence(audited, None).starts_with("would deny on eth0: "));
+    }
+
+    #[test]
+    fn a_frame_without_addresses_is_still_told() {
+        let frame = datapath::Event {
+            source: None,
+            destination: None,
+            protocol: 0,
+            destination_port: 0,
+            reason: Reason::Ethertype,
+            ..reported()
+        };
+        assert_eq!(
+            sentence(frame, None),
+            "denied on eth0: a frame, 74 bytes: \
+             neither IPv4 nor IPv6 nor a plain ARP packet (ethertype)"
+        );
+    }
+
+    #[test]
+    fn the_name_of_an_interface_cannot_write_over_the_line() {
+        let hostile = datapath::Event {
+            interface: "e\u{1b}[2K\u{9b}\r\u{202e}".to_owned(),
+            ..reported()
+        };
+        let told = sentence(hostile, None);
+        assert!(
+            told.starts_with("denied on e\\u{1b}[2K\\u{9b}\\r\\u{202e}: TCP"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_daemon_is_told_by_its_label() {
+        let mut event = Event::new(reported(), None, 2);
+        event.reason = "moon_phase".to_owned();
+        assert!(event.to_string().ends_with("74 bytes: moon_phase"));
+    }
+}
