@@ -13,6 +13,7 @@ mod agreement;
 mod bpffs;
 mod cli;
 mod enforcement;
+mod events;
 mod flows;
 mod forgery;
 mod frame;

@@ -14,6 +14,7 @@ use crate::{causes, compile, daemon::loaded, explain as explaining, interfaces, 
 mod check;
 mod columns;
 mod detach;
+mod events;
 mod explain;
 pub mod lab;
 mod reload;
@@ -44,6 +45,7 @@ enum Command {
     Check(check::Check),
     Explain(explain::Explain),
     Status(status::Status),
+    Events(events::Events),
     Reload(reload::Reload),
     Detach(detach::Detach),
     Lab(lab::Lab),
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
         Command::Status(status) => status.run(),
+        Command::Events(events) => events.run(),
         Command::Reload(reload) => reload.run(),
         Command::Detach(detach) => detach.run(),
         Command::Lab(lab) => lab.run(),

@@ -1,4 +1,4 @@
-//! The control socket: one JSON line asks, one answers.
+//! The control socket: one JSON line asks, one answers; those who follow are answered on and on.
 //!
 //! Only root can open it. Each state directory has its own, so that several
 //! daemons can live in different network namespaces.
@@ -13,13 +13,16 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::status::{Place, Status};
+use crate::daemon::{
+    event::Events,
+    status::{Place, Status},
+};
 
 mod client;
 mod server;
 
-pub use client::ask;
-pub use server::{Ask, Socket};
+pub use client::{Answers, ask, follow};
+pub use server::{Ask, Reply, Socket};
 
 const DIRECTORY: &str = "/run/netfilter-daemon";
 
@@ -27,6 +30,10 @@ const DIRECTORY: &str = "/run/netfilter-daemon";
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     Status,
+    /// The events that the daemon keeps.
+    Events,
+    /// Them, and then each that comes.
+    Follow,
     Reload,
     Detach,
 }
@@ -37,6 +44,7 @@ pub enum Answer {
     Status {
         status: Box<Status>,
     },
+    Events(Events),
     Reloaded {
         rules: usize,
         generation: u32,

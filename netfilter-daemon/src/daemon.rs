@@ -58,6 +58,7 @@ pub struct Daemon {
     setup: Setup,
     datapath: Datapath,
     view: Arc<View>,
+    denials: Arc<Denials>,
     watch: Watch,
     names: channel::Sender<Names>,
     filtered: Vec<String>,
@@ -119,7 +120,7 @@ impl Daemon {
         let (sender, asks) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(denials::keep(
-            denials,
+            Arc::clone(&denials),
             datapath.take_events()?,
             datapath.take_resolutions()?,
         ));
@@ -131,6 +132,7 @@ impl Daemon {
             setup,
             datapath,
             view,
+            denials,
             watch,
             names,
             filtered,

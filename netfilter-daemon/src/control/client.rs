@@ -1,10 +1,9 @@
-//! The side that asks: `status`, `reload`, `detach`.
+//! The side that asks: `status`, `events`, `reload`, `detach`.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::Shutdown,
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -25,6 +24,53 @@ pub(super) fn ask_in(
     state_dir: &Path,
     request: Request,
 ) -> Result<Option<Answer>, Error> {
+    match converse(directory, state_dir, request, Some(PATIENCE))? {
+        Some(mut answers) => answers.next().unwrap_or(Err(Error::NoAnswer)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Answer after answer, for as long as the daemon runs.
+pub fn follow(state_dir: &Path) -> Result<Option<Answers>, Error> {
+    follow_in(Path::new(DIRECTORY), state_dir)
+}
+
+pub(super) fn follow_in(directory: &Path, state_dir: &Path) -> Result<Option<Answers>, Error> {
+    converse(directory, state_dir, Request::Follow, None)
+}
+
+/// What the daemon says, until it says no more.
+#[derive(Debug)]
+pub struct Answers {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Iterator for Answers {
+    type Item = Result<Answer, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = String::new();
+        match self.stream.by_ref().take(LONGEST).read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(serde_json::from_str(&line).map_err(Error::Garbled)),
+            Err(source) => Some(Err(Error::File {
+                operation: "read from",
+                path: self.path.clone(),
+                source,
+            })),
+        }
+    }
+}
+
+/// Says what is asked. The other direction stays open: its end would mean that
+/// nobody waits any more.
+fn converse(
+    directory: &Path,
+    state_dir: &Path,
+    request: Request,
+    patience: Option<Duration>,
+) -> Result<Option<Answers>, Error> {
     let path = socket(directory, state_dir)?;
     let mut stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
@@ -49,22 +95,11 @@ pub(super) fn ask_in(
             source,
         }
     };
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .map_err(fail("set up"))?;
+    stream.set_read_timeout(patience).map_err(fail("set up"))?;
     let line = serde_json::to_string(&request).map_err(Error::Garbled)?;
     writeln!(stream, "{line}").map_err(fail("write to"))?;
-    stream.shutdown(Shutdown::Write).map_err(fail("write to"))?;
-
-    let mut line = String::new();
-    BufReader::new(stream)
-        .take(LONGEST)
-        .read_line(&mut line)
-        .map_err(fail("read from"))?;
-    if line.is_empty() {
-        return Err(Error::NoAnswer);
-    }
-    serde_json::from_str(&line)
-        .map(Some)
-        .map_err(Error::Garbled)
+    Ok(Some(Answers {
+        stream: BufReader::new(stream),
+        path,
+    }))
 }

@@ -8,25 +8,42 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{Answer, Claim, Error, Fault, Request};
+use crate::daemon::denials::Follower;
 
 /// For a request to come, and for an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST: u64 = 4096;
 const AT_ONCE: usize = 16;
 
-/// A request, and where its answer goes.
+/// A request, and where the reply goes.
 #[derive(Debug)]
 pub struct Ask {
     pub request: Request,
-    pub answer: oneshot::Sender<Answer>,
+    pub reply: oneshot::Sender<Reply>,
+}
+
+#[derive(Debug)]
+pub enum Reply {
+    Answer(Answer),
+    /// An answer for each batch of events.
+    Follow(Follower),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
 }
 
 /// The socket of a claimed state directory; removed when dropped.
@@ -62,13 +79,14 @@ impl Socket {
     /// answers under way to be delivered.
     pub async fn serve(self, asks: mpsc::Sender<Ask>, mut stop: oneshot::Receiver<()>) {
         let mut conversations = JoinSet::new();
+        let (stopping, stopped) = watch::channel(());
         loop {
             tokio::select! {
                 _ = &mut stop => break,
                 Some(_) = conversations.join_next() => {}
                 accepted = self.listener.accept(), if conversations.len() < AT_ONCE => match accepted {
                     Ok((stream, _)) => {
-                        conversations.spawn(converse(stream, asks.clone()));
+                        conversations.spawn(converse(stream, asks.clone(), stopped.clone()));
                     }
                     Err(error) => {
                         tracing::warn!("cannot accept on the control socket: {error}");
@@ -77,6 +95,7 @@ impl Socket {
                 },
             }
         }
+        drop(stopping);
         let delivered = async { while conversations.join_next().await.is_some() {} };
         if timeout(PATIENCE, delivered).await.is_err() {
             tracing::warn!("somebody did not take the answer to a control request");
@@ -92,8 +111,8 @@ impl Drop for Socket {
     }
 }
 
-async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
-    let (reader, mut writer) = match root_only(stream) {
+async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>, stopping: watch::Receiver<()>) {
+    let (reader, writer) = match root_only(stream) {
         Ok(stream) => stream.into_split(),
         Err(error) => return tracing::warn!("a control request was refused: {error}"),
     };
@@ -105,20 +124,53 @@ async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
     ) {
         return;
     }
-    let answer = match serde_json::from_str(&line) {
-        Ok(request) => answer(request, &asks).await,
+    let reply = match serde_json::from_str(&line) {
+        Ok(request) => reply(request, &asks).await,
         Err(error) => failed(format!("not a request: {error}")),
     };
-    let Ok(mut line) = serde_json::to_string(&answer) else {
-        return;
-    };
-    line.push('\n');
+    match reply {
+        Reply::Answer(answer) => deliver(&answer, writer).await,
+        Reply::Follow(follower) => follow(follower, reader, writer, stopping).await,
+    }
+}
+
+async fn deliver(answer: &Answer, mut writer: OwnedWriteHalf) {
     if !matches!(
-        timeout(PATIENCE, writer.write_all(line.as_bytes())).await,
+        timeout(PATIENCE, write(answer, &mut writer)).await,
         Ok(Ok(()))
     ) {
         tracing::debug!("an answer to a control request was not taken");
     }
+}
+
+/// Waits for a reader as long as it likes: only this task does, and no event is
+/// stored for it.
+async fn follow(
+    mut follower: Follower,
+    mut reader: Take<BufReader<OwnedReadHalf>>,
+    mut writer: OwnedWriteHalf,
+    mut stopping: watch::Receiver<()>,
+) {
+    let told = async {
+        loop {
+            let events = Answer::Events(follower.next().await);
+            if write(&events, &mut writer).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        // It has nothing more to say, so it is gone.
+        _ = reader.read_u8() => {}
+        _ = stopping.changed() => {}
+    }
+}
+
+async fn write(answer: &Answer, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
 }
 
 /// The directory's mode keeps others out; this holds even if somebody changed it.
@@ -131,13 +183,13 @@ fn root_only(stream: UnixStream) -> io::Result<UnixStream> {
     }
 }
 
-async fn answer(request: Request, asks: &mpsc::Sender<Ask>) -> Answer {
+async fn reply(request: Request, asks: &mpsc::Sender<Ask>) -> Reply {
     let (sender, receiver) = oneshot::channel();
     let stopping = || failed("the daemon is stopping".to_owned());
     if asks
         .send(Ask {
             request,
-            answer: sender,
+            reply: sender,
         })
         .await
         .is_err()
@@ -147,9 +199,9 @@ async fn answer(request: Request, asks: &mpsc::Sender<Ask>) -> Answer {
     receiver.await.unwrap_or_else(|_| stopping())
 }
 
-fn failed(error: String) -> Answer {
-    Answer::Failed {
+fn failed(error: String) -> Reply {
+    Reply::Answer(Answer::Failed {
         error,
         fault: Fault::System,
-    }
+    })
 }

@@ -1,6 +1,15 @@
-use tokio::sync::{mpsc, oneshot};
+use std::{sync::Arc, time::Duration};
 
-use super::{client::ask_in, *};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    client::{ask_in, follow_in},
+    *,
+};
+use crate::daemon::{denials::Denials, event::tests::reported, history::KEPT};
 
 const STATE_DIR: &str = "/sys/fs/bpf/netfilter";
 
@@ -90,12 +99,11 @@ fn serve_one(directory: &Path) -> tokio::task::JoinHandle<()> {
         let server = tokio::spawn(socket.serve(sender, stopped));
         let ask = asks.recv().await.unwrap();
         assert_eq!(ask.request, Request::Reload);
-        ask.answer
-            .send(Answer::Reloaded {
-                rules: 12,
-                generation: 3,
-            })
-            .unwrap();
+        let answer = Answer::Reloaded {
+            rules: 12,
+            generation: 3,
+        };
+        ask.reply.send(answer.into()).unwrap();
         stop.send(()).unwrap();
         server.await.unwrap();
     })
@@ -141,4 +149,88 @@ async fn what_is_no_request_is_answered_with_an_error() {
         "{answer}"
     );
     daemon.abort();
+}
+
+/// A daemon that lets one reader follow, until `stop`.
+fn serve_follower(
+    directory: &Path,
+    denials: &Arc<Denials>,
+) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let claim = claim_in(directory, Path::new(STATE_DIR)).unwrap();
+    let (sender, mut asks) = mpsc::channel::<Ask>(1);
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(Socket::bind(claim).unwrap().serve(sender, stopped));
+    let follower = denials.follow().unwrap();
+    tokio::spawn(async move {
+        let ask = asks.recv().await.unwrap();
+        assert_eq!(ask.request, Request::Follow);
+        ask.reply.send(Reply::Follow(follower)).unwrap();
+    });
+    (stop, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_holds_nobody_back_and_is_told_what_it_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let denials = Arc::new(Denials::default());
+    denials.note(reported());
+    let (stop, server) = serve_follower(directory.path(), &denials);
+    let path = directory.path().to_owned();
+    let follow = move || follow_in(&path, Path::new(STATE_DIR)).unwrap().unwrap();
+    let mut answers = tokio::task::spawn_blocking(follow).await.unwrap();
+    // Far more than the socket's buffer takes, and than is kept.
+    let count = 20_000;
+    for _ in 1..count {
+        denials.note(reported());
+        tokio::task::yield_now().await;
+    }
+    let read = move || {
+        let (mut skipped, mut told) = (0, 0);
+        while skipped + told < count {
+            let Some(Ok(Answer::Events(events))) = answers.next() else {
+                panic!("after {told} events");
+            };
+            skipped += events.skipped;
+            told += events.events.len() as u64;
+        }
+        (answers, skipped, told)
+    };
+    let (mut answers, skipped, told) = tokio::task::spawn_blocking(read).await.unwrap();
+    assert!(skipped > 0 && told >= KEPT as u64, "{skipped} and {told}");
+    stop.send(()).unwrap();
+    server.await.unwrap();
+    assert!(answers.next().is_none(), "the daemon has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_ends_with_its_reader_and_with_the_daemon_even_if_nobody_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let denials = Arc::new(Denials::default());
+    let (stop, server) = serve_follower(directory.path(), &denials);
+    let path = directory.path().to_owned();
+    let follow = move || follow_in(&path, Path::new(STATE_DIR)).unwrap().unwrap();
+    let answers = tokio::task::spawn_blocking(follow).await.unwrap();
+    drop(answers);
+    let gone = async {
+        while denials.followers() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(2), gone).await.unwrap();
+    stop.send(()).unwrap();
+    server.await.unwrap();
+
+    let (stop, server) = serve_follower(directory.path(), &denials);
+    let path = directory.path().to_owned();
+    let follow = move || follow_in(&path, Path::new(STATE_DIR)).unwrap().unwrap();
+    let _unread = tokio::task::spawn_blocking(follow).await.unwrap();
+    for _ in 0..5000 {
+        denials.note(reported());
+        tokio::task::yield_now().await;
+    }
+    stop.send(()).unwrap();
+    timeout(Duration::from_secs(2), server)
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -5,19 +5,24 @@ use tokio::task::block_in_place;
 use super::{Daemon, End, loaded, on, status::Place, watch::Stamp};
 use crate::{
     causes,
-    control::{Answer, Ask, Fault, Request},
+    control::{Answer, Ask, Fault, Reply, Request},
     datapath,
     refresh::Names,
 };
 
 impl Daemon {
     pub(super) fn answer(&mut self, ask: Ask) -> Option<End> {
-        let (answer, end) = match ask.request {
-            Request::Status => (self.status(), None),
-            Request::Reload => (self.reload("`reload`"), None),
-            Request::Detach => self.detach(),
+        let (reply, end) = match ask.request {
+            Request::Status => (self.status().into(), None),
+            Request::Events => (Answer::Events(self.denials.all()).into(), None),
+            Request::Follow => (self.follow(), None),
+            Request::Reload => (self.reload("`reload`").into(), None),
+            Request::Detach => {
+                let (answer, end) = self.detach();
+                (answer.into(), end)
+            }
         };
-        if ask.answer.send(answer).is_err() {
+        if ask.reply.send(reply).is_err() {
             tracing::debug!("nobody waits for the answer to {:?}", ask.request);
         }
         end
@@ -29,6 +34,16 @@ impl Daemon {
                 status: Box::new(status),
             },
             Err(error) => failed(&error),
+        }
+    }
+
+    fn follow(&self) -> Reply {
+        match self.denials.follow() {
+            Some(follower) => Reply::Follow(follower),
+            None => Reply::Answer(Answer::Failed {
+                error: "too many readers follow the events already; end one".to_owned(),
+                fault: Fault::System,
+            }),
         }
     }
 

@@ -1,0 +1,150 @@
+//! `netfilter-daemon events`
+
+use std::{
+    io,
+    os::fd::AsFd,
+    process::{self, ExitCode},
+    thread,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::SignalFd,
+    },
+};
+use serde_json::json;
+
+use super::{NO, StateDir, print};
+use crate::{
+    control::{self, Answer, Request},
+    daemon::{event, history::KEPT},
+    moment,
+};
+
+/// Show what was denied, or would have been
+///
+/// Packets and DNS questions since the daemon's start, oldest first, each with
+/// the name that its destination was last resolved from. The daemon keeps the
+/// last 4096, of those that the kernel reported: 200 in a second and processor.
+///
+/// With --json each line is an object: an event, or {"skipped": N} in the place
+/// of N that are not kept. Fields may be added.
+///
+/// Exit code 1 when no daemon runs, or no longer.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sudo netfilter-daemon events\n  \
+    sudo netfilter-daemon events --follow --json | jq 'select(.reason == \"no_rule\")'")]
+pub(super) struct Events {
+    #[command(flatten)]
+    state_dir: StateDir,
+
+    /// Go on with what comes, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+
+    /// Print each as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Events {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.follow {
+            self.follow()
+        } else {
+            self.show()
+        }
+    }
+
+    fn show(&self) -> anyhow::Result<ExitCode> {
+        let Some(answer) = control::ask(&self.state_dir.state_dir, Request::Events)? else {
+            return Ok(self.nobody());
+        };
+        let events = events(answer)?;
+        if events == event::Events::default() && !self.json {
+            print("nothing was denied since the daemon's start\n")?;
+        }
+        print(&lines(&events, self.json)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn follow(&self) -> anyhow::Result<ExitCode> {
+        let Some(answers) = control::follow(&self.state_dir.state_dir)? else {
+            return Ok(self.nobody());
+        };
+        end_when_interrupted().context("cannot wait for signals")?;
+        for answer in answers {
+            print(&lines(&events(answer?)?, self.json)?)?;
+        }
+        eprintln!("the daemon has ended");
+        Ok(ExitCode::from(NO))
+    }
+
+    fn nobody(&self) -> ExitCode {
+        eprintln!(
+            "events are kept by the daemon, and none runs with the state directory {}; \
+             `netfilter-daemon run` starts one",
+            self.state_dir.state_dir.display()
+        );
+        ExitCode::from(NO)
+    }
+}
+
+fn events(answer: Answer) -> anyhow::Result<event::Events> {
+    match answer {
+        Answer::Events(events) => Ok(events),
+        Answer::Failed { error, .. } => bail!("the daemon could not tell: {error}"),
+        other => bail!("the daemon gave another answer: {other:?}"),
+    }
+}
+
+fn lines(events: &event::Events, json: bool) -> anyhow::Result<String> {
+    let event::Events { skipped, events } = events;
+    let mut text = match (skipped, json) {
+        (0, _) => String::new(),
+        (skipped, true) => format!("{}\n", json!({ "skipped": skipped })),
+        (1, false) => format!("1 event was skipped; the daemon keeps the last {KEPT}\n"),
+        (skipped, false) => {
+            format!("{skipped} events were skipped; the daemon keeps the last {KEPT}\n")
+        }
+    };
+    for event in events {
+        match json {
+            true => text.push_str(&serde_json::to_string(event)?),
+            false => text.push_str(&format!("{} {event}", moment::utc(event.time))),
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Ends the process, as done, on SIGINT, on SIGTERM and when nobody reads its
+/// output any more. From a thread, for the other may be writing to a reader that
+/// has stopped, or wait for an event that never comes.
+fn end_when_interrupted() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let signals = SignalFd::new(&signals)?;
+    thread::spawn(move || {
+        let stdout = io::stdout();
+        let mut ends = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            // Its end is told unasked.
+            PollFd::new(stdout.as_fd(), PollFlags::empty()),
+        ];
+        while poll(&mut ends, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        process::exit(0);
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
