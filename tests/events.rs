@@ -279,7 +279,9 @@ fn who_follows_gets_the_history_and_each_event_within_a_second_and_ends_when_tol
     let mut following = Following::start(&world, &[]);
     following.expect("192.0.2.1", 5 * SECOND);
     // One that has stopped does not keep the daemon from ending.
-    let (mut stopped, _stdout) = spawn(&world, &[]);
+    let (mut stopped, stdout) = spawn(&world, &[]);
+    let mut stdout = BufReader::new(stdout);
+    stdout.read_line(&mut String::new()).unwrap();
     kill(pid(stopped.id()), Signal::SIGSTOP).unwrap();
     let before = Instant::now();
     drop(daemon);

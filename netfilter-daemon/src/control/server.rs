@@ -111,17 +111,20 @@ impl Drop for Socket {
     }
 }
 
-async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>, stopping: watch::Receiver<()>) {
+async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>, mut stopping: watch::Receiver<()>) {
     let (reader, writer) = match root_only(stream) {
         Ok(stream) => stream.into_split(),
         Err(error) => return tracing::warn!("a control request was refused: {error}"),
     };
     let mut line = String::new();
     let mut reader = BufReader::new(reader).take(LONGEST_REQUEST);
-    if !matches!(
-        timeout(PATIENCE, reader.read_line(&mut line)).await,
-        Ok(Ok(1..))
-    ) {
+    let asked = tokio::select! {
+        biased;
+        asked = timeout(PATIENCE, reader.read_line(&mut line)) => asked,
+        // Who has not asked yet does not keep the daemon from ending.
+        _ = stopping.changed() => return,
+    };
+    if !matches!(asked, Ok(Ok(1..))) {
         return;
     }
     let reply = match serde_json::from_str(&line) {

@@ -151,6 +151,23 @@ async fn what_is_no_request_is_answered_with_an_error() {
     daemon.abort();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_asks_nothing_does_not_keep_the_daemon_from_ending() {
+    let directory = tempfile::tempdir().unwrap();
+    let claim = claim_in(directory.path(), Path::new(STATE_DIR)).unwrap();
+    let (sender, _asks) = mpsc::channel::<Ask>(1);
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(Socket::bind(claim).unwrap().serve(sender, stopped));
+    let path = socket(directory.path(), Path::new(STATE_DIR)).unwrap();
+    let _silent = tokio::net::UnixStream::connect(path).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.send(()).unwrap();
+    timeout(Duration::from_secs(2), server)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
 /// A daemon that lets one reader follow, until `stop`.
 fn serve_follower(
     directory: &Path,
