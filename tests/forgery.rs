@@ -143,7 +143,7 @@ fn a_full_table_of_questions_forgets_the_oldest_and_opens_nothing() {
 #[test]
 fn a_full_table_of_addresses_opens_nothing_more_until_some_expire() {
     let mut kernel = Kernel::new(POLICY);
-    let mut learn = |kernel: &mut Kernel, n: u32, ttl: u32, count: u32| {
+    let learn = |kernel: &mut Kernel, n: u32, ttl: u32, count: u32| {
         let asked = query(7, "a.example", 1);
         kernel.egress(&question(40_000, &asked));
         let addresses: Vec<String> = (n..n + count)

@@ -37,7 +37,7 @@ pub enum Kind {
     Response,
 }
 
-/// The question of a message. The name's key is in the [`KeyBuffer`].
+/// The question of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Question {
