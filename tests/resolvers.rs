@@ -9,6 +9,7 @@ use std::{
 use crate::world::{World, echo_tcp, eventually, resolve};
 
 mod clients;
+mod gate;
 mod local;
 mod matrix;
 mod servers;

@@ -109,6 +109,8 @@ const JUMBO: Limits = Limits {
     ttl: 60,
 };
 
+const FRAGMENTS: Limits = Limits { mtu: 1500, ..JUMBO };
+
 /// Names that could not be used without the filter, those with it, and what it dropped.
 fn unreached(
     start: Start,
@@ -169,6 +171,13 @@ macro_rules! with {
                 let asked = unreached(Server::$server, OVER_TCP, &[Kind::Dual], &ORDINARY);
                 let truncated = unreached(Server::$server, &all, &[Kind::Hundred], &ORDINARY);
                 assert_eq!([asked, truncated], [NOTHING; 2]);
+            }
+
+            /// Server and client would have it in fragments. Without the filter they do.
+            #[test]
+            fn no_answer_comes_in_fragments() {
+                let asks: Vec<_> = PROGRAMS.iter().filter(|(name, _)| *name == "dig-4096").copied().collect();
+                assert_eq!(unreached(Server::$server, &asks, &[Kind::Hundred], &FRAGMENTS), NOTHING);
             }
 
             #[test]
