@@ -13,6 +13,7 @@ mod gate;
 mod local;
 mod matrix;
 mod servers;
+mod stream;
 mod tunnels;
 
 use servers::{Data, Host, Server};
