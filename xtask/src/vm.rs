@@ -57,7 +57,11 @@ for module in /modules/*; do insmod $module; done
 ip link set lo up
 uname -sr
 { netfilter-daemon lab; echo \"vmtest: exit $?\"; } 2>&1 | cat
-poweroff -f
+# What the lab has not: a local resolver, whose answers a program of its own reads.
+echo 'resolvers: [127.0.0.53, 192.0.2.53]' >/tmp/policy.yaml
+ip link add v0 type veth peer name v1
+netfilter-daemon run --policy /tmp/policy.yaml --interface v0 2>&1 |
+    { grep -m 1 -e '^enforcing on v0' -e '^error'; poweroff -f; }
 ";
 
 #[derive(clap::Args)]
@@ -139,6 +143,9 @@ fn boot(directory: &Path) -> Result<()> {
     ran.succeeded()
 }
 
+/// What the daemon with a local resolver says.
+const LOCAL: &str = "enforcing on v0";
+
 /// Asks for the exit code and for probes, lest a lab without any passes.
 fn judge(console: &[String]) -> Result<()> {
     let code = console
@@ -151,5 +158,9 @@ fn judge(console: &[String]) -> Result<()> {
         matches!(words[..], [right, "of", all, "probes"] if right == all && all != "0")
     });
     ensure!(all_right, "the lab did not say that all probes came out");
+    ensure!(
+        console.iter().any(|line| line.starts_with(LOCAL)),
+        "the daemon did not start with a local resolver"
+    );
     Ok(())
 }
