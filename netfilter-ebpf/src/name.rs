@@ -105,6 +105,24 @@ impl Default for KeyBuffer {
     }
 }
 
+/// The key of a name in wire form without the root, for copy 0: its length in
+/// bits and its bytes, zero behind. `wildcard`: of the names below it.
+#[must_use]
+pub fn key(wire: &[u8], wildcard: bool) -> (u32, [u8; KEY_DATA]) {
+    let mut buffer = KeyBuffer::new();
+    let mut at = 0;
+    while let Some(length @ 1..) = read_label(wire, at, at, &mut buffer) {
+        at += 1 + length;
+    }
+    let start = buffer.finish(wire.len(), 0, wildcard);
+    let mut data = [0; KEY_DATA];
+    let bytes = &buffer.bytes[start..];
+    let bits = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let used = bits as usize / 8;
+    data[..used].copy_from_slice(&bytes[4..4 + used]);
+    (bits, data)
+}
+
 /// Reads the uncompressed name at `at` and returns its length without the root.
 /// `None` where it is malformed or too long.
 ///

@@ -10,7 +10,7 @@ use std::{
 use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
     abi::{Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, Settings, slot},
-    name::{self, KEY_DATA, KeyBuffer},
+    name::{self, KEY_DATA},
     table::{LEAF, Node, ROOTS_PER_FAMILY},
 };
 
@@ -263,22 +263,9 @@ pub(super) fn wire(bits: u32, data: &[u8; KEY_DATA]) -> Vec<u8> {
         .collect()
 }
 
-/// The key of a pattern, for copy 0: its length in bits and its bytes, zero behind.
+/// The key of a pattern, for copy 0.
 pub(super) fn key(pattern: &Pattern) -> NameKey {
-    let mut buffer = KeyBuffer::new();
-    let mut message = pattern.wire().to_vec();
-    message.push(0);
-    let mut at = 0;
-    while let Some(length @ 1..) = name::read_label(message.as_slice(), at, at, &mut buffer) {
-        at += 1 + length;
-    }
-    let start = buffer.finish(pattern.wire().len(), 0, pattern.is_wildcard());
-    let mut data = [0; KEY_DATA];
-    let bytes = &buffer.bytes[start..];
-    let bits = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let used = bits as usize / 8;
-    data[..used].copy_from_slice(&bytes[4..4 + used]);
-    (bits, data)
+    name::key(pattern.wire(), pattern.is_wildcard())
 }
 
 /// Where this copy of a family's table begins in each map.
