@@ -64,3 +64,92 @@ pub fn in_force(grants: &[Grant], now: u32, allows: impl Fn(u32) -> bool) -> Opt
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, collections::BTreeMap};
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Learn { name: u32, ttl: u32 },
+        Advance(u32),
+        Ask { atom: u8 },
+    }
+
+    /// More names than an address can hold grants.
+    const NAMES: u32 = 40;
+    const _: () = assert!(NAMES as usize > GRANTS);
+    const GRACE: u32 = 5;
+    const MINIMUM_TTL: u32 = 10;
+
+    fn acts() -> impl Strategy<Value = Act> {
+        let names = prop_oneof![1 => 1..5_u32, 3 => 1..=NAMES];
+        let learn = (names, prop_oneof![0..20_u32, 0..200_u32]);
+        prop_oneof![
+            12 => learn.prop_map(|(name, ttl)| Act::Learn { name, ttl }),
+            1 => prop_oneof![3 => Just(1), 1 => 0..20_u32].prop_map(Act::Advance),
+            2 => (0..8_u8).prop_map(|atom| Act::Ask { atom }),
+        ]
+    }
+
+    struct Lease(RefCell<[Grant; GRANTS]>);
+
+    impl Grants for Lease {
+        fn load(&self, index: usize) -> Grant {
+            self.0.borrow()[index]
+        }
+
+        fn replace(&self, index: usize, old: Grant, new: Grant) -> bool {
+            let mut grants = self.0.borrow_mut();
+            let stands = grants[index] == old;
+            if stands {
+                grants[index] = new;
+            }
+            stands
+        }
+    }
+
+    proptest! {
+        /// The model: of each name, until when it lends the address.
+        #[test]
+        fn names_that_share_an_address_keep_their_ports_and_their_times_apart(
+            acts in vec(acts(), 1..300),
+            // The atoms of each name.
+            sets in vec(any::<u8>(), NAMES as usize + 1),
+        ) {
+            let lease = Lease(RefCell::new([Grant::default(); GRANTS]));
+            let mut model = BTreeMap::<u32, u32>::new();
+            let mut now = 1000;
+            let allows = |name: u32, atom: u8| sets[name as usize] >> atom & 1 == 1;
+            for act in acts {
+                match act {
+                    Act::Learn { name, ttl } => {
+                        let new = grant(name, ttl, now, MINIMUM_TTL, GRACE);
+                        let until = now + 1 + ttl.max(MINIMUM_TTL) + GRACE;
+                        model.retain(|_, until| *until > now);
+                        let room = model.len() < GRANTS || model.contains_key(&name);
+                        prop_assert_eq!(extend(&lease, new, now), room);
+                        if room {
+                            let known = model.entry(name).or_insert(until);
+                            *known = until.max(*known);
+                        }
+                    }
+                    Act::Advance(seconds) => now += seconds,
+                    Act::Ask { atom } => {
+                        let found = in_force(&*lease.0.borrow(), now, |name| allows(name, atom));
+                        let granted = |(&name, &until): (&u32, &u32)| until > now && allows(name, atom);
+                        prop_assert_eq!(found.is_some(), model.iter().any(granted));
+                        if let Some(found) = found {
+                            prop_assert!(allows(found.name(), atom));
+                            prop_assert_eq!(model.get(&found.name()), Some(&found.until()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -220,3 +220,169 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    /// Where the stream begins; it wraps soon.
+    const START: u32 = u32::MAX - 40;
+
+    /// A segment that is offered.
+    #[derive(Debug, Clone)]
+    struct Offer {
+        place: Place,
+        bytes: Vec<u8>,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Place {
+        Next,
+        /// Where a piece began or ended, and bytes from there.
+        Edge(Index, i32),
+    }
+
+    /// Messages of a few bytes, which themselves could be lengths.
+    fn offers() -> impl Strategy<Value = Offer> {
+        let place = prop_oneof![
+            3 => Just(Place::Next),
+            3 => any::<Index>().prop_map(|edge| Place::Edge(edge, 0)),
+            1 => (any::<Index>(), -3..4_i32).prop_map(|(edge, by)| Place::Edge(edge, by)),
+        ];
+        let byte = || prop_oneof![1 => Just(0_u8), 2 => 0..5_u8];
+        let message = vec(byte(), 1..6).prop_map(|body| {
+            let length = u8::try_from(body.len()).expect("short");
+            [&[0, length][..], &body].concat()
+        });
+        let bare = (1..6_u8).prop_map(|length| vec![0, length]);
+        let bytes = prop_oneof![
+            3 => vec(message, 1..4).prop_map(|messages| messages.concat()),
+            2 => bare,
+            2 => vec(byte(), 1..6),
+        ];
+        (place, bytes).prop_map(|(place, bytes)| Offer { place, bytes })
+    }
+
+    /// A piece that was let out, at offsets from the start.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Sent {
+        from: usize,
+        to: usize,
+        kind: Kind,
+        bytes: Vec<u8>,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Kind {
+        Length,
+        Body,
+        Whole,
+    }
+
+    /// Offers a segment as `programs/stream.rs` does: all of its pieces go out or none.
+    fn offer(outbound: &mut Outbound, from: u32, segment: &[u8]) -> Option<Vec<Sent>> {
+        let mut judged = *outbound;
+        let mut sent = Vec::new();
+        let (mut at, mut sequence) = (0, from);
+        while at < segment.len() {
+            let (kind, length) = match (judged.body_at(sequence), &segment[at..]) {
+                (Some(length), _) => (Kind::Body, length),
+                (None, [a, b]) => (Kind::Length, u16::from_be_bytes([*a, *b])),
+                (None, [a, b, ..]) => (Kind::Whole, u16::from_be_bytes([*a, *b])),
+                (None, _) => return None,
+            };
+            let size = match kind {
+                Kind::Length => 2,
+                Kind::Body => usize::from(length),
+                Kind::Whole => 2 + usize::from(length),
+            };
+            let bytes = segment.get(at..at + size)?;
+            let to = sequence.wrapping_add(u32::try_from(size).ok()?);
+            let piece = Piece {
+                from: sequence,
+                to,
+                length,
+                bare: kind == Kind::Length,
+            };
+            // A message without bytes is no question.
+            if !judged.admit(piece) || kind != Kind::Length && length == 0 {
+                return None;
+            }
+            let offset = |sequence: u32| sequence.wrapping_sub(START) as usize;
+            sent.push(Sent {
+                from: offset(piece.from),
+                to: offset(to),
+                kind,
+                bytes: bytes.to_vec(),
+            });
+            (at, sequence) = (at + size, to);
+        }
+        *outbound = judged;
+        Some(sent)
+    }
+
+    /// Values that a receiver can have for the byte at `at`.
+    fn values(sent: &[Sent], at: usize) -> BTreeSet<u8> {
+        let here = sent
+            .iter()
+            .filter(|piece| (piece.from..piece.to).contains(&at));
+        here.map(|piece| piece.bytes[at - piece.from]).collect()
+    }
+
+    /// Every message that a receiver can find, whichever of the pieces reach it,
+    /// in whatever order, and whichever of two bytes at one place it takes.
+    fn messages(sent: &[Sent]) -> BTreeSet<(usize, usize)> {
+        let mut found = BTreeSet::new();
+        let mut starts = vec![0];
+        while let Some(start) = starts.pop() {
+            for high in values(sent, start) {
+                for low in values(sent, start + 1) {
+                    let end = start + 2 + usize::from(u16::from_be_bytes([high, low]));
+                    let whole = (start..end).all(|at| !values(sent, at).is_empty());
+                    if whole && found.insert((start, end)) {
+                        starts.push(end);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn a_receiver_finds_messages_only_where_they_were_judged(offers in vec(offers(), 1..60)) {
+            let mut outbound = Outbound::new(START.wrapping_sub(1));
+            let mut sent: Vec<Sent> = Vec::new();
+            for Offer { place, bytes } in offers {
+                let from = match place {
+                    Place::Next => outbound.next,
+                    Place::Edge(..) if sent.is_empty() => START,
+                    Place::Edge(edge, by) => {
+                        let piece = &sent[edge.index(sent.len())];
+                        let at = u32::try_from(piece.from).expect("short");
+                        START.wrapping_add(at).wrapping_add_signed(by)
+                    }
+                };
+                sent.extend(offer(&mut outbound, from, &bytes).unwrap_or_default());
+            }
+            for (start, end) in messages(&sent) {
+                // All that a receiver can put there is this message's own.
+                let within = sent.iter().filter(|piece| piece.from < end && start < piece.to);
+                for piece in within {
+                    let (from, to) = match piece.kind {
+                        Kind::Length => (start, start + 2),
+                        Kind::Body => (start + 2, end),
+                        Kind::Whole => (start, end),
+                    };
+                    prop_assert_eq!((piece.from, piece.to), (from, to), "{}..{}", start, end);
+                }
+            }
+        }
+    }
+}
