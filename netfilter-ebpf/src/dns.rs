@@ -129,7 +129,9 @@ fn query_end<B: Bytes + ?Sized>(
 pub fn skip_label<B: Bytes + ?Sized>(message: &B, at: usize, before: usize) -> Option<usize> {
     let [length] = message.read(at)?;
     let length = length as usize;
-    (length <= MAX_LABEL && before + length < MAX_NAME).then_some(length)
+    let fits = length <= MAX_LABEL && before + length < MAX_NAME;
+    // The root stands behind the longest name too.
+    (length == 0 || fits).then_some(length)
 }
 
 /// An address of an answer.

@@ -261,6 +261,20 @@ proptest! {
     }
 }
 
+#[test]
+fn the_longest_name_can_be_asked_for_and_answered() {
+    let label = |length| "a".repeat(length);
+    let name = format!("{0}.{0}.{0}.{1}.", label(63), label(61));
+    let name = Name::from_ascii(name).unwrap();
+    assert_eq!(wire(&name).len(), name::MAX_NAME);
+    let mut message = Message::response(7, OpCode::Query);
+    message.add_query(Query::query(name.clone(), RecordType::A));
+    message.add_answer(Record::from_rdata(name, 60, RData::A(A::new(192, 0, 2, 1))));
+    let bytes = message.to_vec().unwrap();
+    assert_eq!(reader::datagram(&bytes), Some(expected(&bytes)));
+    assert_eq!(expected(&bytes).len(), 1);
+}
+
 /// The name in wire form, without the root, in lower case.
 fn wire(name: &Name) -> Vec<u8> {
     let labels = name.iter();
