@@ -4,6 +4,7 @@
 mod build;
 mod catalogue;
 mod command;
+mod fuzz;
 mod setup;
 mod test;
 mod toolchain;
@@ -35,6 +36,7 @@ enum Task {
     Test(test::Test),
     /// Run the lab of the daemon on Linux 6.1, under qemu
     Vmtest(vm::Vmtest),
+    Fuzz(fuzz::Fuzz),
     /// Measure the datapath (as root)
     Bench(build::Bench),
     /// Build the BPF programs alone and print where the object is
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => build::demo(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vmtest(arguments) => vm::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => build::bench(&arguments),
         Task::Object => build::object(),
         Task::Catalogue(arguments) => catalogue::run(&arguments),

@@ -26,6 +26,8 @@ const FOR_DEMO: &[(&str, &str)] = &[("ip", "iproute2"), ("tc", "iproute2")];
 const FOR_TESTS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("tc", "iproute2"),
+    // libFuzzer is compiled with the fuzzers.
+    ("c++", "g++"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),

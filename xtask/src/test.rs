@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use crate::{
     build,
     command::{self, Output},
+    fuzz::{self, Fuzz},
     setup::{self, Purpose},
     toolchain::{self, Toolchain},
 };
@@ -37,6 +38,8 @@ enum Step {
     Doc,
     /// Tests that need no privilege
     Unit,
+    /// The fuzzers find nothing in their corpus, nor in seconds from there
+    Fuzz,
     /// Tests with namespaces and BPF programs, as root
     Integration,
 }
@@ -88,11 +91,12 @@ impl Step {
     fn run(self, runner: &[OsString], counts: &mut Counts) -> Result<()> {
         match self {
             Self::Setup => setup::run(Purpose::Tests),
-            Self::Fmt => quietly(cargo(&["fmt", "--all", "--", "--check"])),
+            Self::Fmt => fmt(),
             Self::Object => quietly(programs(&find()?, "build")?),
             Self::Clippy => clippy(),
             Self::Doc => doc(),
             Self::Unit => unit(runner, counts),
+            Self::Fuzz => fuzz::run(&Fuzz::of_all(5)),
             Self::Integration => integration(runner, counts),
         }
     }
@@ -103,6 +107,17 @@ impl Step {
         let promise = value.get_help().map(ToString::to_string);
         (value.get_name().to_owned(), promise.unwrap_or_default())
     }
+}
+
+fn fmt() -> Result<()> {
+    quietly(cargo(&["fmt", "--all", "--", "--check"]))?;
+    quietly(cargo(&[
+        "fmt",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--",
+        "--check",
+    ]))
 }
 
 fn clippy() -> Result<()> {
@@ -129,6 +144,7 @@ fn doc() -> Result<()> {
 
 fn unit(runner: &[OsString], counts: &mut Counts) -> Result<()> {
     let targets = ["test", "--locked", "--workspace", "--lib", "--bins"];
+    let targets = [&targets[..], &["--test", "messages"]].concat();
     let mut build = cargo(&targets);
     build.arg("--no-run");
     quietly(build)?;
