@@ -17,7 +17,8 @@ use super::{Error, Policy, System, parse, parse_catalogue};
 const FILE_MAX: u64 = 64 << 20;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Where systemd-resolved names the servers that its stub at 127.0.0.53 asks.
+/// Where systemd-resolved names the servers that its stub at 127.0.0.53 asks:
+/// the stub's answers are read, and so are theirs.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Reads the policy, the service tags that it names, and what its defaults take from
@@ -130,14 +131,11 @@ fn resolvers(read: impl Fn(&Path) -> Option<String>) -> Vec<IpAddr> {
         let text = read(&PathBuf::from(path)).unwrap_or_default();
         name_servers(&text)
     };
-    let configured = of(RESOLV_CONF);
-    if !configured.iter().all(IpAddr::is_loopback) {
-        return configured;
+    let mut servers = of(RESOLV_CONF);
+    if servers.iter().all(IpAddr::is_loopback) {
+        servers.extend(of(UPSTREAM_RESOLV_CONF));
     }
-    match of(UPSTREAM_RESOLV_CONF) {
-        upstream if upstream.is_empty() => configured,
-        upstream => upstream,
-    }
+    servers
 }
 
 /// See resolv.conf(5). A link-local server's `%eth0` is no part of its address.
@@ -182,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_local_stub_the_servers_that_it_asks_are_taken() {
+    fn to_the_local_stub_the_servers_that_it_asks_are_added() {
         let stub = "nameserver 127.0.0.53\n";
         let upstream = Some("nameserver 168.63.129.16\n");
-        assert_eq!(servers(stub, upstream), ["168.63.129.16"]);
+        assert_eq!(servers(stub, upstream), ["127.0.0.53", "168.63.129.16"]);
         assert_eq!(servers(stub, None), ["127.0.0.53"]);
     }
 
