@@ -290,3 +290,30 @@ fn who_follows_gets_the_history_and_each_event_within_a_second_and_ends_when_tol
     stopped.kill().unwrap();
     stopped.wait().unwrap();
 }
+
+/// What was denied while no daemon ran waits in the kernel, with its own time and name.
+#[test]
+fn what_was_denied_without_a_daemon_is_told_with_its_time() {
+    let world = World::new(Some(zone()));
+    let mut daemon = world.enforce("presets: [azure-ml]");
+    daemon.kill();
+    let before = now();
+    assert!(world.connects_by_name("eastus.data.mcr.microsoft.com", 443));
+    assert!(!world.connects("192.0.2.20", 8443));
+    thread::sleep(Duration::from_secs(3));
+    let _daemon = world.start();
+    let event = &to(&world, "192.0.2.20")[0];
+    assert_eq!(event["name"], "eastus.data.mcr.microsoft.com");
+    for time in [&event["time"], &event["resolved_at"]] {
+        let time = time.as_u64().unwrap();
+        assert!(
+            (before - 1..=before + 1).contains(&time),
+            "{before}: {event}"
+        );
+    }
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_secs()
+}

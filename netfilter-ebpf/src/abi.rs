@@ -382,7 +382,9 @@ pub struct Event {
     pub audited: u8,
     /// Bytes of `name` that count; 0 where the packet is no DNS question.
     pub name_length: u16,
-    pub padding: [u8; 6],
+    pub padding: u16,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub time: u32,
     /// DNS wire form as it was sent, without the root.
     pub name: [u8; 256],
 }
@@ -394,7 +396,8 @@ pub struct Resolved {
     pub name_length: u16,
     /// Addresses that count.
     pub count: u16,
-    pub padding: u32,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub time: u32,
     /// DNS wire form as it was asked for, without the root.
     pub name: [u8; 256],
     pub addresses: [Address; REPORTED_ADDRESSES],
@@ -424,8 +427,8 @@ layout! {
     DropKey = 8;
     Interface = 8;
     EventBudget = 8;
-    Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, name = 56;
-    Resolved = 776, name = 8, addresses = 264;
+    Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, name = 56;
+    Resolved = 776, time = 4, name = 8, addresses = 264;
     Cursor = 28;
     Stream = 432;
 }

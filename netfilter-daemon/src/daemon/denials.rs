@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch as channel;
@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     datapath::{self, Resolution, Resolutions},
-    moment,
     rate::Rate,
 };
 
@@ -87,7 +86,7 @@ impl Denials {
     }
 
     fn learn(&self, resolution: &Resolution) {
-        self.known().memory.learn(resolution, now());
+        self.known().memory.learn(resolution);
     }
 
     pub(crate) fn note(&self, event: datapath::Event) -> Event {
@@ -95,7 +94,7 @@ impl Denials {
         let name = event
             .destination
             .and_then(|address| known.memory.name(address));
-        let event = Event::new(event, name, now());
+        let event = Event::new(event, name);
         known.history.note(event.clone());
         drop(known);
         self.news.send_replace(());
@@ -165,10 +164,6 @@ fn log(event: &Event, lines: &mut Rate) {
     tracing::info!("{event}");
 }
 
-fn now() -> u64 {
-    moment::unix_seconds(SystemTime::now())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +175,7 @@ mod tests {
         let before = denials.note(reported());
         assert_eq!((before.name, before.resolved_at), (None, None));
         denials.learn(&Resolution {
+            time: 1,
             name: b"\x04pypi\x03org".to_vec(),
             addresses: vec![[192, 0, 2, 1].into()],
         });

@@ -41,8 +41,9 @@ pub struct Events {
 
 impl Event {
     /// `name`: of the destination, and when it was resolved.
-    pub(super) fn new(event: datapath::Event, name: Option<(String, u64)>, time: u64) -> Self {
+    pub(super) fn new(event: datapath::Event, name: Option<(String, u64)>) -> Self {
         let datapath::Event {
+            time,
             interface,
             reason,
             audited,
@@ -149,6 +150,7 @@ pub(crate) mod tests {
 
     pub(crate) fn reported() -> datapath::Event {
         datapath::Event {
+            time: 2,
             interface: "eth0".to_owned(),
             reason: Reason::NoRule,
             audited: false,
@@ -164,7 +166,7 @@ pub(crate) mod tests {
 
     fn sentence(event: datapath::Event, name: Option<&str>) -> String {
         let name = name.map(|name| (name.to_owned(), 1));
-        Event::new(event, name, 2).to_string()
+        Event::new(event, name).to_string()
     }
 
     #[test]
@@ -238,7 +240,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_reason_of_a_newer_daemon_is_told_by_its_label() {
-        let mut event = Event::new(reported(), None, 2);
+        let mut event = Event::new(reported(), None);
         event.reason = "moon_phase".to_owned();
         assert!(event.to_string().ends_with("74 bytes: moon_phase"));
     }

@@ -100,7 +100,8 @@ mod tests {
     use crate::{daemon::event::tests::reported, datapath};
 
     fn event(time: u64) -> Event {
-        Event::new(reported(), None, time)
+        let event = datapath::Event { time, ..reported() };
+        Event::new(event, None)
     }
 
     fn question(name: &str) -> Event {
@@ -108,7 +109,7 @@ mod tests {
             question: Some(name.to_owned()),
             ..reported()
         };
-        Event::new(event, None, 0)
+        Event::new(event, None)
     }
 
     fn times(events: &Events) -> Vec<u64> {
@@ -185,7 +186,7 @@ mod tests {
                 destination_port,
                 ..reported()
             };
-            history.note(Event::new(event, None, 0));
+            history.note(Event::new(event, None));
         }
         assert_eq!(history.lately().len(), 3);
     }

@@ -48,13 +48,13 @@ impl Memory {
     }
 
     /// `now` in seconds since 1970.
-    pub(super) fn learn(&mut self, resolution: &Resolution, now: u64) {
+    pub(super) fn learn(&mut self, resolution: &Resolution) {
         let name: Arc<[u8]> = resolution.name.as_slice().into();
         for &address in &resolution.addresses {
             self.turn += 1;
             let known = Known {
                 name: Arc::clone(&name),
-                at: now,
+                at: resolution.time,
                 turn: self.turn,
             };
             if let Some(former) = self.known.insert(address, known) {
@@ -88,7 +88,12 @@ mod tests {
         let mut name = vec![u8::try_from(label.len()).unwrap()];
         name.extend(label.bytes());
         let addresses = addresses.into_iter().map(address).collect();
-        memory.learn(&Resolution { name, addresses }, now);
+        let time = now;
+        memory.learn(&Resolution {
+            time,
+            name,
+            addresses,
+        });
     }
 
     fn names(memory: &Memory, addresses: impl IntoIterator<Item = u8>) -> Vec<Option<String>> {

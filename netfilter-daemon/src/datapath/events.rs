@@ -1,6 +1,6 @@
 //! What the kernel reports: denied packets and questions, and what names resolved to.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, time::SystemTime};
 
 use aya::maps::{MapData, RingBuf};
 use netfilter_ebpf::{
@@ -9,8 +9,8 @@ use netfilter_ebpf::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Error, attach, fill, maps, pins::Pins};
-use crate::policy::name;
+use super::{Error, attach, fill, maps, pins::Pins, state};
+use crate::{moment, policy::name};
 
 /// More than any ring holds.
 const AT_ONCE: usize = 4096;
@@ -27,6 +27,8 @@ pub type Resolutions = Ring<Resolution>;
 /// A denied (or audited) packet or question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
+    /// Seconds since 1970.
+    pub time: u64,
     pub interface: String,
     pub reason: Reason,
     pub audited: bool,
@@ -45,6 +47,8 @@ pub struct Event {
 /// An answer to a question for `name`, also where only audit let the question pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
+    /// Seconds since 1970.
+    pub time: u64,
     /// DNS wire form without the root, ASCII-lowercased.
     pub name: Vec<u8>,
     pub addresses: Vec<IpAddr>,
@@ -100,6 +104,12 @@ fn take<T>(ring: &mut RingBuf<MapData>, read: fn(&[u8]) -> Option<T>) -> Option<
     None
 }
 
+/// A second of CLOCK_BOOTTIME as seconds since 1970.
+fn time(boottime: u32) -> u64 {
+    let age = state::now().unwrap_or(boottime).saturating_sub(boottime);
+    moment::unix_seconds(SystemTime::now()).saturating_sub(age.into())
+}
+
 fn system(source: io::Error) -> Error {
     Error::System {
         operation: "wait for events",
@@ -116,6 +126,7 @@ fn event(bytes: &[u8]) -> Option<Event> {
     let on_ip = event.family != Family::Other as u8;
     let length = usize::from(event.name_length).min(event.name.len());
     Some(Event {
+        time: time(event.time),
         interface: attach::name_of(event.ifindex)
             .unwrap_or_else(|| format!("ifindex {}", event.ifindex)),
         reason: Reason::from_number(event.reason)?,
@@ -140,6 +151,7 @@ fn resolution(bytes: &[u8]) -> Option<Resolution> {
     let count = usize::from(resolved.count).min(resolved.addresses.len());
     // No length byte is a letter: they end at 63.
     Some(Resolution {
+        time: time(resolved.time),
         name: resolved.name[..length].to_ascii_lowercase(),
         addresses: resolved.addresses[..count]
             .iter()
@@ -164,7 +176,7 @@ mod tests {
         let mut resolved = Resolved {
             name_length: 8,
             count: 2,
-            padding: 0,
+            time: 0,
             name: [7; 256],
             addresses: [Address::from_ipv4(0xc000_0201); REPORTED_ADDRESSES],
         };

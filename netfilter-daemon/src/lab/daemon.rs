@@ -64,6 +64,12 @@ impl Daemon {
         self.child.id()
     }
 
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        // It can only have ended meanwhile.
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+
     fn wait_until_ready(&mut self, lines: &Receiver<String>) -> Result<String, Error> {
         let deadline = Instant::now() + START;
         let mut log = Log::default();
@@ -98,8 +104,7 @@ impl Drop for Daemon {
             }
         }
         if !self.has_ended() {
-            // It can only have ended meanwhile.
-            self.child.kill().and_then(|()| self.child.wait()).ok();
+            self.kill();
         }
     }
 }

@@ -356,7 +356,7 @@ extern "C" fn netfilter_resolved() -> u64 {
     unsafe {
         (&raw mut (*resolved).name_length).write(question.name_length as u16);
         (&raw mut (*resolved).count).write(addresses.count.min(REPORTED_ADDRESSES) as u16);
-        (&raw mut (*resolved).padding).write(0);
+        (&raw mut (*resolved).time).write(clock::now());
         let asked = message.as_ptr().add(at as usize).cast::<[u64; 32]>();
         (&raw mut (*resolved).name)
             .cast::<[u64; 32]>()

@@ -73,7 +73,8 @@ fn send(skb: &Skb, packet: Option<&Packet>, reason: u8, audited: u8, named: bool
         (&raw mut (*event).family).write(family as u8);
         (&raw mut (*event).protocol).write(protocol);
         (&raw mut (*event).audited).write(audited);
-        (&raw mut (*event).padding).write([0; 6]);
+        (&raw mut (*event).padding).write(0);
+        (&raw mut (*event).time).write(clock::now());
         let name = (&raw mut (*event).name).cast::<[u64; 32]>();
         let length = match scratch() {
             Some(scratch) if named => {
