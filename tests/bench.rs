@@ -36,7 +36,7 @@ outbound_rules:
 ";
 const ROUNDS: usize = 9;
 const REPEAT: u32 = 200_000;
-const SINGLES: usize = 2_000;
+const SINGLES: u32 = 2_000;
 
 struct Row {
     name: &'static str,
@@ -151,11 +151,9 @@ fn asks(name: &str) -> Vec<u8> {
 }
 
 /// Sixteen addresses, which follow the `set`-th sixteen.
-fn answers(question: &[u8], set: usize) -> Vec<u8> {
+fn answers(question: &[u8], set: u32) -> Vec<u8> {
     let addresses: Vec<String> = (0..16)
-        .map(|host| {
-            std::net::Ipv4Addr::from_bits(0xc612_0000 + (set * 16 + host) as u32).to_string()
-        })
+        .map(|host| std::net::Ipv4Addr::from_bits(0xc612_0000 + set * 16 + host).to_string())
         .collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let message = answer(question, 3600, &addresses);

@@ -4,8 +4,6 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{dns::Cursor, stream::Stream};
-
 /// The version of everything in this file. It is part of the pin path: a
 /// daemon never reads the maps of another layout.
 pub const ABI: u32 = 2;
@@ -429,6 +427,4 @@ layout! {
     EventBudget = 8;
     Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, name = 56;
     Resolved = 776, time = 4, name = 8, addresses = 264;
-    Cursor = 28;
-    Stream = 432;
 }

@@ -12,11 +12,12 @@
 //! A-label form is). An exact name ends with [`KEY_END`], which is no length.
 //! Every key begins with the copy of the table that it belongs to.
 
-use crate::packet::Bytes;
+use crate::packet::{Bytes, MAX_HASHED};
 
 /// Bytes of a name in wire form, without the root (RFC 1035 section 2.3.4: 255 with it).
 pub const MAX_NAME: usize = 254;
 pub const MAX_LABEL: usize = 63;
+const _: () = assert!(MAX_NAME + 5 == MAX_HASHED);
 /// Labels of the longest name, and the root.
 const MAX_LABELS: usize = MAX_NAME / 2 + 1;
 

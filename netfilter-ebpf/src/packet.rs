@@ -4,7 +4,6 @@
 
 use crate::{
     abi::Address,
-    name::MAX_NAME,
     verdict::{Family, ProtocolLabel, Reason},
 };
 
@@ -43,13 +42,15 @@ impl Bytes for [u8] {
     }
 }
 
-/// A keyed hash of `length` bytes at `at`, which are no more than a question of
-/// DNS has. Not cryptographic: it only has to tell apart the questions that one
+/// What a question of DNS has: a name with its root, type and class.
+pub const MAX_HASHED: usize = 259;
+
+/// A keyed hash of `length` bytes at `at`, at most [`MAX_HASHED`]. Not cryptographic: it only has to tell apart the questions that one
 /// port asks at one time.
 #[inline(always)]
 pub fn hash<B: Bytes + ?Sized>(bytes: &B, at: usize, length: usize, seed: u64) -> u64 {
     let mut hash = seed;
-    for index in 0..=(MAX_NAME + 5) / 8 {
+    for index in 0..MAX_HASHED.div_ceil(8) {
         let before = index * 8;
         if before >= length {
             break;

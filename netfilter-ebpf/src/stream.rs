@@ -45,6 +45,24 @@ pub struct Piece {
     pub bare: bool,
 }
 
+/// How far the questions of a segment are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// Offset in the frame of the next one.
+    pub at: u32,
+    /// And of the segment's end.
+    pub end: u32,
+    pub sequence: u32,
+    /// Questions that are judged.
+    pub count: u32,
+    pub permitted: u32,
+    /// The reason of one that is denied.
+    pub denied: u32,
+    /// All that is denied begins with its length, so that it can be answered where it stands.
+    pub in_place: u32,
+}
+
 impl Outbound {
     /// Behind a SYN with this sequence number.
     #[must_use]
@@ -185,6 +203,9 @@ pub struct Stream {
     pub phase: u32,
     pub inbound: Inbound,
 }
+
+/// It outlives programs: another size is another ABI.
+const _: () = assert!(size_of::<Stream>() == 432 && size_of::<Cursor>() == 28);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]

@@ -15,11 +15,9 @@ use netfilter_ebpf::{
     gate::Bucket,
     name::{KEY_DATA, KeyBuffer},
     packet::Packet,
-    stream::{Inbound, Stream},
+    stream::{Inbound, Stream, Walk},
     table::{Node, ROOTS_PER_FAMILY},
 };
-
-use crate::stream::Walk;
 
 /// Behind the longest message: the most that one read takes, and the most that a
 /// stream kept before it, so that an offset alone is enough for a bound.

@@ -6,7 +6,7 @@ use netfilter_ebpf::{
     dns::STREAM_PREFIX,
     egress,
     packet::{Bytes, Fragment, Packet},
-    stream::{self, PENDING, Phase, Piece, Stream},
+    stream::{self, PENDING, Phase, Piece, Stream, Walk},
     verdict::{Answer, Grounds, Reason, Verdict},
 };
 
@@ -146,23 +146,6 @@ extern "C" fn netfilter_open(sequence: u32) -> u64 {
         Ok(()) => 0,
         Err(_) => Reason::TableFull as u64,
     }
-}
-
-/// How far the questions of a segment are judged.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Walk {
-    /// Offset in the frame of the next one, and of the segment's end.
-    at: u32,
-    end: u32,
-    sequence: u32,
-    /// Questions that are judged.
-    count: u32,
-    permitted: u32,
-    /// The reason of one that is denied.
-    denied: u32,
-    /// All that is denied begins with its length, so that it can be answered where it stands.
-    in_place: u32,
 }
 
 /// Judges each question of a segment. The stream goes on only if the segment goes out.
