@@ -37,7 +37,16 @@ fuzz_target!(|input: &[u8]| {
     assert!(found.len() <= there(message).len());
     assert_eq!(found, there(message)[..found.len()]);
     match Message::from_vec(message) {
-        Ok(parsed) if is_ours(&parsed) => agrees_with_hickory(&parsed, &found, reading),
+        Ok(parsed) if is_ours(&parsed) => {
+            agrees_with_hickory(&parsed, &found, reading);
+            let known = hickory::aliases(&parsed);
+            let ours = reader::aliases(message).unwrap_or_default();
+            // One that points into the header is left out.
+            assert!(
+                ours.iter()
+                    .all(|alias| alias.is_empty() || known.contains(alias))
+            );
+        }
         Ok(_) => assert!(found.is_empty()),
         // `there` is the measure.
         Err(_) => {}

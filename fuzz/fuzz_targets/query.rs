@@ -8,16 +8,17 @@ use hickory_proto::{
 };
 use libfuzzer_sys::fuzz_target;
 use netfilter_ebpf::{
-    dns::{self, Kind},
+    dns::{self, Kind, Question},
     name::{self, KEY_LENGTH, KeyBuffer},
 };
 
 fuzz_target!(|bytes: &[u8]| {
     let key = std::cell::RefCell::new(KeyBuffer::new());
     let label = |at, before| name::read_label(bytes, at, before, &mut key.borrow_mut());
-    let Ok(question) = dns::read_question(bytes, 0, Kind::Query, 0, label) else {
+    let mut question = Question::default();
+    if dns::read_question(bytes, 0, Kind::Query, 0, label, &mut question).is_err() {
         return;
-    };
+    }
     let bytes = without_options(bytes, question.length);
     let mut decoder = BinDecoder::new(&bytes);
     let message = Message::read(&mut decoder).expect("a message");

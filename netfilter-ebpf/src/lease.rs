@@ -72,6 +72,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::abi::GRANTS;
 
     #[derive(Debug, Clone)]
     enum Act {
@@ -99,6 +100,8 @@ mod tests {
     struct Lease(RefCell<[Grant; GRANTS]>);
 
     impl Grants for Lease {
+        const COUNT: usize = GRANTS;
+
         fn load(&self, index: usize) -> Grant {
             self.0.borrow()[index]
         }

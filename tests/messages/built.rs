@@ -16,8 +16,9 @@ use hickory_proto::{
 };
 use netfilter_ebpf::{
     abi::MAX_DNS_MESSAGE,
-    dns::{self, Kind},
+    dns::{self, Kind, MAX_ALIASES, Question},
     name::{self, KeyBuffer},
+    packet,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -175,6 +176,13 @@ proptest! {
         message in prop_oneof![answers(0..8, 1232), answers(0..150, MAX_DNS_MESSAGE)]
     ) {
         prop_assert_eq!(reader::datagram(&message), Some(expected(&message)));
+        let parsed = Message::from_vec(&message).unwrap();
+        if parsed.response_code == ResponseCode::NoError {
+            let mut aliases = hickory::aliases(&parsed);
+            // The first few are learned; a target that is the root is none, and not among them.
+            aliases.truncate(MAX_ALIASES);
+            prop_assert_eq!(reader::aliases(&message), Some(aliases));
+        }
     }
 
     #[test]
@@ -217,7 +225,8 @@ proptest! {
         let bytes = message.to_vec().unwrap();
         let key = std::cell::RefCell::new(KeyBuffer::new());
         let label = |at, before| name::read_label(&bytes[..], at, before, &mut key.borrow_mut());
-        let read = dns::read_question(&bytes[..], 0, Kind::Query, 0, label).unwrap();
+        let mut read = Question::default();
+        dns::read_question(&bytes[..], 0, Kind::Query, 0, label, &mut read).unwrap();
         prop_assert_eq!(read.id, message.id);
         prop_assert_eq!(read.qtype, u16::from(query.query_type));
         let key = key.into_inner();
@@ -249,7 +258,7 @@ proptest! {
         seed in any::<u64>(), lengths in lengths(), header in answers(0..1, 512)
     ) {
         let rubbish = (1..8192_u64).flat_map(|index| {
-            dns::hash(&index.to_be_bytes()[..], 0, 8, seed).to_be_bytes()
+            packet::hash(&index.to_be_bytes()[..], 0, 8, seed).to_be_bytes()
         });
         let mut message: Vec<u8> = header.into_iter().chain(rubbish).collect();
         message.truncate(65_535);

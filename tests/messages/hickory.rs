@@ -3,7 +3,7 @@
 use hickory_proto::{
     op::Message,
     rr::{
-        DNSClass, RData, Record,
+        DNSClass, Name, RData, Record,
         rdata::{SVCB, svcb::SvcParamValue},
     },
 };
@@ -24,6 +24,28 @@ pub fn addresses(message: &Message) -> Found {
         found.extend(of(record).into_iter().map(|address| (address, ttl)));
     }
     found
+}
+
+/// The names that CNAME, SVCB and HTTPS records point to, in wire form and
+/// lowercased; empty for the root, and for names that are not ASCII.
+pub fn aliases(message: &Message) -> Vec<Vec<u8>> {
+    let records = message.answers.iter();
+    let targets = records.filter(|record| record.dns_class == DNSClass::IN);
+    let targets = targets.filter_map(|record| match &record.data {
+        RData::CNAME(target) => Some(&target.0),
+        RData::SVCB(service) => Some(&service.target_name),
+        RData::HTTPS(service) => Some(&service.0.target_name),
+        _ => None,
+    });
+    let wire = |name: &Name| {
+        let mut wire = Vec::new();
+        for label in name.iter() {
+            wire.push(u8::try_from(label.len()).unwrap_or(0));
+            wire.extend(label.to_ascii_lowercase());
+        }
+        if wire.is_ascii() { wire } else { Vec::new() }
+    };
+    targets.map(wire).collect()
 }
 
 fn of(record: &Record) -> Vec<Address> {

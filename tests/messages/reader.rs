@@ -1,9 +1,12 @@
 //! What the programs do with an answer (`programs/answer.rs`,
 //! `programs/stream.rs`), on the host. The fuzzers read with it too.
 
+use std::cell::RefCell;
+
 use netfilter_ebpf::{
     abi::{Address, MAX_DNS_MESSAGE},
-    dns::{self, Addresses, Cursor, HEADER, Kind, MAX_QUESTION, Malformed, Part, Step},
+    dns::{self, Addresses, Cursor, HEADER, Kind, MAX_QUESTION, Malformed, Part, Question, Step},
+    name::{self, KEY_LENGTH, KeyBuffer},
     packet::Bytes as _,
     stream::PENDING,
 };
@@ -52,6 +55,33 @@ pub fn whole(message: &[u8]) -> (Found, Reading) {
         }
     }
     panic!("a step that takes nothing");
+}
+
+/// The targets of a datagram's aliases, in wire form, lowercased; empty where
+/// there is none to be asked for. None if the datagram is malformed.
+pub fn aliases(message: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut cursor = Cursor::message(0, u32::try_from(message.len()).ok()?);
+    let mut addresses = Addresses::new();
+    if read(message, &mut cursor, &mut addresses) != Reading::End {
+        return None;
+    }
+    let target = |alias: &dns::Alias| {
+        let key = RefCell::new(KeyBuffer::new());
+        let label = |at, before| name::read_label(message, at, before, &mut key.borrow_mut());
+        let Some(length) = dns::read_alias(message, 0, alias.at as usize, label) else {
+            return Vec::new();
+        };
+        let key = key.into_inner();
+        let start = key.start(length);
+        let reversed = key.bytes[start..start + length].iter().rev();
+        reversed.map(|byte| byte & !KEY_LENGTH).collect()
+    };
+    Some(
+        addresses.aliases[..addresses.alias_count]
+            .iter()
+            .map(target)
+            .collect(),
+    )
 }
 
 /// The resolver's half of a connection.
@@ -163,14 +193,15 @@ fn step(window: &[u8], cursor: &mut Cursor, addresses: &mut Addresses) -> Option
 fn question(window: &[u8], cursor: &mut Cursor) -> Option<Reading> {
     let base = cursor.at as usize;
     let label = |at, before| dns::skip_label(window, at, before);
-    let Ok(question) = dns::read_question(window, base, Kind::Response, 0, label) else {
+    let mut question = Question::default();
+    if dns::read_question(window, base, Kind::Response, 0, label, &mut question).is_err() {
         let needed = (cursor.left as usize).min(MAX_QUESTION);
         return Some(if window.len() < base + needed {
             Reading::Short
         } else {
             Reading::Malformed
         });
-    };
+    }
     let records = if question.rcode == 0 {
         question.answers
     } else {
@@ -184,7 +215,8 @@ fn question(window: &[u8], cursor: &mut Cursor) -> Option<Reading> {
 }
 
 fn drain(addresses: &mut Addresses) -> Found {
-    let count = std::mem::take(&mut addresses.count);
-    let found = addresses.found[..count].iter();
-    found.map(|found| (found.address, found.ttl)).collect()
+    let found = addresses.found[..addresses.count].iter();
+    let found = found.map(|found| (found.address, found.ttl)).collect();
+    addresses.clear();
+    found
 }
