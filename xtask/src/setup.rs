@@ -43,6 +43,7 @@ const FOR_VM: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
+    ("dnsmasq", "dnsmasq-base"),
 ];
 
 /// Debian's names for rustc, cargo, the sources and clippy. A stable release has

@@ -32,11 +32,13 @@ const PACK: &str = "PATH=$PATH:/usr/sbin:/sbin
 rm -rf root && mkdir root && cd root
 mkdir bin dev etc modules proc run sbin sys tmp
 touch etc/hosts etc/resolv.conf etc/nsswitch.conf
+echo root:x:0:0::/:/bin/sh >etc/passwd
+echo root:x:0: >etc/group
 cp ../init . && chmod +x init
 for module in drivers/net/veth net/sched/sch_ingress net/sched/cls_bpf; do
     cp ../kernel/lib/modules/6.1.*/kernel/$module.ko modules
 done
-cp $(command -v busybox) $(command -v ip) bin
+cp $(command -v busybox) $(command -v ip) $(command -v dnsmasq) bin
 cp \"$1\" bin/netfilter-daemon && chmod +x bin/netfilter-daemon
 cp -L --parents $(ldd bin/* 2>/dev/null | grep -o '[[:space:]]/[^ ]*' | sort -u) .
 find . | cpio -o -H newc --quiet -R 0:0 >../initrd.cpio
@@ -57,11 +59,34 @@ for module in /modules/*; do insmod $module; done
 ip link set lo up
 uname -sr
 { netfilter-daemon lab; echo \"vmtest: exit $?\"; } 2>&1 | cat
-# What the lab has not: a local resolver, whose answers a program of its own reads.
-echo 'resolvers: [127.0.0.53, 192.0.2.53]' >/tmp/policy.yaml
-ip link add v0 type veth peer name v1
-netfilter-daemon run --policy /tmp/policy.yaml --interface v0 2>&1 |
-    { grep -m 1 -e '^enforcing on v0' -e '^error'; poweroff -f; }
+# What the lab has not: a local resolver, whose answers a program of its own
+# reads, and a suspension, in which an address that it lent expires.
+cat >/tmp/policy.yaml <<END
+resolvers: [127.0.0.53, 192.0.2.53]
+dns: { minimum_ttl: 0, grace: 0 }
+outbound_rules: [{ name: host, type: fqdn, destination: { fqdn: host.example, protocol: TCP, port_ranges: '443' } }]
+END
+/bin/ip link add v0 type veth peer name v1
+/bin/ip addr add 10.9.0.1/24 dev v0
+/bin/ip link set v0 up
+/bin/ip link set v1 up
+/bin/ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev v0
+/bin/ip route add default via 10.9.0.2
+dnsmasq -k -R -h -a 127.0.0.53 -z -A /host.example/198.18.0.7 -T 8 -u root --pid-file= &
+(sleep 120; poweroff -f) &
+netfilter-daemon run --policy /tmp/policy.yaml --interface v0 2>&1 | {
+    grep -m 1 -e '^enforcing on v0' -e '^error'
+    cat >/dev/null &
+    netfilter-daemon explain --policy /tmp/policy.yaml host.example:443 --resolve | grep TTL
+    nc -w 2 198.18.0.7 443 </dev/null 2>&1 | sed 's/^/vmtest: awake: /'
+    echo +12 >/sys/class/rtc/rtc0/wakealarm
+    echo mem >/sys/power/state
+    nc -w 2 198.18.0.7 443 </dev/null 2>&1 | sed 's/^/vmtest: later: /'
+    running=$(sed -n 's/^now at \\([0-9]*\\) nsecs$/\\1/p' /proc/timer_list)
+    read up rest </proc/uptime
+    echo \"vmtest: slept $((${up%.*} - running / 1000000000))\"
+    poweroff -f
+}
 ";
 
 #[derive(clap::Args)]
@@ -143,8 +168,25 @@ fn boot(directory: &Path) -> Result<()> {
     ran.succeeded()
 }
 
-/// What the daemon with a local resolver says.
-const LOCAL: &str = "enforcing on v0";
+/// What else the console says, a name's TTL of 8 seconds being shorter than the sleep.
+const PROMISES: [(&str, &str, &str); 4] = [
+    (
+        "enforcing on v0",
+        "",
+        "the daemon did not start with a local resolver",
+    ),
+    (
+        "vmtest: awake: ",
+        "timed out",
+        "what a local resolver answered was not learned",
+    ),
+    ("vmtest: slept 1", "", "the machine did not suspend"),
+    (
+        "vmtest: later: ",
+        "refused",
+        "an address outlived its time in a suspension",
+    ),
+];
 
 /// Asks for the exit code and for probes, lest a lab without any passes.
 fn judge(console: &[String]) -> Result<()> {
@@ -158,9 +200,9 @@ fn judge(console: &[String]) -> Result<()> {
         matches!(words[..], [right, "of", all, "probes"] if right == all && all != "0")
     });
     ensure!(all_right, "the lab did not say that all probes came out");
-    ensure!(
-        console.iter().any(|line| line.starts_with(LOCAL)),
-        "the daemon did not start with a local resolver"
-    );
+    for (begins, has, otherwise) in PROMISES {
+        let kept = |line: &String| line.starts_with(begins) && line.contains(has);
+        ensure!(console.iter().any(kept), "{otherwise}");
+    }
     Ok(())
 }
