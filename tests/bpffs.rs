@@ -8,6 +8,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
 };
 
 use netfilter_daemon::{
@@ -101,8 +102,8 @@ impl Kernel {
     }
 
     /// The same program, for another thread.
-    pub fn twin(&self) -> Twin {
-        Twin(self.datapath.descriptor(Program::Ingress).unwrap())
+    pub fn twin(&self, program: Program) -> Twin {
+        Twin(self.datapath.descriptor(program).unwrap())
     }
 
     pub fn egress(&mut self, frame: &[u8]) -> Outcome {
@@ -132,11 +133,11 @@ impl Kernel {
         self.datapath.test_run(program, frame, with, 1).unwrap()
     }
 
-    /// Answers that taught an address, as the kernel counted them.
-    pub fn learned_answers(&self) -> u64 {
+    /// Answers that came to this, as the kernel counted them.
+    pub fn answers(&self, wanted: Answer) -> u64 {
         let counters = self.datapath.state().counters().unwrap();
-        let learned = |(outcome, _): &&(Answer, u64)| *outcome == Answer::Learned;
-        counters.answers.iter().find(learned).unwrap().1
+        let of = |(outcome, _): &&(Answer, u64)| *outcome == wanted;
+        counters.answers.iter().find(of).unwrap().1
     }
 
     pub fn passes(&mut self, frame: &[u8]) -> bool {
@@ -151,10 +152,28 @@ impl Kernel {
 pub struct Twin(OwnedFd);
 
 impl Twin {
-    pub fn ingress(&self, frame: &[u8]) -> i32 {
+    pub fn run(&self, frame: &[u8]) -> i32 {
         let run = test_run::run(self.0.as_raw_fd(), frame, Context::default(), 1);
         run.unwrap().action
     }
+}
+
+/// Runs both on their frames at the same moment, or nearly.
+pub fn at_once(twins: &[Twin; 2], frames: &[Vec<u8>; 2]) -> [i32; 2] {
+    let ready = AtomicU32::new(0);
+    thread::scope(|scope| {
+        let ready = &ready;
+        let run = |end: usize| {
+            scope.spawn(move || {
+                ready.fetch_add(1, Ordering::SeqCst);
+                while ready.load(Ordering::SeqCst) < 2 {
+                    std::hint::spin_loop();
+                }
+                twins[end].run(&frames[end])
+            })
+        };
+        [run(0), run(1)].map(|end| end.join().unwrap())
+    })
 }
 
 /// `TC_ACT_UNSPEC`

@@ -10,6 +10,7 @@ pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
 pub const FIN: u8 = 0x01;
 pub const RST: u8 = 0x04;
+pub const PSH: u8 = 0x08;
 
 /// The machine that the frames leave.
 pub const LOCAL: &str = "10.0.0.2";
@@ -91,8 +92,9 @@ pub fn datagram(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
 }
 
 impl Frame {
-    /// With the checksum of UDP.
+    /// With the checksum of TCP or UDP.
     pub fn checked(mut self) -> Self {
+        let at = if self.protocol == TCP { 16 } else { 6 };
         let source = match (self.source, self.destination) {
             (Some(source), _) => source,
             (None, IpAddr::V4(_)) => LOCAL.parse().unwrap(),
@@ -102,7 +104,7 @@ impl Frame {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
-        self.payload[6..8].fill(0);
+        self.payload[at..at + 2].fill(0);
         let pseudo = [
             octets(source),
             octets(self.destination),
@@ -110,14 +112,21 @@ impl Frame {
         ]
         .concat();
         let length = u32::try_from(self.payload.len()).unwrap();
-        let sum = checksum::finish(checksum::sum(&pseudo) + u32::from(UDP) + length);
-        self.payload[6..8].copy_from_slice(&sum);
+        let sum = checksum::finish(checksum::sum(&pseudo) + u32::from(self.protocol) + length);
+        self.payload[at..at + 2].copy_from_slice(&sum);
         self
     }
 
     pub fn from(mut self, source: &str) -> Self {
         self.source = Some(source.parse().unwrap());
         self
+    }
+
+    /// As it comes back to who sent to it.
+    pub fn returned(&self) -> Vec<u8> {
+        let mut frame = self.bytes();
+        frame[..12].rotate_left(6);
+        frame
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -211,6 +220,21 @@ pub fn answer(query: &[u8], ttl: u32, addresses: &[&str]) -> Vec<u8> {
         message.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
         message.extend(bytes);
     }
+    message
+}
+
+/// A record, for behind an answer.
+pub fn record(owner: &[u8], kind: u16, class: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len()).unwrap().to_be_bytes();
+    let fixed = [kind.to_be_bytes(), class.to_be_bytes()].concat();
+    [owner, &fixed, &ttl.to_be_bytes(), &length, data].concat()
+}
+
+/// An answer to a query with these records.
+pub fn records(query: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
+    let mut message = answer(query, 0, &[]);
+    message[7] = u8::try_from(records.len()).unwrap();
+    message.extend(records.concat());
     message
 }
 

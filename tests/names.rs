@@ -1,13 +1,16 @@
 //! DNS, frame by frame: what is asked, what is believed, what is learned.
 
+use std::{thread::sleep, time::Duration};
+
 use netfilter_daemon::{
     datapath::test_run::{Context, Program},
     lab::namespace::Namespace,
 };
+use netfilter_ebpf::{abi::GRANTS, verdict::Answer};
 
 use crate::{
     bpffs::{DROP, Kernel, PASS, REDIRECT},
-    frame::{self, Frame, answer, datagram, query, tcp, to},
+    frame::{self, Frame, answer, datagram, query, record, records, tcp, to, wire},
 };
 
 const POLICY: &str = "
@@ -39,15 +42,23 @@ fn answered(from: &str, port: u16, message: &[u8]) -> Vec<u8> {
 
 /// Asks and has it answered, both permitted.
 fn learn(kernel: &mut Kernel, name: &str, addresses: &[&str]) {
-    let question = query(7, name, 1);
-    assert_eq!(kernel.egress(&asked(&question)).action, PASS, "{name}");
-    assert_eq!(
-        kernel
-            .ingress(&answered(RESOLVER, PORT, &answer(&question, 60, addresses)))
-            .action,
-        PASS
-    );
+    learn_for(kernel, name, 60, addresses);
 }
+
+fn learn_for(kernel: &mut Kernel, name: &str, ttl: u32, addresses: &[&str]) {
+    let question = query(7, name, 1);
+    let reply = answer(&question, ttl, addresses);
+    assert_eq!(tell(kernel, &question, &reply), PASS, "{name}");
+}
+
+/// Asks, which is permitted, and gets this.
+fn tell(kernel: &mut Kernel, question: &[u8], reply: &[u8]) -> i32 {
+    assert_eq!(kernel.egress(&asked(question)).action, PASS);
+    kernel.ingress(&answered(RESOLVER, PORT, reply)).action
+}
+
+/// The name of the question, in a record.
+const OWNER: &[u8] = &[0xc0, 12];
 
 #[test]
 fn an_answer_opens_what_its_name_grants_and_nothing_else() {
@@ -142,6 +153,34 @@ fn a_denied_question_is_answered_at_once() {
     );
 }
 
+/// To the last bit, sums too; where there was none, there is none.
+#[test]
+fn a_refused_datagram_is_what_the_resolver_could_have_sent() {
+    let mut kernel = Kernel::new(POLICY);
+    for (resolver, local) in [(RESOLVER, frame::LOCAL), ("fd00::53", frame::LOCAL_V6)] {
+        for (asked, answered) in [
+            ([0x01, 0x00], [0x81, 0x83]),
+            ([0x00, 0x30], [0x80, 0x93]), // checking disabled; AD means another thing
+        ] {
+            let message = |flags: [u8; 2]| {
+                let mut message = query(7, "evil.test", 1);
+                message[2..4].copy_from_slice(&flags);
+                message
+            };
+            let sent = to(resolver, frame::UDP, datagram(PORT, 53, &message(asked))).from(local);
+            let back = datagram(53, PORT, &message(answered));
+            let back = to(local, frame::UDP, back).from(resolver);
+            let outcome = kernel.egress(&sent.clone().checked().bytes());
+            assert_eq!(
+                outcome.frame,
+                back.clone().checked().returned(),
+                "{resolver}"
+            );
+            assert_eq!(kernel.egress(&sent.bytes()).frame, back.returned());
+        }
+    }
+}
+
 #[test]
 fn a_forged_answer_opens_nothing() {
     let genuine = query(7, "a.example", 1);
@@ -229,6 +268,12 @@ fn a_refusal_or_a_name_without_addresses_teaches_nothing() {
     assert!(!kernel.passes(&tcp("192.0.2.1", 443).bytes()));
 }
 
+/// 254 bytes in wire form, without the root, if the last label has 61.
+fn long_name(last: usize) -> String {
+    let label = "x".repeat(63);
+    format!("{label}.{label}.{label}.{}", "x".repeat(last))
+}
+
 #[test]
 fn a_query_that_is_not_just_a_query_is_stopped() {
     let plain = query(7, "a.example", 1);
@@ -263,6 +308,37 @@ fn a_query_that_is_not_just_a_query_is_stopped() {
         ("two questions", DROP, with(&|m| m[5] = 2)),
         ("no question", DROP, with(&|m| m[5] = 0)),
         ("an answer section", DROP, with(&|m| m[7] = 1)),
+        ("an authority section", DROP, with(&|m| m[9] = 1)),
+        ("an authoritative one", DROP, with(&|m| m[2] |= 4)),
+        ("a truncated one", DROP, with(&|m| m[2] |= 2)),
+        ("an RCODE", DROP, with(&|m| m[3] |= 3)),
+        ("an OPT that is not there", DROP, with(&|m| m[11] = 1)),
+        (
+            "another OPT that is not there",
+            DROP,
+            with(&|m| {
+                m[11] = 2;
+                m.extend(opt);
+            }),
+        ),
+        (
+            "EDNS of a name",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend(opt);
+                m[27] = 1;
+            }),
+        ),
+        (
+            "an address behind",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend(opt);
+                m[29] = 1;
+            }),
+        ),
         (
             "class CHAOS",
             DROP,
@@ -275,6 +351,12 @@ fn a_query_that_is_not_just_a_query_is_stopped() {
         ("a long label", DROP, with(&|m| m[12] = 64)),
         ("cut short", DROP, with(&|m| m.truncate(14))),
         ("a label in eight bits", DROP, with(&|m| m[13] = 0xe4)),
+        (
+            "the longest name, denied",
+            REDIRECT,
+            query(7, &long_name(61), 1),
+        ),
+        ("a longer one", DROP, query(7, &long_name(62), 1)),
         ("nothing", DROP, Vec::new()),
     ];
     let mut kernel = Kernel::new(POLICY);
@@ -326,6 +408,151 @@ fn a_hundred_records_are_learned_and_hostile_bytes_are_not() {
         kernel.ingress(&answered(RESOLVER, PORT, &lying)).action,
         DROP
     );
+}
+
+#[test]
+fn a_record_that_lies_teaches_nothing() {
+    const FORGED: [u8; 4] = [192, 0, 2, 66];
+    let address = |owner: &[u8], last| record(owner, 1, 1, 60, &[192, 0, 2, last]);
+    let service = |rest: &[u8]| record(OWNER, 65, 1, 60, &[&[0, 1, 0], rest].concat());
+    let question = query(7, "a.example", 1);
+    let mut kernel = Kernel::new(POLICY);
+    for (what, lie) in [
+        (
+            "a name that is too long",
+            address(&wire(&long_name(62)), 66),
+        ),
+        ("a reserved label", address(&[0x40, 12], 66)),
+        ("another", address(&[0x80, 12], 66)),
+        (
+            "five bytes of IPv4",
+            record(OWNER, 1, 1, 60, &[192, 0, 2, 66, 0]),
+        ),
+        ("seventeen of IPv6", record(OWNER, 28, 1, 60, &[0x20; 17])),
+        (
+            "a hint and a half",
+            service(&[0, 4, 0, 6, 192, 0, 2, 66, 192, 0]),
+        ),
+        ("a hint of nothing", service(&[0, 4, 0, 0])),
+        (
+            "a target in a pointer",
+            record(OWNER, 65, 1, 60, &[0, 1, 0xc0, 12]),
+        ),
+        ("no target", record(OWNER, 65, 1, 60, &[0, 1])),
+        ("half a priority", record(OWNER, 65, 1, 60, &[0])),
+    ] {
+        let truth = address(OWNER, 66);
+        for both in [[truth.clone(), lie.clone()], [lie, truth]] {
+            let told = tell(&mut kernel, &question, &records(&question, &both));
+            assert_eq!(told, DROP, "{what}");
+        }
+    }
+    let mapped = [
+        &[0, 6, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
+        &FORGED[..],
+    ]
+    .concat();
+    let ignored = [record(OWNER, 1, 3, 60, &FORGED), service(&mapped)];
+    let told = tell(&mut kernel, &question, &records(&question, &ignored));
+    assert_eq!(told, PASS);
+    assert!(!kernel.passes(&tcp("192.0.2.66", 443).bytes()));
+    // And what is only just none of these is learned.
+    let fair = [
+        address(&wire(&long_name(61)), 1),
+        service(&[0, 4, 0, 4, 192, 0, 2, 2]),
+    ];
+    let told = tell(&mut kernel, &question, &records(&question, &fair));
+    assert_eq!(told, PASS);
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        assert!(kernel.passes(&tcp(address, 443).bytes()), "{address}");
+    }
+}
+
+/// RFC 9460: a client may connect to the hints, and asks for the target.
+#[test]
+fn the_hints_of_a_service_are_learned_and_its_target_may_be_asked_for() {
+    for kind in [64, 65] {
+        let mut kernel = Kernel::new(POLICY);
+        let question = query(7, "a.example", 65);
+        let data = [
+            &[0, 1][..],
+            &wire("svc.test"),
+            &[
+                0, 1, 0, 3, 2, b'h', b'2', 0, 4, 0, 8, 192, 0, 2, 1, 192, 0, 2, 2,
+            ],
+            &[
+                0, 6, 0, 16, 0x20, 1, 13, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+            ],
+        ]
+        .concat();
+        let reply = records(&question, &[record(OWNER, kind, 1, 60, &data)]);
+        assert!(!kernel.passes(&asked(&query(8, "svc.test", 1))));
+        assert_eq!(tell(&mut kernel, &question, &reply), PASS);
+        for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+            assert!(kernel.passes(&tcp(address, 443).bytes()), "{address}");
+        }
+        learn(&mut kernel, "svc.test", &["192.0.2.3"]);
+        assert!(kernel.passes(&tcp("192.0.2.3", 443).bytes()));
+    }
+}
+
+/// More addresses than an answer may have: none of them is learned.
+#[test]
+fn an_answer_of_too_many_addresses_is_dropped() {
+    let question = query(7, "a.example", 1);
+    let mut kernel = Kernel::new(POLICY);
+    for (count, action) in [(257, DROP), (256, PASS)] {
+        // Of 4 KiB there is room for no more A records.
+        let hints: Vec<u8> = (0..count)
+            .flat_map(|n: u16| {
+                let [high, low] = n.to_be_bytes();
+                [198, 18, high, low]
+            })
+            .collect();
+        let length = u16::try_from(hints.len()).unwrap().to_be_bytes();
+        let data = [&[0, 1, 0, 0, 4], &length[..], &hints].concat();
+        let reply = records(&question, &[record(OWNER, 65, 1, 60, &data)]);
+        assert_eq!(tell(&mut kernel, &question, &reply), action, "{count}");
+        let opened = kernel.passes(&tcp("198.18.0.9", 443).bytes());
+        assert_eq!(opened, action == PASS, "{count}");
+    }
+}
+
+#[test]
+fn what_only_audit_let_pass_teaches_nothing() {
+    let policy = format!("dns: {{ query_types: [A] }}\n{POLICY}");
+    let mut kernel = Kernel::new(&format!(
+        "isolation_mode: allow_internet_outbound\n{policy}"
+    ));
+    for (question, address) in [
+        (query(7, "a.example", 28), "192.0.2.1"),
+        (query(7, "evil.test", 1), "192.0.2.2"),
+    ] {
+        let reply = answer(&question, 60, &[address]);
+        assert_eq!(tell(&mut kernel, &question, &reply), PASS);
+    }
+    assert_eq!(kernel.answers(Answer::Audited), 2);
+    kernel
+        .datapath
+        .replace(&crate::bpffs::image(&policy))
+        .unwrap();
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        assert!(!kernel.passes(&tcp(address, 443).bytes()), "{address}");
+    }
+}
+
+#[test]
+fn a_fragmented_answer_is_dropped() {
+    let mut kernel = Kernel::new(POLICY);
+    let question = query(7, "a.example", 1);
+    kernel.egress(&asked(&question));
+    let reply = datagram(53, PORT, &answer(&question, 60, &["192.0.2.1"]));
+    let part = Frame {
+        fragment: Some((0, true, 9)),
+        ..to(frame::LOCAL, frame::UDP, reply).from(RESOLVER)
+    };
+    assert_eq!(kernel.ingress(&part.bytes()).action, DROP);
+    assert!(!kernel.passes(&tcp("192.0.2.1", 443).bytes()));
 }
 
 #[test]
@@ -384,7 +611,7 @@ fn an_expired_name_no_longer_admits_and_a_connection_in_use_goes_on() {
     let segment =
         |port, flags| to("192.0.2.1", frame::TCP, frame::segment(port, 443, flags)).bytes();
     assert!(kernel.passes(&segment(1000, frame::SYN)));
-    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    sleep(Duration::from_millis(2_100));
     assert!(!kernel.passes(&segment(1001, frame::SYN)), "a new one");
     assert!(kernel.passes(&segment(1000, frame::ACK)), "the one in use");
     // It goes when its rule goes.
@@ -395,6 +622,68 @@ fn an_expired_name_no_longer_admits_and_a_connection_in_use_goes_on() {
         ))
         .unwrap();
     assert!(!kernel.passes(&segment(1000, frame::ACK)));
+}
+
+/// A longer life is not shortened, and one with its highest bit set is none at
+/// all (RFC 2181 section 8).
+#[test]
+fn a_life_is_as_long_as_its_longest_record_and_the_policy_say() {
+    let kernel = |minimum, grace| {
+        Kernel::new(&format!(
+            "dns: {{ minimum_ttl: {minimum}, grace: {grace} }}\n{POLICY}"
+        ))
+    };
+    let mut kernels = [kernel(0, 0), kernel(600, 0), kernel(0, 600)];
+    for kernel in &mut kernels {
+        learn_for(kernel, "a.example", 0, &["192.0.2.1"]);
+        learn_for(kernel, "a.example", 1 << 31 | 600, &["192.0.2.2"]);
+        learn_for(kernel, "a.example", 600, &["192.0.2.3"]);
+        learn_for(kernel, "a.example", 0, &["192.0.2.3"]);
+    }
+    sleep(Duration::from_millis(1_100));
+    for (kernel, lives) in kernels.iter_mut().zip([false, true, true]) {
+        for (address, opens) in [
+            ("192.0.2.1", lives),
+            ("192.0.2.2", lives),
+            ("192.0.2.3", true),
+        ] {
+            assert_eq!(
+                kernel.passes(&tcp(address, 443).bytes()),
+                opens,
+                "{address}"
+            );
+        }
+    }
+}
+
+/// As many names as an address has room for, and one more: nobody's grant goes
+/// before its time.
+#[test]
+fn a_name_too_many_waits_until_another_expires() {
+    let mut policy =
+        "dns: { minimum_ttl: 0, grace: 0 }\nresolvers: [10.0.0.53]\noutbound_rules:\n".to_owned();
+    for name in 0..=GRANTS {
+        policy += &format!(
+            "  - {{ name: n{name}, type: fqdn, destination: {{ fqdn: n{name}.example, protocol: TCP, port_ranges: '{name}' }} }}\n",
+        );
+    }
+    let mut kernel = Kernel::new(&policy);
+    let of = |name: usize| format!("n{name}.example");
+    let opens = |kernel: &mut Kernel, name: usize| {
+        kernel.passes(&tcp("192.0.2.1", u16::try_from(name).unwrap()).bytes())
+    };
+    learn_for(&mut kernel, &of(0), 2, &["192.0.2.1"]);
+    for name in 1..=GRANTS {
+        learn_for(&mut kernel, &of(name), 600, &["192.0.2.1"]);
+    }
+    assert_eq!(kernel.answers(Answer::TableFull), 1);
+    assert!(!opens(&mut kernel, GRANTS));
+    sleep(Duration::from_millis(3_100));
+    assert!(!opens(&mut kernel, 0));
+    learn(&mut kernel, &of(GRANTS), &["192.0.2.1"]);
+    for name in 1..=GRANTS {
+        assert!(opens(&mut kernel, name), "{name}");
+    }
 }
 
 /// Names get their numbers in the order of the file: another order must not give
@@ -447,13 +736,13 @@ fn what_was_learned_follows_its_name_through_reloads() {
 #[test]
 fn aliases_are_stepped_over_and_an_nxdomain_that_carries_them_teaches_nothing() {
     let alias = |owner: &[u8], target: &str| {
-        let target = frame::wire(target);
+        let target = wire(target);
         let length = u16::try_from(target.len()).unwrap().to_be_bytes();
         [owner, &[0, 5, 0, 1, 0, 0, 0, 0], &length, &target].concat()
     };
     let address = |last| {
         [
-            &frame::wire("edge.example.net")[..],
+            &wire("edge.example.net")[..],
             &[0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 192, 0, 2, last],
         ]
         .concat()
@@ -465,7 +754,7 @@ fn aliases_are_stepped_over_and_an_nxdomain_that_carries_them_teaches_nothing() 
         message[7] = 3;
         message.extend(alias(&[0xc0, 12], "global_frontend.example.net"));
         message.extend(alias(
-            &frame::wire("global_frontend.example.net"),
+            &wire("global_frontend.example.net"),
             "edge.example.net",
         ));
         message.extend(address(last));
@@ -491,12 +780,12 @@ fn an_address_lives_its_whole_ttl_whenever_it_was_learned() {
         .tv_nsec()
         .cast_unsigned();
     let nearly_over = (1_950_000_000 - into_second) % 1_000_000_000;
-    std::thread::sleep(std::time::Duration::from_nanos(nearly_over));
+    sleep(Duration::from_nanos(nearly_over));
     let question = query(7, "a.example", 1);
     kernel.egress(&asked(&question));
     let reply = answer(&question, 1, &["192.0.2.1"]);
     kernel.ingress(&answered(RESOLVER, PORT, &reply));
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    sleep(Duration::from_millis(200));
     assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
 }
 
@@ -541,7 +830,7 @@ fn what_an_approved_name_points_to_may_be_asked_for_on_its_behalf() {
         let mut message = answer(&question, 60, &[]);
         message[7] = 3;
         let first = message.len() + 12; // where the first target begins
-        message.extend(cname(&[0xc0, 12], 60, &frame::wire("front.cdn.test")));
+        message.extend(cname(&[0xc0, 12], 60, &wire("front.cdn.test")));
         // "edge" and a pointer to "cdn.test" in the first target.
         let rest = u8::try_from(first + 6).unwrap();
         message.extend(cname(
@@ -607,6 +896,42 @@ fn what_an_approved_name_points_to_may_be_asked_for_on_its_behalf() {
     ask(&mut kernel, "edge.cdn.test", REDIRECT);
 }
 
+/// Two names point to it, one of them for a moment only.
+#[test]
+fn an_alias_lends_for_each_name_as_long_as_that_one_pointed_to_it() {
+    let mut kernel = Kernel::new(&format!("dns: {{ minimum_ttl: 0, grace: 0 }}\n{POLICY}"));
+    for (name, target, ttl) in [
+        ("a.example", "front.test", 60),
+        ("x.b.example", "front.test", 0),
+        ("x.b.example", "edge.test", 0),
+    ] {
+        let question = query(7, name, 1);
+        let reply = records(&question, &[cname(OWNER, ttl, &wire(target))]);
+        assert_eq!(tell(&mut kernel, &question, &reply), PASS);
+    }
+    sleep(Duration::from_millis(1_100));
+    assert!(!kernel.passes(&asked(&query(7, "edge.test", 1))));
+    learn(&mut kernel, "front.test", &["192.0.2.1"]);
+    assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+    assert!(!kernel.passes(&tcp("192.0.2.1", 8443).bytes()));
+}
+
+/// What an approved name points to was chosen by its owner, not by who asks.
+#[test]
+fn an_alias_below_a_wildcard_is_not_limited() {
+    let policy = format!("dns: {{ wildcard_name_length: 11 }}\n{POLICY}");
+    let mut kernel = Kernel::new(&policy);
+    let question = query(7, "a.example", 1);
+    let alias = cname(OWNER, 60, &wire("front.b.example"));
+    assert!(!kernel.passes(&asked(&query(8, "front.b.example", 1))));
+    assert_eq!(
+        tell(&mut kernel, &question, &records(&question, &[alias])),
+        PASS
+    );
+    assert!(kernel.passes(&asked(&query(8, "front.b.example", 1))));
+    assert!(!kernel.passes(&asked(&query(8, "other.b.example", 1))));
+}
+
 #[test]
 fn an_alias_that_is_hostile_teaches_nothing_and_its_addresses_do() {
     let mut kernel = Kernel::new(POLICY);
@@ -670,7 +995,7 @@ fn only_listed_types_are_asked_for_and_others_have_no_data() {
         (16, false),
         (255, false),
         (10, false),
-        (813, false),
+        (812, false), // 300 and 512
     ] {
         let outcome = kernel.egress(&asked(&query(1, "a.example", qtype)));
         assert_eq!(outcome.action == PASS, passes, "{qtype}");
@@ -756,6 +1081,10 @@ fn private_reverse_zones_open_by_a_switch() {
     // An answer there grants nothing.
     learn(&mut open, "4.3.2.10.in-addr.arpa", &["192.0.2.1"]);
     assert!(!open.passes(&tcp("192.0.2.1", 443).bytes()));
+    let deny = "resolvers: [10.0.0.53]\ndns: { private_reverse_zones: true }\noutbound_rules:\n  - { name: d, type: fqdn, action: deny, destination: '*.10.in-addr.arpa' }";
+    let mut partly = Kernel::new(deny);
+    assert!(!partly.passes(&asked(&query(1, "4.3.2.10.in-addr.arpa", 12))));
+    assert!(partly.passes(&asked(&query(1, "4.3.168.192.in-addr.arpa", 12))));
 }
 
 #[test]

@@ -2,14 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 
+use netfilter_daemon::datapath::test_run::Program;
+use netfilter_ebpf::verdict::Answer;
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
 
 use crate::{
-    bpffs::{DROP, Kernel, PASS, REDIRECT},
-    frame::{self, ACK, FIN, RST, SYN, answer, carrying, query, tcp, to},
+    bpffs::{DROP, Kernel, PASS, REDIRECT, at_once},
+    frame::{
+        self, ACK, FIN, Frame, PSH, RST, SYN, answer, carrying, query, record, records, tcp, to,
+        wire,
+    },
 };
 
 const POLICY: &str = "
@@ -155,6 +160,26 @@ fn questions_and_answers_may_share_segments_in_any_order() {
     }
 }
 
+/// Longer than any segment, so that whole segments are stepped over.
+#[test]
+fn a_record_that_fills_segments_hides_none_behind_it() {
+    let question = query(7, "a.example", A);
+    let text = record(&[0xc0, 12], 16, 1, 60, &[0; 3000]);
+    let mut kernel = Kernel::new(POLICY);
+    for size in 90..110 {
+        let connection = Connection {
+            port: 20_000 + size,
+            ..CONNECTION
+        };
+        let host = u8::try_from(size).unwrap();
+        let address = record(&[0xc0, 12], 1, 1, 60, &[192, 0, 2, host]);
+        let stream = framed(&records(&question, &[text.clone(), address]));
+        connection.ask(&mut kernel, &question);
+        connection.answer(&mut kernel, &stream, &every(size.into(), &stream));
+        assert!(learned(&mut kernel, &format!("192.0.2.{host}")), "{size}");
+    }
+}
+
 /// 64 KiB of records: as many as a message can hold, in segments as they come.
 #[test]
 fn the_largest_answer_is_learned_to_its_last_record() {
@@ -230,6 +255,8 @@ fn the_length_of_a_question_may_come_alone() {
     let reply = CONNECTION.back(THEIRS, ACK, &framed(&answer(&question, 60, &["192.0.2.1"])));
     assert_eq!(kernel.ingress(&reply).action, PASS);
     assert!(learned(&mut kernel, "192.0.2.1"));
+    let behind = OURS.wrapping_add(u32::try_from(stream.len()).unwrap());
+    assert!(kernel.passes(&CONNECTION.out(behind, ACK, &framed(&query(8, "a.example", A)))));
 }
 
 /// A question that the filter allows and that, read from its byte `at` on, is a
@@ -244,7 +271,7 @@ fn smuggler(at: usize) -> Vec<u8> {
     message.truncate(12);
     message.push(63);
     message.extend(label);
-    message.extend(frame::wire("b.example"));
+    message.extend(wire("b.example"));
     message.extend([0, 1, 0, 1]);
     framed(&message)
 }
@@ -290,6 +317,13 @@ fn no_segment_moves_where_messages_begin() {
         assert!(kernel.passes(&CONNECTION.out(after, ACK, &first)), "{what}");
     }
 
+    // One that begins within another, and ends with it.
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.open(&mut kernel);
+    assert!(kernel.passes(&CONNECTION.out(OURS, ACK, &smuggler)));
+    let within = u32::try_from(smuggler.len() - first.len()).unwrap();
+    assert!(!kernel.passes(&CONNECTION.out(OURS.wrapping_add(within), ACK, &first)));
+
     // The length alone, and then another one that would make it end elsewhere.
     let mut kernel = Kernel::new(POLICY);
     CONNECTION.open(&mut kernel);
@@ -324,11 +358,15 @@ fn only_the_resolver_opens_a_connection() {
     let first = framed(&query(7, "a.example", A));
     let mut kernel = Kernel::new(POLICY);
     let syn = CONNECTION.out(OURS.wrapping_sub(1), SYN, &[]);
+    let other = CONNECTION.out(OURS.wrapping_add(70), SYN, &[]);
+    assert!(kernel.passes(&other), "given up");
     assert!(kernel.passes(&syn));
     assert!(
         !kernel.passes(&CONNECTION.out(OURS, ACK, &first)),
         "before the SYN-ACK"
     );
+    let early = CONNECTION.back(0, ACK, &first);
+    assert_eq!(kernel.ingress(&early).action, DROP, "before the SYN-ACK");
     assert!(kernel.passes(&syn), "sent again");
     let other = carrying(
         (53, CONNECTION.port),
@@ -343,6 +381,8 @@ fn only_the_resolver_opens_a_connection() {
         !kernel.passes(&CONNECTION.out(OURS, ACK, &first)),
         "it acknowledged another"
     );
+    let opening = CONNECTION.back(THEIRS - 1, SYN | ACK, b"data");
+    assert_eq!(kernel.ingress(&opening).action, DROP, "data in a SYN-ACK");
     kernel.ingress(&CONNECTION.back(THEIRS - 1, SYN | ACK, &[]));
     assert!(kernel.passes(&CONNECTION.out(OURS, ACK, &first)));
     assert!(
@@ -355,6 +395,81 @@ fn only_the_resolver_opens_a_connection() {
     );
     let data = CONNECTION.out(OURS.wrapping_sub(1), SYN, &first);
     assert!(!kernel.passes(&data), "data in a SYN");
+    let accepts = CONNECTION.out(OURS.wrapping_sub(1), SYN | ACK, &[]);
+    assert!(!kernel.passes(&accepts), "a client's SYN-ACK");
+
+    // One of the resolver that comes late moves nothing.
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.ask(&mut kernel, &query(7, "a.example", A));
+    let late = OURS.wrapping_add(u32::try_from(first.len()).unwrap());
+    let late = carrying((53, CONNECTION.port), THEIRS + 99, late, SYN | ACK, &[]);
+    kernel.ingress(&to(frame::LOCAL, frame::TCP, late).from(RESOLVER).bytes());
+    let reply = framed(&answer(&query(7, "a.example", A), 60, &["192.0.2.1"]));
+    CONNECTION.answer(&mut kernel, &reply, &[]);
+    assert!(learned(&mut kernel, "192.0.2.1"));
+}
+
+#[test]
+fn a_fragmented_segment_is_stopped() {
+    let (question, fragment) = (query(7, "a.example", A), Some((0, true, 9)));
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.open(&mut kernel);
+    let segment = carrying((CONNECTION.port, 53), OURS, THEIRS, ACK, &framed(&question));
+    let whole = to(RESOLVER, frame::TCP, segment);
+    let part = Frame {
+        fragment,
+        ..whole.clone()
+    };
+    assert!(!kernel.passes(&part.bytes()));
+    assert!(kernel.passes(&whole.bytes()));
+    let reply = framed(&answer(&question, 60, &["192.0.2.1"]));
+    let segment = carrying((53, CONNECTION.port), THEIRS, OURS, ACK, &reply);
+    let part = Frame {
+        fragment,
+        ..to(frame::LOCAL, frame::TCP, segment).from(RESOLVER)
+    };
+    assert_eq!(kernel.ingress(&part.bytes()).action, DROP);
+    assert!(!learned(&mut kernel, "192.0.2.1"));
+}
+
+/// Two processors with a segment each: whatever the far end makes of both, only
+/// one was judged to stand there.
+#[test]
+fn of_two_segments_at_the_same_moment_one_goes_out() {
+    let mut kernel = Kernel::new(POLICY);
+    let twins = [(); 2].map(|()| kernel.twin(Program::Egress));
+    let all = |name| framed(&query(7, name, A)).repeat(15);
+    for round in 0..300 {
+        let connection = Connection {
+            port: 20_000 + round,
+            ..CONNECTION
+        };
+        connection.open(&mut kernel);
+        let frames = ["a.example", "x.b.example"].map(|name| connection.out(OURS, ACK, &all(name)));
+        let passed = at_once(&twins, &frames).map(|action| action == PASS);
+        assert_ne!(passed[0], passed[1], "round {round}");
+    }
+}
+
+/// And an answer that arrives twice is read once.
+#[test]
+fn of_one_segment_twice_at_the_same_moment_one_is_read() {
+    let mut kernel = Kernel::new(POLICY);
+    let twins = [(); 2].map(|()| kernel.twin(Program::Ingress));
+    let question = query(7, "a.example", A);
+    let stream = framed(&answer(&question, 60, &["192.0.2.1"; 80]));
+    for round in 0..300 {
+        let connection = Connection {
+            port: 20_000 + round,
+            ..CONNECTION
+        };
+        connection.ask(&mut kernel, &question);
+        let segment = connection.back(THEIRS, ACK, &stream);
+        let passed = at_once(&twins, &[segment.clone(), segment]);
+        assert!(passed.contains(&PASS), "round {round}");
+    }
+    assert_eq!(kernel.answers(Answer::Learned), 300);
+    assert_eq!(kernel.answers(Answer::Unsolicited), 0);
 }
 
 #[test]
@@ -368,6 +483,7 @@ fn a_connection_that_the_filter_did_not_see_begin_is_reset() {
         kernel.passes(&CONNECTION.out(OURS, RST, &[])),
         "what ends it goes"
     );
+    assert!(!kernel.passes(&CONNECTION.out(OURS, RST, &first)));
 }
 
 #[test]
@@ -376,7 +492,7 @@ fn a_denied_question_is_answered_in_the_stream() {
     let both = [framed(&one), framed(&other)].concat();
     let mut kernel = Kernel::new(POLICY);
     CONNECTION.open(&mut kernel);
-    let outcome = kernel.egress(&CONNECTION.out(OURS, ACK | 8, &both));
+    let outcome = kernel.egress(&CONNECTION.out(OURS, ACK | PSH, &both));
     assert_eq!(outcome.action, REDIRECT);
     let reply = &outcome.frame;
     assert_eq!(reply[26..34], [10, 0, 0, 53, 10, 0, 0, 2]);
@@ -389,7 +505,7 @@ fn a_denied_question_is_answered_in_the_stream() {
     );
     let acknowledged = OURS.wrapping_add(u32::try_from(both.len()).unwrap());
     assert_eq!(segment[8..12], acknowledged.to_be_bytes());
-    assert_eq!(segment[13], ACK | 8 | FIN);
+    assert_eq!(segment[13], ACK | PSH | FIN);
     let mut expected = both.clone();
     for at in [2, 2 + framed(&one).len()] {
         expected[at + 2..at + 4].copy_from_slice(&[0x81, 0x83]);
@@ -401,7 +517,89 @@ fn a_denied_question_is_answered_in_the_stream() {
     let next = OURS.wrapping_add(u32::try_from(both.len()).unwrap());
     assert!(!kernel.passes(&CONNECTION.out(next, ACK, &framed(&query(3, "a.example", A)))));
     assert!(!kernel.passes(&CONNECTION.out(OURS, ACK, &framed(&query(3, "a.example", A)))));
+    assert!(!kernel.passes(&CONNECTION.out(next, ACK, &[])));
     assert!(kernel.passes(&CONNECTION.out(next, RST, &[])));
+    let late = framed(&answer(&query(3, "a.example", A), 60, &["192.0.2.1"]));
+    for (flags, data, action) in [(ACK, &late[..], DROP), (ACK, &[], DROP), (RST, &[], PASS)] {
+        let segment = CONNECTION.back(THEIRS, flags, data);
+        assert_eq!(kernel.ingress(&segment).action, action, "{flags}");
+    }
+}
+
+/// To the last bit, sums too: in both families, with and without timestamps, with
+/// questions at odd and even offsets, each with flags and an RCODE of its own.
+#[test]
+fn a_refusal_in_the_stream_is_what_the_resolver_could_have_sent() {
+    let mut kernel = Kernel::new(POLICY);
+    let mut port = CONNECTION.port;
+    for (resolver, local) in [(RESOLVER, frame::LOCAL), ("fd00::53", frame::LOCAL_V6)] {
+        for (options, exchanged) in [
+            (&[][..], &[][..]),
+            (
+                &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
+                &[1, 1, 8, 10, 5, 6, 7, 8, 1, 2, 3, 4],
+            ),
+        ] {
+            for name in ["evil.test", "evils.test"] {
+                let segment = |ports, numbers: [u32; 2], flags, options: &[u8], all: [&[u8]; 3]| {
+                    let data = [options, &all.map(framed).concat()].concat();
+                    let mut segment = carrying(ports, numbers[0], numbers[1], flags, &data);
+                    segment[12] += u8::try_from(options.len() / 4 * 16).unwrap();
+                    segment
+                };
+                let (denied, mut typed) = (query(1, name, A), query(2, "a.example", 16));
+                (typed[2], typed[3]) = (0, 0x30);
+                let asked = [&denied[..], &typed, &denied];
+                let (mut nxdomain, mut empty) = (denied.clone(), typed.clone());
+                (nxdomain[2], nxdomain[3]) = (0x81, 0x83);
+                (empty[2], empty[3]) = (0x80, 0x90);
+                let answers = [&nxdomain[..], &empty, &nxdomain];
+
+                port += 1;
+                let connection = Connection {
+                    port,
+                    resolver,
+                    local,
+                };
+                connection.open(&mut kernel);
+                let sent = segment((port, 53), [OURS, THEIRS], ACK | PSH, options, asked);
+                let sent = to(resolver, frame::TCP, sent).from(local).checked();
+                let outcome = kernel.egress(&sent.bytes());
+                let behind = asked.map(framed).concat().len();
+                let numbers = [THEIRS, OURS.wrapping_add(u32::try_from(behind).unwrap())];
+                let flags = ACK | PSH | FIN;
+                let back = segment((53, port), numbers, flags, exchanged, answers);
+                let back = to(local, frame::TCP, back).from(resolver).checked();
+                assert_eq!(outcome.action, REDIRECT);
+                assert_eq!(
+                    outcome.frame,
+                    back.returned(),
+                    "{resolver}, {name}, {options:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What is no timestamp cannot stay in an answer.
+#[test]
+fn a_denied_question_behind_other_options_resets_the_connection() {
+    let data = framed(&query(1, "evil.test", A));
+    let mut kernel = Kernel::new(POLICY);
+    for (port, options) in (20_000..).zip([
+        &[2, 4, 5, 180][..],
+        &[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9],
+        &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 9, 2, 4, 5, 180],
+    ]) {
+        let connection = Connection { port, ..CONNECTION };
+        connection.open(&mut kernel);
+        let data = [options, &data].concat();
+        let mut segment = connection.out(OURS, ACK, &data);
+        segment[14 + 20 + 12] += u8::try_from(options.len() / 4 * 16).unwrap();
+        let outcome = kernel.egress(&segment);
+        assert_eq!(outcome.action, REDIRECT);
+        assert_eq!(outcome.frame[14 + 20 + 13], RST, "{options:?}");
+    }
 }
 
 #[test]
@@ -416,6 +614,126 @@ fn a_denied_question_among_permitted_ones_resets_the_connection() {
     let outcome = kernel.egress(&CONNECTION.out(OURS, ACK, &both));
     assert_eq!(outcome.action, REDIRECT);
     assert_eq!(outcome.frame[14 + 20 + 13] & RST, RST);
+    // As one does whose length went before.
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.open(&mut kernel);
+    let denied = framed(&query(2, "evil.test", A));
+    assert!(kernel.passes(&CONNECTION.out(OURS, ACK, &denied[..2])));
+    let outcome = kernel.egress(&CONNECTION.out(OURS.wrapping_add(2), ACK, &denied[2..]));
+    assert_eq!(outcome.action, REDIRECT);
+    assert_eq!(outcome.frame[14 + 20 + 13] & RST, RST);
+}
+
+/// What did not go out is not part of the stream.
+#[test]
+fn a_denied_question_that_is_dropped_leaves_the_stream_where_it_was() {
+    let mut kernel = Kernel::new(&format!("dns: {{ on_deny: drop }}\n{POLICY}"));
+    CONNECTION.open(&mut kernel);
+    let denied = framed(&query(1, "longer.evil.test", A));
+    let outcome = kernel.egress(&CONNECTION.out(OURS, ACK, &denied));
+    assert_eq!(outcome.action, DROP);
+    let first = framed(&query(2, "a.example", A));
+    let behind = OURS.wrapping_add(u32::try_from(denied.len()).unwrap());
+    assert!(!kernel.passes(&CONNECTION.out(behind, ACK, &first)));
+    assert!(kernel.passes(&CONNECTION.out(OURS, ACK, &first)));
+}
+
+/// What one malformed answer held must not be lent to the name of the next.
+#[test]
+fn a_malformed_answer_lends_nothing_to_the_next_question() {
+    let questions = [1, 2].map(|id| query(id, "a.example", A));
+    let mut malformed = answer(&questions[0], 60, &["192.0.2.66", "192.0.2.67"]);
+    malformed[54] = 5; // the second record's length
+    let real = answer(&questions[1], 60, &["192.0.2.1"]);
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.ask(&mut kernel, &questions[0]);
+    let behind = OURS.wrapping_add(u32::try_from(framed(&questions[0]).len()).unwrap());
+    let other = CONNECTION.out(behind, ACK, &framed(&questions[1]));
+    assert!(kernel.passes(&other));
+    let stream = [framed(&malformed), framed(&real)].concat();
+    CONNECTION.answer(&mut kernel, &stream, &[]);
+    assert!(learned(&mut kernel, "192.0.2.1"));
+    assert!(!learned(&mut kernel, "192.0.2.66"));
+    assert_eq!(kernel.answers(Answer::Malformed), 1);
+}
+
+/// More messages than are read of one segment: nothing of it, or after it, comes in.
+#[test]
+fn a_stream_that_cannot_be_read_is_at_its_end() {
+    let question = query(7, "a.example", A);
+    let real = framed(&answer(&question, 60, &["192.0.2.1"]));
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.ask(&mut kernel, &question);
+    for data in [&[0; 300][..], &real] {
+        let segment = CONNECTION.back(THEIRS, ACK, data);
+        assert_eq!(kernel.ingress(&segment).action, DROP);
+    }
+    let behind = OURS.wrapping_add(u32::try_from(framed(&question).len()).unwrap());
+    assert!(!kernel.passes(&CONNECTION.out(behind, ACK, &framed(&question))));
+    assert!(!learned(&mut kernel, "192.0.2.1"));
+}
+
+/// An alias and what it lends for, wherever the answer that teaches them is cut.
+#[test]
+fn an_alias_lends_however_its_answer_is_cut() {
+    let (question, behind) = (query(7, "a.example", A), query(8, "front.cdn.test", A));
+    let mut kernel = Kernel::new(POLICY);
+    CONNECTION.ask(&mut kernel, &question);
+    let alias = record(&[0xc0, 12], 5, 1, 60, &wire("front.cdn.test"));
+    let reply = framed(&records(&question, &[alias]));
+    CONNECTION.answer(&mut kernel, &reply, &[]);
+    let length = framed(&answer(&behind, 60, &["192.0.2.1"])).len();
+    for cut in 1..length {
+        let connection = Connection {
+            port: 20_000 + u16::try_from(cut).unwrap(),
+            ..CONNECTION
+        };
+        let address = format!("192.0.2.{cut}");
+        connection.ask(&mut kernel, &behind);
+        let reply = framed(&answer(&behind, 60, &[&address]));
+        connection.answer(&mut kernel, &reply, &[cut]);
+        assert!(learned(&mut kernel, &address), "cut at {cut}");
+    }
+}
+
+/// As browsers get them: hints of both families, behind other parameters.
+#[test]
+fn hints_are_learned_however_they_are_cut() {
+    let question = query(7, "a.example", 65);
+    let reply = |last: u8| {
+        let mut v6 = [0; 16];
+        (v6[0], v6[1], v6[15]) = (0x20, 1, last);
+        let data = [
+            &[0, 1][..],
+            &wire("svc.example.net"),
+            &[0, 1, 0, 3, 2, b'h', b'2'],
+            &[0, 4, 0, 8, 192, 0, 2, last, 198, 51, 100, last],
+            &[0, 6, 0, 16],
+            &v6,
+        ]
+        .concat();
+        framed(&records(
+            &question,
+            &[record(&[0xc0, 12], 65, 1, 60, &data)],
+        ))
+    };
+    let mut kernel = Kernel::new(POLICY);
+    for cut in 1..reply(0).len() {
+        let last = u8::try_from(cut).unwrap();
+        let connection = Connection {
+            port: 20_000 + u16::from(last),
+            ..CONNECTION
+        };
+        connection.ask(&mut kernel, &question);
+        connection.answer(&mut kernel, &reply(last), &[cut]);
+        for address in [
+            format!("192.0.2.{last}"),
+            format!("198.51.100.{last}"),
+            format!("2001::{last:x}"),
+        ] {
+            assert!(learned(&mut kernel, &address), "{address}, cut at {cut}");
+        }
+    }
 }
 
 #[test]
@@ -447,6 +765,22 @@ fn nonsense_teaches_nothing_and_hangs_nothing() {
         ("a pointer into the header", with(&|m| m[28] = 4)),
         ("a length that lies", with(&|m| m[38] = 200)),
         ("an A record of five bytes", with(&|m| m[38] = 5)),
+        (
+            "a hint and a half",
+            with(&|m| {
+                (m[30], m[38]) = (65, 13);
+                m.splice(39..39, [0, 1, 0, 0, 4, 0, 6]);
+                m.extend([0; 40]);
+            }),
+        ),
+        (
+            "a hint that outlasts its record",
+            with(&|m| {
+                (m[30], m[38]) = (65, 11);
+                m.splice(39..39, [0, 1, 0, 0, 4, 0, 8]);
+                m.extend([0; 40]);
+            }),
+        ),
     ];
     for (what, stream) in nonsense {
         for size in [7, 3000] {
@@ -462,6 +796,7 @@ fn nonsense_teaches_nothing_and_hangs_nothing() {
             // What matched the question used it up; what did not leaves it to the real answer.
             let matched = what.starts_with("a pointer")
                 || what.starts_with("labels")
+                || what.starts_with("a hint")
                 || what == "a length that lies"
                 || what == "an A record of five bytes";
             assert_eq!(
@@ -517,10 +852,10 @@ fn random_cuts_teach_the_same() {
                 .flat_map(|question| framed(question))
                 .collect();
             prop_assert_eq!(kernel.egress(&connection.out(OURS, ACK, &all)).action, PASS);
-            let before = kernel.learned_answers();
+            let before = kernel.answers(Answer::Learned);
             let cuts: Vec<usize> = cuts.into_iter().collect();
             connection.answer(kernel, &stream, &cuts);
-            prop_assert_eq!(kernel.learned_answers() - before, 4);
+            prop_assert_eq!(kernel.answers(Answer::Learned) - before, 4);
             for address in (0..4).flat_map(addresses) {
                 prop_assert!(learned(kernel, &address));
             }
