@@ -383,6 +383,11 @@ fn only_the_resolver_opens_a_connection() {
     );
     let opening = CONNECTION.back(THEIRS - 1, SYN | ACK, b"data");
     assert_eq!(kernel.ingress(&opening).action, DROP, "data in a SYN-ACK");
+    kernel.ingress(&CONNECTION.back(THEIRS - 1, SYN, &[]));
+    assert!(
+        !kernel.passes(&CONNECTION.out(OURS, ACK, &first)),
+        "a SYN of its own"
+    );
     kernel.ingress(&CONNECTION.back(THEIRS - 1, SYN | ACK, &[]));
     assert!(kernel.passes(&CONNECTION.out(OURS, ACK, &first)));
     assert!(

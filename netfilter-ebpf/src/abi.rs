@@ -238,6 +238,9 @@ impl Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Lease {
+    /// The key once more, for the kernel gives an element that was removed to
+    /// another key at once, while a program may still hold it.
+    pub address: Address,
     /// Filled from the front; a zero ends it.
     pub grants: [Grant; GRANTS],
 }
@@ -247,6 +250,8 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Alias {
+    /// As in [`Lease`].
+    pub key: u64,
     pub grants: [Grant; ALIAS_GRANTS],
 }
 
@@ -414,9 +419,9 @@ layout! {
     Atoms = 131_328, udp = 65_536, other = 131_072;
     Settings = 120, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112;
     Grant = 8;
-    Lease = 256;
+    Lease = 272, grants = 16;
     QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;
-    Alias = 64;
+    Alias = 72, grants = 8;
     QuestionValue = 16, alias = 8;
     FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37;
     Flow = 8;

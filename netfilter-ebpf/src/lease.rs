@@ -50,6 +50,16 @@ pub fn extend<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
     false
 }
 
+/// Takes a grant back that went to the wrong place. Its slot is free again.
+#[inline(always)]
+pub fn retract<G: Grants>(grants: &G, wrong: Grant) {
+    for index in 0..G::COUNT {
+        if grants.load(index) == wrong {
+            grants.replace(index, wrong, Grant::new(wrong.name(), 0));
+        }
+    }
+}
+
 /// The grant among `grants` that is in force at `now` and grants the atom, by
 /// what `allows` says of a name's id.
 #[inline(always)]

@@ -5,6 +5,9 @@
 //! what was prolonged before the removal is seen in the removed value and put back.
 //! So no address that was learned stays away for longer than between two calls.
 
+use std::io;
+
+use aya::maps::{MapData, MapError};
 use netfilter_ebpf::abi::{Address, Grant, Lease};
 
 use super::{
@@ -12,6 +15,9 @@ use super::{
     maps::{self, HashOf, Plain},
     state::now,
 };
+
+/// `BPF_NOEXIST`: only where there is none.
+const BPF_NOEXIST: u64 = 1;
 
 impl State {
     /// Removes the learned addresses that nothing grants any more, and returns how many.
@@ -31,13 +37,9 @@ impl State {
             .collect();
         let mut forgotten = 0;
         for address in expired {
-            let taken = keys::take(&data, &address).map_err(|source| Error::System {
-                operation: "remove an expired address",
-                source,
-            })?;
-            match taken {
+            match take(&data, &address)? {
                 Some(lease) if is_in_force(&lease, moment) => {
-                    put_back(&mut leases, address, lease)?;
+                    put_back(&mut leases, &data, address, lease)?;
                 }
                 Some(_) => forgotten += 1,
                 None => {}
@@ -51,24 +53,64 @@ fn is_in_force(lease: &Lease, moment: u32) -> bool {
     lease.grants.iter().any(|grant| grant.until() > moment)
 }
 
-/// With what was lent meanwhile. A program that extends what this replaces looks
-/// again.
+/// With what was lent meanwhile, which is taken out for it: never is one
+/// written over.
 fn put_back(
     leases: &mut HashOf<Address, Lease>,
+    data: &MapData,
     address: Address,
     mut lease: Lease,
 ) -> Result<(), Error> {
-    if let Ok(meanwhile) = leases.get(&Plain(address), 0) {
-        for grant in meanwhile.0.grants.into_iter().filter(|grant| grant.0 != 0) {
-            let of = |old: &&mut Grant| old.name() == grant.name() || old.0 == 0;
-            if let Some(slot) = lease.grants.iter_mut().find(of)
-                && slot.until() < grant.until()
-            {
-                *slot = grant;
-            }
+    loop {
+        match leases.insert(Plain(address), Plain(lease), BPF_NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+            done => return done.map_err(maps::failed("write", maps::LEASES)),
+        }
+        if let Some(meanwhile) = take(data, &address)? {
+            merge(&mut lease, &meanwhile);
         }
     }
-    leases
-        .insert(Plain(address), Plain(lease), 0)
-        .map_err(maps::failed("write", maps::LEASES))
+}
+
+fn merge(lease: &mut Lease, other: &Lease) {
+    for grant in other.grants.into_iter().filter(|grant| grant.0 != 0) {
+        let of = |old: &&mut Grant| old.name() == grant.name() || old.0 == 0;
+        if let Some(slot) = lease.grants.iter_mut().find(of)
+            && slot.until() < grant.until()
+        {
+            *slot = grant;
+        }
+    }
+}
+
+fn take(data: &MapData, address: &Address) -> Result<Option<Lease>, Error> {
+    keys::take(data, address).map_err(|source| Error::System {
+        operation: "remove an expired address",
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter_ebpf::abi::GRANTS;
+
+    use super::*;
+
+    #[test]
+    fn each_name_keeps_its_longest_time() {
+        let of = |grants: &[(u32, u32)]| {
+            let mut lease = Lease {
+                address: Address::from_ipv4(1),
+                grants: [Grant::default(); GRANTS],
+            };
+            for (slot, (name, until)) in lease.grants.iter_mut().zip(grants) {
+                *slot = Grant::new(*name, *until);
+            }
+            lease
+        };
+        let mut lease = of(&[(1, 50), (2, 10)]);
+        merge(&mut lease, &of(&[(3, 7), (2, 20), (1, 40)]));
+        assert_eq!(lease, of(&[(1, 50), (2, 20), (3, 7)]));
+    }
 }

@@ -198,9 +198,12 @@ extern "C" fn netfilter_learn(length: u64, slot: u32) -> u64 {
     let Some((found, name)) = scratch().map(|scratch| {
         if scratch.addresses.alias_count != 0 || scratch.alias != 0 {
             scratch.lenders.grants = [Grant(0); ALIAS_GRANTS];
-            // SAFETY: copied at once.
+            // SAFETY: copied at once, and perhaps another's by now: see `abi::Lease`.
             if let Some(alias) = unsafe { ALIASES.get(&scratch.alias) } {
                 scratch.lenders = *alias;
+                if scratch.lenders.key != scratch.alias {
+                    scratch.lenders.grants = [Grant(0); ALIAS_GRANTS];
+                }
             }
         }
         (scratch.addresses.count, scratch.name)

@@ -1,5 +1,7 @@
 //! Addresses learned from DNS: read and extended without a lock.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
     abi::{ALIAS_GRANTS, Address, Alias, GRANTS, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
@@ -56,12 +58,15 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
             if !lease::extend(&Words::<GRANTS>(grants), grant, now) {
                 return 0;
             }
-            // Still there? Or the daemon, to make room, removed it as expired meanwhile.
+            // Still there? Or the daemon, to make room, removed it as expired
+            // meanwhile, and it may be another address's now.
             if LEASES.get_ptr_mut(found.address) == Some(lease) {
                 return 1;
             }
+            lease::retract(&Words::<GRANTS>(grants), grant);
             continue;
         }
+        lease.address = found.address;
         lease.grants[0] = grant; // the rest of it is zero and stays so
         match LEASES.insert(found.address, &*lease, u64::from(BPF_NOEXIST)) {
             Ok(()) => return 1,
@@ -98,8 +103,14 @@ pub(crate) fn lend_alias(key: u64, grant: Grant, fresh: &mut Alias, now: u32) ->
         if let Some(alias) = ALIASES.get_ptr_mut(&key) {
             // SAFETY: a map value.
             let grants = unsafe { &raw mut (*alias).grants }.cast::<u64>();
-            return lease::extend(&Words::<ALIAS_GRANTS>(grants), grant, now);
+            let room = lease::extend(&Words::<ALIAS_GRANTS>(grants), grant, now);
+            if ALIASES.get_ptr_mut(&key) == Some(alias) {
+                return room;
+            }
+            lease::retract(&Words::<ALIAS_GRANTS>(grants), grant);
+            continue;
         }
+        fresh.key = key;
         fresh.grants[0] = grant;
         match ALIASES.insert(&key, &*fresh, u64::from(BPF_NOEXIST)) {
             Ok(()) => return true,
@@ -128,7 +139,10 @@ extern "C" fn netfilter_allows_alias(key: u64, now: u32, slot: u32) -> u64 {
             .get(slot * NAME_IDS + (name & (NAME_IDS - 1)))
             .is_some_and(|set| set.words.iter().fold(0, |all, word| all | word) != 0)
     };
-    u64::from(lease::in_force(&alias.grants, now, grants).is_some())
+    let granted = lease::in_force(&alias.grants, now, grants).is_some();
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: as above.
+    u64::from(granted && unsafe { (&raw const alias.key).read_volatile() } == key)
 }
 
 /// The grant of the atom to an address that is in force.
@@ -154,12 +168,19 @@ pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64) -> u64 {
-    // SAFETY: values of this map live until the program ends (RCU), and their
-    // words are replaced whole.
-    let Some(lease) = (unsafe { LEASES.get(Address { high, low }) }) else {
+    let address = Address { high, low };
+    // SAFETY: the memory stays a value of this map (RCU), if perhaps another
+    // address's; words are replaced whole.
+    let Some(lease) = (unsafe { LEASES.get(address) }) else {
         return 0;
     };
     let (atom, slot) = (atom_and_slot as u8, (atom_and_slot >> 8) as u32);
-    lease::in_force(&lease.grants, now, |name| name_allows(slot, name, atom))
-        .map_or(0, |grant| grant.0)
+    let grant = lease::in_force(&lease.grants, now, |name| name_allows(slot, name, atom));
+    // A new value's address is written before its grants, so it is read behind them.
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: as above.
+    if unsafe { (&raw const lease.address).read_volatile() } != address {
+        return 0;
+    }
+    grant.map_or(0, |grant| grant.0)
 }

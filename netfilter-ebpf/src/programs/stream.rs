@@ -324,6 +324,7 @@ extern "C" fn netfilter_inbound(raw: *mut __sk_buff, slot: u64, seen: u64) -> u6
     let stream = unsafe { &mut *stream };
     if segment.flags & SYN != 0 {
         let ours = segment.flags & ACK != 0
+            && segment.length == 0
             && stream.phase == Phase::Opening as u32
             && segment.acknowledged == stream.outbound.next;
         if ours {
