@@ -1183,3 +1183,35 @@ fn a_question_asks_for_no_answer_that_would_be_fragmented() {
         }
     }
 }
+
+/// A and AAAA from one socket, and one id from two hundred ports, answered in the
+/// other order and twice.
+#[test]
+fn questions_in_flight_are_told_apart() {
+    let mut kernel = Kernel::new(POLICY);
+    let names = ["a.example", "x.b.example"];
+    let of = |n: u16| {
+        let name = names[usize::from(n % 2)];
+        let kind = if n % 4 < 2 { 1 } else { 28 };
+        (PORT + n / 4, query(7, name, kind))
+    };
+    let address = |n: u16| match n % 4 {
+        0 | 1 => format!("192.0.2.{}", n / 2),
+        _ => format!("2001:db8::{n:x}"),
+    };
+    for n in 0..400 {
+        let (port, question) = of(n);
+        let sent = to(RESOLVER, frame::UDP, datagram(port, 53, &question));
+        assert_eq!(kernel.egress(&sent.bytes()).action, PASS);
+    }
+    for n in (0..400).rev() {
+        let (port, question) = of(n);
+        let reply = answered(RESOLVER, port, &answer(&question, 60, &[&address(n)]));
+        assert_eq!(kernel.ingress(&reply).action, PASS, "{n}");
+        assert_eq!(kernel.ingress(&reply).action, DROP, "{n}, again");
+    }
+    for n in 0..400 {
+        let granted = [443, 8443][usize::from(n % 2)];
+        assert!(kernel.passes(&tcp(&address(n), granted).bytes()), "{n}");
+    }
+}
