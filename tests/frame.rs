@@ -238,6 +238,12 @@ pub fn records(query: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
     message
 }
 
+/// With its length before it (RFC 1035 section 4.2.2).
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
+    [&length[..], message].concat()
+}
+
 pub fn wire(name: &str) -> Vec<u8> {
     let mut wire = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {

@@ -12,8 +12,8 @@ use proptest::{
 use crate::{
     bpffs::{DROP, Kernel, PASS, REDIRECT, at_once},
     frame::{
-        self, ACK, FIN, Frame, PSH, RST, SYN, answer, carrying, query, record, records, tcp, to,
-        wire,
+        self, ACK, FIN, Frame, PSH, RST, SYN, answer, carrying, framed, query, record, records,
+        tcp, to, wire,
     },
 };
 
@@ -90,12 +90,6 @@ impl Connection {
 /// Cuts a stream into segments of this size.
 fn every(size: usize, stream: &[u8]) -> Vec<usize> {
     (size..stream.len()).step_by(size).collect()
-}
-
-/// With its length before it (RFC 1035 section 4.2.2).
-fn framed(message: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
-    [&length[..], message].concat()
 }
 
 fn learned(kernel: &mut Kernel, address: &str) -> bool {

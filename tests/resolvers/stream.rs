@@ -9,7 +9,7 @@ use std::{
 
 use super::matrix::drops;
 use crate::{
-    frame,
+    frame::{self, framed},
     world::{World, echo_tcp},
 };
 
@@ -23,11 +23,6 @@ fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut message)?;
     Ok(message)
-}
-
-fn framed(message: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
-    [&length[..], message].concat()
 }
 
 /// The n-th name's addresses.
