@@ -192,8 +192,9 @@ impl Daemon {
         }
     }
 
+    /// Makes room among the learned addresses.
     fn tidy(&self) {
-        match block_in_place(|| self.view.forget_expired()) {
+        match block_in_place(|| self.datapath.state().forget_expired()) {
             Ok(forgotten) => tracing::debug!("{forgotten} learned addresses have expired"),
             Err(error) => tracing::error!("expired addresses stay: {error}"),
         }

@@ -91,6 +91,13 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 pub const DNS_PORT: u16 = 53;
 
+// Flags of a TCP segment (RFC 9293 section 3.1).
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const PSH: u8 = 0x08;
+pub const ACK: u8 = 0x10;
+
 /// A frame that may be let out if its content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {

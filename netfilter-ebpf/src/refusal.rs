@@ -3,7 +3,7 @@
 
 use crate::{
     checksum,
-    packet::{ICMP, ICMPV6, TCP},
+    packet::{ACK, FIN, ICMP, ICMPV6, PSH, RST, SYN, TCP},
 };
 
 pub const IPV4_HEADER: usize = 20;
@@ -31,12 +31,6 @@ const _: () = assert!(
         && PROHIBITED_IPV4 + QUOTED_IPV4 == ANSWER_IPV4_LENGTH as usize
         && PROHIBITED_IPV6 == PROHIBITED_IPV6_LENGTH as usize
 );
-
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-const SYN: u8 = 0x02;
-const PSH: u8 = 0x08;
-const FIN: u8 = 0x01;
 
 /// The reset that answers a segment of `payload` bytes (RFC 9293 section
 /// 3.10.7.1): the fixed part of a TCP header. `addresses`: those of the IP
@@ -134,19 +128,19 @@ pub const fn ipv6(payload: u8, next: u8) -> [u8; 4] {
 
 /// What a segment of `payload` bytes needs to be one from the other end, which
 /// acknowledges it, goes on where it expects, and ends there: offsets in
-/// the TCP header, and the words there, as they stand in memory.
+/// the TCP header, and the bytes there.
 #[must_use]
 #[inline(always)]
-pub const fn answered(header: &[u8; TCP_HEADER], payload: u32) -> [(usize, u16); 5] {
+pub const fn answered(header: &[u8; TCP_HEADER], payload: u32) -> [(usize, [u8; 2]); 5] {
     let [_, _, _, _, q0, q1, q2, q3, a0, a1, a2, a3, offset, ..] = *header;
     let acknowledged = u32::from_be_bytes([q0, q1, q2, q3]).wrapping_add(payload);
     let [n0, n1, n2, n3] = acknowledged.to_be_bytes();
     [
-        (4, u16::from_ne_bytes([a0, a1])),
-        (6, u16::from_ne_bytes([a2, a3])),
-        (8, u16::from_ne_bytes([n0, n1])),
-        (10, u16::from_ne_bytes([n2, n3])),
-        (12, u16::from_ne_bytes([offset, PSH | ACK | FIN])),
+        (4, [a0, a1]),
+        (6, [a2, a3]),
+        (8, [n0, n1]),
+        (10, [n2, n3]),
+        (12, [offset, PSH | ACK | FIN]),
     ]
 }
 

@@ -107,11 +107,6 @@ impl View {
         Ok(())
     }
 
-    /// Makes room among the learned addresses.
-    pub(super) fn forget_expired(&self) -> Result<usize, datapath::Error> {
-        self.state.forget_expired()
-    }
-
     pub(super) fn status(&self) -> Result<Status, datapath::Error> {
         let mut status = status::of_kernel(&self.state)?;
         let complaint = self.health().err();

@@ -196,7 +196,7 @@ pub(crate) fn learn(length: usize, slot: u32) -> Answer {
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_learn(length: u64, slot: u32) -> u64 {
     let Some((found, name)) = scratch().map(|scratch| {
-        if scratch.addresses.alias_count != 0 || scratch.alias != 0 {
+        if scratch.alias != 0 {
             scratch.lenders.grants = [Grant(0); ALIAS_GRANTS];
             // SAFETY: copied at once, and perhaps another's by now: see `abi::Lease`.
             if let Some(alias) = unsafe { ALIASES.get(&scratch.alias) } {

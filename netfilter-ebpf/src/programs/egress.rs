@@ -22,8 +22,6 @@ use crate::{
 /// than this many seconds to live: from then on its own life counts.
 const NEARLY_EXPIRED: u32 = 10;
 
-const TCP_SYN: u8 = 0x02;
-
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
     let Some(generation) = Generation::active() else {
@@ -58,7 +56,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
 fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> Verdict {
     if let Grounds::Learned(grant) = grounds {
         let now = generation.now();
-        let begins = packet.protocol != packet::TCP || packet.kind & TCP_SYN != 0;
+        let begins = packet.protocol != packet::TCP || packet.kind & packet::SYN != 0;
         if begins || grant.until() < now + NEARLY_EXPIRED {
             let flow = Flow {
                 origin: grant.name(),

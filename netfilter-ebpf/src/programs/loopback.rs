@@ -1,7 +1,7 @@
 //! Packets on the loopback interface, read for the answers of a local resolver.
 //! Nothing here leaves the machine, so nothing is judged or counted.
 
-use netfilter_ebpf::{egress, packet::TCP};
+use netfilter_ebpf::{egress, packet::TCP, verdict::Answer};
 
 use crate::{
     answer, conclude,
@@ -12,7 +12,6 @@ use crate::{
     stream,
     tables::Generation,
 };
-use netfilter_ebpf::verdict::Answer;
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {

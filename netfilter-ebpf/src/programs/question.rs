@@ -65,7 +65,8 @@ extern "C" fn netfilter_limit_answer(raw: *mut __sk_buff, message: u64, length: 
     }
     // Behind the root and the type.
     let at = message + question + 3;
-    refuse::lower(raw, message - UDP_HEADER as u64, at, UNFRAGMENTED)
+    let transport = message as usize - UDP_HEADER;
+    u64::from(refuse::lower(raw, transport, at as usize, UNFRAGMENTED).is_some())
 }
 
 /// Bytes of a UDP payload that no path fragments (DNS flag day 2020; RFC 9715

@@ -5,9 +5,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0},
     helpers::{
         bpf_redirect,
-        generated::{
-            bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
-        },
+        generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes},
     },
 };
 use netfilter_ebpf::{
@@ -18,7 +16,7 @@ use netfilter_ebpf::{
 use crate::{
     maps::{MAX_QUESTIONS, Scratch, refusal_mark},
     message::{UDP_HEADER, scratch},
-    skb::Skb,
+    skb::{Skb, load},
     widen::widen,
 };
 
@@ -145,23 +143,20 @@ fn answer(
 ) -> Option<()> {
     let flags_at = transport + UDP_HEADER + 2;
     let flags: [u8; 2] = load(raw, flags_at)?;
-    let answered = refusal::response_flags(flags, rcode);
-    let (old, new) = (
-        u64::from(u16::from_ne_bytes(flags)),
-        u64::from(u16::from_ne_bytes(answered)),
-    );
-    // Exchanging addresses and ports leaves sums as they are.
+    let response = refusal::response_flags(flags, rcode);
+    turn_around(raw, network, transport, ipv6)?;
+    replace(raw, transport, flags_at, flags, response, UDP_CHECKSUM)
+}
+
+/// Exchanges addresses and ports, which leaves sums as they are.
+#[inline(always)]
+fn turn_around(raw: *mut __sk_buff, network: usize, transport: usize, ipv6: bool) -> Option<()> {
     exchange::<2>(raw, transport)?;
     if ipv6 {
-        exchange::<16>(raw, network + 8)?;
+        exchange::<16>(raw, network + 8)
     } else {
-        exchange::<4>(raw, network + 12)?;
+        exchange::<4>(raw, network + 12)
     }
-    store(raw, flags_at, &answered)?;
-    let flags = 2 | u64::from(BPF_F_MARK_MANGLED_0);
-    // SAFETY: the context pointer that the kernel passed.
-    let result = unsafe { bpf_l4_csum_replace(raw, transport as u32 + 6, old, new, flags) };
-    (result == 0).then_some(())
 }
 
 #[inline(never)]
@@ -211,15 +206,10 @@ fn answer_stream(
     }
     let payload = transport + length;
     for (at, word) in refusal::answered(&header, (end - payload) as u32) {
-        let old = u16::from_ne_bytes([header[at], header[at + 1]]);
-        replace(raw, transport, transport + at, old, word)?;
+        let old = [header[at], header[at + 1]];
+        replace(raw, transport, transport + at, old, word, TCP_CHECKSUM)?;
     }
-    exchange::<2>(raw, transport)?;
-    if ipv6 {
-        exchange::<16>(raw, network + 8)?;
-    } else {
-        exchange::<4>(raw, network + 12)?;
-    }
+    turn_around(raw, network, transport, ipv6)?;
     let mut at = payload;
     for index in 0..MAX_QUESTIONS {
         at = widen(at);
@@ -229,8 +219,8 @@ fn answer_stream(
         let [high, low]: [u8; 2] = load(raw, at)?;
         let flags: [u8; 2] = load(raw, at + 4)?;
         let rcode = scratch().map(|Scratch { rcodes, .. }| rcodes[index])?;
-        let response = u16::from_ne_bytes(refusal::response_flags(flags, rcode));
-        replace(raw, transport, at + 4, u16::from_ne_bytes(flags), response)?;
+        let response = refusal::response_flags(flags, rcode);
+        replace(raw, transport, at + 4, flags, response, TCP_CHECKSUM)?;
         at += 2 + u16::from_be_bytes([high, low]) as usize;
     }
     Some(())
@@ -240,24 +230,28 @@ fn answer_stream(
 const TCP_CHECKSUM: u64 = 16;
 const UDP_CHECKSUM: u64 = 6 | (BPF_F_MARK_MANGLED_0 as u64) << 32;
 
-/// Replaces two bytes of a TCP segment and mends its checksum.
+/// Replaces two bytes and mends the checksum.
 #[inline(always)]
-fn replace(raw: *mut __sk_buff, transport: usize, at: usize, old: u16, new: u16) -> Option<()> {
-    let words = u64::from(old) << 16 | u64::from(new);
-    (netfilter_replace(raw, transport as u64, at as u64, words, TCP_CHECKSUM) != 0).then_some(())
+fn replace(
+    raw: *mut __sk_buff,
+    transport: usize,
+    at: usize,
+    old: [u8; 2],
+    new: [u8; 2],
+    checksum: u64,
+) -> Option<()> {
+    let words = u64::from(u16::from_ne_bytes(old)) << 16 | u64::from(u16::from_ne_bytes(new));
+    (netfilter_replace(raw, transport as u64, at as u64, words, checksum) != 0).then_some(())
 }
 
-/// Lowers the number at `at` in a UDP datagram to `limit`. Zero where that fails.
+/// Lowers the number at `at` in a UDP datagram to `limit`. `None` where that fails.
 #[inline(always)]
-pub(crate) fn lower(raw: *mut __sk_buff, transport: u64, at: u64, limit: u16) -> u64 {
-    let Some(old) = load::<[u8; 2]>(raw, at as usize) else {
-        return 0;
-    };
+pub(crate) fn lower(raw: *mut __sk_buff, transport: usize, at: usize, limit: u16) -> Option<()> {
+    let old: [u8; 2] = load(raw, at)?;
     if u16::from_be_bytes(old) <= limit {
-        return 1;
+        return Some(());
     }
-    let words = u64::from(u16::from_ne_bytes(old)) << 16 | u64::from(limit.to_be());
-    netfilter_replace(raw, transport, at, words, UDP_CHECKSUM)
+    replace(raw, transport, at, old, limit.to_be_bytes(), UDP_CHECKSUM)
 }
 
 #[inline(never)]
@@ -402,22 +396,6 @@ fn exchange<const N: usize>(raw: *mut __sk_buff, offset: usize) -> Option<()> {
     let [one, other]: [[u8; N]; 2] = load(raw, offset)?;
     store(raw, offset, &other)?;
     store(raw, offset + N, &one)
-}
-
-#[inline(always)]
-fn load<T: Copy>(raw: *mut __sk_buff, offset: usize) -> Option<T> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: the context pointer that the kernel passed, and room for the bytes.
-    let result = unsafe {
-        bpf_skb_load_bytes(
-            raw.cast(),
-            offset as u32,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-        )
-    };
-    // SAFETY: written where the result is zero; arrays of bytes only.
-    (result == 0).then(|| unsafe { value.assume_init() })
 }
 
 #[inline(always)]

@@ -33,26 +33,29 @@ impl Skb {
         unsafe { (*self.raw()).ifindex }
     }
 
-    /// Copies bytes that may lie in pages. False where the packet is shorter.
-    #[inline(always)]
-    pub(crate) fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
-        // SAFETY: the context pointer that the kernel passed, and the array's own bytes.
-        unsafe {
-            bpf_skb_load_bytes(
-                self.raw().cast(),
-                offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            ) == 0
-        }
-    }
-
     /// Packets on the wire that this buffer becomes.
     #[inline(always)]
     pub(crate) fn segments(&self) -> u64 {
         // SAFETY: the context pointer that the kernel passed.
         u64::from(unsafe { (*self.raw()).gso_segs }.max(1))
     }
+}
+
+/// Copies arrays of bytes, which may lie in pages. `None` where the packet is shorter.
+#[inline(always)]
+pub(crate) fn load<T: Copy>(raw: *mut __sk_buff, offset: usize) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the context pointer that the kernel passed, and room for the bytes.
+    let result = unsafe {
+        bpf_skb_load_bytes(
+            raw.cast(),
+            offset as u32,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        )
+    };
+    // SAFETY: written where the result is zero; arrays of bytes only.
+    (result == 0).then(|| unsafe { value.assume_init() })
 }
 
 impl Bytes for Skb {

@@ -5,7 +5,7 @@ use netfilter_ebpf::{
     abi::{RCODE_DROP, SETTING_REPORT},
     dns::STREAM_PREFIX,
     egress,
-    packet::{Bytes, Fragment, Packet},
+    packet::{ACK, Bytes, Fragment, Packet, RST, SYN},
     stream::{self, PENDING, Phase, Piece, Stream, Walk},
     verdict::{Answer, Grounds, Reason, Verdict},
 };
@@ -17,14 +17,10 @@ use crate::{
     maps::{ANSWER_COUNTS, MAX_QUESTIONS, STREAMS, Scratch, count},
     message::{self, scratch},
     question,
-    skb::Skb,
+    skb::{Skb, load},
     tables::Generation,
     widen::widen,
 };
-
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// Bytes of a segment that are read at once.
 const WINDOW: usize = 0x800;
@@ -221,13 +217,9 @@ extern "C" fn netfilter_piece(raw: *mut __sk_buff, slot: u64, seen: u64) -> u64 
         piece.length = length;
         scratch.walk.in_place = 0;
     } else {
-        let mut bytes = [0; STREAM_PREFIX];
-        let skb = Skb {
-            ctx: TcContext::new(raw),
-        };
-        if !skb.load(at as usize, &mut bytes) {
+        let Some(bytes) = load::<[u8; STREAM_PREFIX]>(raw, at as usize) else {
             return Reason::DnsMalformed as u64;
-        }
+        };
         piece.length = u16::from_be_bytes(bytes);
         body = at + STREAM_PREFIX as u32;
         piece.bare = body >= end;

@@ -15,8 +15,9 @@ const SECONDS_MAX: u32 = 86_400;
 /// `IFNAMSIZ` less its final zero byte.
 const INTERFACE_NAME_MAX: usize = 15;
 const SSH: u16 = 22;
-/// A name without its root; as long as any (RFC 1035 section 2.3.4).
-pub(super) const WILDCARD_LENGTH_MAX: u32 = 254;
+/// As long as any name.
+#[expect(clippy::cast_possible_truncation, reason = "254")]
+pub(super) const WILDCARD_LENGTH_MAX: u32 = netfilter_ebpf::name::MAX_NAME as u32;
 const WILDCARD_RATE_MAX: u32 = 1_000_000;
 
 const DNS: Shape = Shape {
