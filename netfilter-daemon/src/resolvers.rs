@@ -30,8 +30,8 @@ const UNREACHABLE: &str = "no resolver can be reached";
 /// For one question.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Resolvers that are asked one after another, over TCP where an answer is truncated.
-struct Resolvers(NameServerPool<TokioRuntimeProvider>);
+/// A resolver, asked over TCP where an answer is truncated.
+struct Resolver(NameServerPool<TokioRuntimeProvider>);
 
 /// To the A and the AAAA question.
 pub type Answers = [Result<Answer, String>; 2];
@@ -61,12 +61,21 @@ pub fn at_their_port(resolvers: &[IpAddr]) -> Vec<SocketAddr> {
     resolvers.iter().map(socket).collect()
 }
 
-/// Asks one of them after another until one answers.
+/// Asks one of them after another, in their order, until each question is answered.
+/// A silent one costs [`PATIENCE`] for each.
 pub async fn ask_in_turn(resolvers: &[SocketAddr], name: &str) -> Answers {
-    match Resolvers::new(resolvers) {
-        Ok(resolvers) => resolvers.ask(name).await,
-        Err(error) => [Err(error.clone()), Err(error)],
+    let mut answers = [(); 2].map(|()| Err(UNREACHABLE.to_owned()));
+    for resolver in resolvers {
+        let resolver = match Resolver::new(*resolver) {
+            Ok(resolver) => resolver,
+            Err(error) => return [Err(error.clone()), Err(error)],
+        };
+        resolver.ask(name, &mut answers).await;
+        if answers.iter().all(Result::is_ok) {
+            break;
+        }
     }
+    answers
 }
 
 /// Asks all of them, and takes the first that answers both questions.
@@ -92,38 +101,33 @@ pub async fn ask_all(resolvers: &[SocketAddr], name: &str) -> Answers {
     best.unwrap_or_else(|| [(); 2].map(|()| Err(UNREACHABLE.to_owned())))
 }
 
-impl Resolvers {
-    fn new(resolvers: &[SocketAddr]) -> Result<Self, String> {
-        let servers = resolvers.iter().map(|resolver| {
-            let mut server = NameServerConfig::udp_and_tcp(resolver.ip());
-            for connection in &mut server.connections {
-                connection.port = resolver.port();
-            }
-            server
-        });
+impl Resolver {
+    fn new(resolver: SocketAddr) -> Result<Self, String> {
+        let mut server = NameServerConfig::udp_and_tcp(resolver.ip());
+        for connection in &mut server.connections {
+            connection.port = resolver.port();
+        }
         let mut options = ResolverOpts::default();
         options.timeout = PATIENCE;
-        options.num_concurrent_reqs = 1;
         let tls = TlsConfig::new().map_err(why)?;
         Ok(Self(NameServerPool::from_config(
-            servers,
+            [server],
             Arc::new(PoolContext::new(options, tls)),
             TokioRuntimeProvider::default(),
         )))
     }
 
-    /// Asks for a name's IPv4 and then its IPv6 addresses, once each: hickory gives
-    /// up when two answers at a time are truncated.
-    async fn ask(&self, name: &str) -> Answers {
-        let name = match Name::from_ascii(format!("{name}.")) {
-            Ok(name) => name,
-            Err(error) => return [Err(error.to_string()), Err(error.to_string())],
-        };
-        let ipv4 = self.answer(Query::query(name.clone(), RecordType::A)).await;
-        [
-            ipv4,
-            self.answer(Query::query(name, RecordType::AAAA)).await,
-        ]
+    /// Asks what is not answered yet of a name's IPv4 and then its IPv6 addresses, once
+    /// each: hickory gives up when two answers at a time are truncated.
+    async fn ask(&self, name: &str, answers: &mut Answers) {
+        for (answer, kind) in answers.iter_mut().zip([RecordType::A, RecordType::AAAA]) {
+            if answer.is_err() {
+                *answer = match Name::from_ascii(format!("{name}.")) {
+                    Ok(name) => self.answer(Query::query(name, kind)).await,
+                    Err(error) => Err(error.to_string()),
+                };
+            }
+        }
     }
 
     async fn answer(&self, query: Query) -> Result<Answer, String> {

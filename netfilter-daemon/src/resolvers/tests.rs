@@ -100,6 +100,23 @@ async fn a_resolver_that_refuses_or_is_silent_does_not_spoil_the_answer_of_anoth
     }
 }
 
+/// Hickory's own order is random at first, and its patience is for all together.
+#[tokio::test]
+async fn a_silent_resolver_delays_those_behind_it_and_none_before() {
+    let answers = server(ResponseCode::NoError, Duration::ZERO).await;
+    let is_silent = server(ResponseCode::NoError, Duration::from_secs(3600)).await;
+    let began = Instant::now();
+    for _ in 0..20 {
+        for answer in ask_in_turn(&[answers, is_silent], "a.example").await {
+            answer.unwrap();
+        }
+    }
+    assert!(began.elapsed() < PATIENCE);
+    for answer in ask_in_turn(&[is_silent, answers], "a.example").await {
+        answer.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn without_resolvers_none_can_be_reached() {
     let answers = ask_all(&[], "a.example").await;
