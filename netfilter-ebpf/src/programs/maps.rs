@@ -1,7 +1,7 @@
 //! Every map. Those of the policy hold two copies, of which `ACTIVE` names one.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
@@ -58,11 +58,12 @@ pub(crate) static NAME_SETS: Array<AtomSet> = Array::with_max_entries(2 * NAME_I
 #[map]
 pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
 
-// What the programs learn; survives policies, daemons and upgrades.
+// What the programs learn; survives policies, daemons and upgrades. All of it has its
+// memory from the start: a packet cannot wait for memory, and without it an answer
+// would go on unlearned.
 
 #[map]
-pub(crate) static LEASES: HashMap<Address, Lease> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, 0);
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);
@@ -96,7 +97,7 @@ pub(crate) static PASSED: PerCpuArray<Counter> =
     PerCpuArray::with_max_entries(INTERFACE_SLOTS * COUNTERS_PER_SLOT, 0);
 #[map]
 pub(crate) static DROPPED: PerCpuHashMap<DropKey, Counter> =
-    PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+    PerCpuHashMap::with_max_entries(8_192, 0);
 #[map]
 pub(crate) static QUESTION_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 #[map]
