@@ -4,6 +4,7 @@ use std::{
     io::{self, ErrorKind, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ use crate::{causes, compile, daemon::loaded, explain as explaining, interfaces, 
 
 mod check;
 mod columns;
+mod confirm;
 mod detach;
 mod events;
 mod explain;
@@ -47,6 +49,7 @@ enum Command {
     Status(status::Status),
     Events(events::Events),
     Reload(reload::Reload),
+    Confirm(confirm::Confirm),
     Detach(detach::Detach),
     Lab(lab::Lab),
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
         Command::Reload(reload) => reload.run(),
+        Command::Confirm(confirm) => confirm.run(),
         Command::Detach(detach) => detach.run(),
         Command::Lab(lab) => lab.run(),
     };
@@ -74,6 +78,23 @@ struct StateDir {
     /// Where the filter is pinned; each network namespace can have its own
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/netfilter")]
     state_dir: PathBuf,
+}
+
+/// `60s`, `5m`, `1h`; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, seconds) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('h') => (number, 3600),
+        Some(number) if text.ends_with('m') => (number, 60),
+        Some(number) => (number, 1),
+        None => (text, 1),
+    };
+    number
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(seconds))
+        .filter(|seconds| (1..=86_400).contains(seconds))
+        .map(|seconds| Duration::from_secs(seconds.into()))
+        .ok_or_else(|| "write a time between 1s and 24h, such as 60s or 5m".to_owned())
 }
 
 /// A reader that has seen enough (`| head`) is no error.

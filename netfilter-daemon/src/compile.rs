@@ -208,6 +208,7 @@ fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
         query_types,
         wildcard_length: policy.dns.wildcard_length,
         wildcard_rate: policy.dns.wildcard_rate.unwrap_or(u32::MAX),
+        ..Settings::default()
     }
 }
 

@@ -34,7 +34,11 @@ pub enum Request {
     Events,
     /// Them, and then each that comes.
     Follow,
-    Reload,
+    Reload {
+        /// Seconds in which it must be confirmed.
+        confirm: Option<u64>,
+    },
+    Confirm,
     Detach,
 }
 
@@ -47,6 +51,9 @@ pub enum Answer {
     Events(Events),
     Reloaded {
         rules: usize,
+        generation: u32,
+    },
+    Confirmed {
         generation: u32,
     },
     Detached {
@@ -65,6 +72,8 @@ pub enum Answer {
 pub enum Fault {
     /// Whoever wrote the policy.
     Policy,
+    /// Nobody: there is nothing to be done.
+    Nothing,
     System,
 }
 

@@ -7,7 +7,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch as channel},
     task::block_in_place,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
@@ -28,6 +28,7 @@ pub mod loaded;
 mod memory;
 mod minute;
 mod notify;
+mod pending;
 pub mod status;
 mod view;
 mod watch;
@@ -35,6 +36,7 @@ mod ways_out;
 
 use denials::Denials;
 use loaded::Loaded;
+use pending::{Former, Pending};
 use status::Place;
 use view::View;
 use watch::{Stamp, Watch};
@@ -51,6 +53,8 @@ pub struct Setup {
     pub state_dir: PathBuf,
     pub audit: bool,
     pub detach_on_exit: bool,
+    /// Unless somebody confirms the policy within this time, the state before comes back.
+    pub confirm_within: Option<Duration>,
 }
 
 /// Packets are filtered; [`Daemon::run`] looks after that.
@@ -65,6 +69,7 @@ pub struct Daemon {
     announcement: String,
     signals: Signals,
     asks: mpsc::Receiver<Ask>,
+    pending: Option<Pending>,
     /// Ends the control socket after the answers under way.
     stop: oneshot::Sender<()>,
     control: tokio::task::JoinHandle<()>,
@@ -76,11 +81,14 @@ struct Signals {
     hangup: Signal,
 }
 
-/// Why the loop ended.
-enum End {
+/// Why the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
     Signal,
     /// The filter is lifted already.
     Detached,
+    /// The state before its start is back.
+    Unconfirmed,
 }
 
 impl Daemon {
@@ -100,9 +108,18 @@ impl Daemon {
             choice.names.join(", "),
             choice.by
         );
-        let start = || Datapath::start(&setup.state_dir, &loaded.image, &choice.names);
+        let state = State::at(&setup.state_dir);
+        let former = state.attachments()?;
+        let start = || -> Result<Datapath, datapath::Error> {
+            let mut datapath = Datapath::load(&setup.state_dir, &loaded.image)?;
+            datapath.enforce(&loaded.image, setup.confirm_within)?;
+            datapath.attach(&loaded.image, &choice.names)?;
+            Ok(datapath)
+        };
         let mut datapath = block_in_place(start)?;
-        let state = State::open(&setup.state_dir)?.context("the filter is gone again")?;
+        let pending = setup
+            .confirm_within
+            .map(|within| Pending::new(within, Former::Start(former)));
         let generation = datapath.generation();
         let filtered = filtered(&choice, &state.attachments()?);
         let announcement = announcement(&loaded, &filtered, generation);
@@ -139,6 +156,7 @@ impl Daemon {
             announcement,
             signals,
             asks,
+            pending,
             stop,
             control,
         })
@@ -150,7 +168,7 @@ impl Daemon {
     }
 
     /// Looks after the filter until a signal or `detach` ends it.
-    pub async fn run(mut self) -> anyhow::Result<()> {
+    pub async fn run(mut self) -> anyhow::Result<End> {
         notify::ready(&self.announcement);
         let end = self.attend().await;
         notify::stopping();
@@ -159,7 +177,8 @@ impl Daemon {
         }
         // Nobody receives this only if the socket's task is gone already.
         self.stop.send(()).ok();
-        self.control.await.context("the control socket failed")
+        self.control.await.context("the control socket failed")?;
+        Ok(end)
     }
 
     async fn attend(&mut self) -> End {
@@ -172,9 +191,12 @@ impl Daemon {
                 _ = self.signals.terminate.recv() => return End::Signal,
                 _ = self.signals.interrupt.recv() => return End::Signal,
                 _ = self.signals.hangup.recv() => {
-                    self.reload("SIGHUP");
+                    self.reload("SIGHUP", None);
                 }
                 Some(ask) = self.asks.recv() => if let Some(end) = self.answer(ask) {
+                    return end;
+                },
+                () = over(self.pending.as_ref()) => if let Some(end) = self.put_back() {
                     return end;
                 },
                 _ = tick.tick() => self.turn(),
@@ -187,8 +209,8 @@ impl Daemon {
         if let Err(error) = block_in_place(|| self.view.turn()) {
             tracing::error!("cannot read the counters: {error}");
         }
-        if self.watch.poll(Stamp::of(&self.setup.policy)) {
-            self.reload("a change of the file");
+        if self.pending.is_none() && self.watch.poll(Stamp::of(&self.setup.policy)) {
+            self.reload("a change of the file", None);
         }
     }
 
@@ -224,6 +246,13 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+async fn over(pending: Option<&Pending>) {
+    match pending {
+        Some(pending) => sleep_until(pending.until()).await,
+        None => std::future::pending().await,
     }
 }
 

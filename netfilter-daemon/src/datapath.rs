@@ -6,6 +6,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::{
@@ -17,7 +18,8 @@ use aya::{
 use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
 
 use crate::compile::Image;
-use pins::Role;
+use fill::Writer;
+use pins::{Pins, Role};
 
 mod attach;
 mod events;
@@ -39,7 +41,8 @@ pub use state::State;
 pub struct Datapath {
     ebpf: Ebpf,
     state: State,
-    writer: fill::Writer,
+    pins: Pins,
+    writer: Writer,
 }
 
 /// Where the filter is attached.
@@ -61,35 +64,85 @@ pub enum Hook {
 }
 
 impl Datapath {
-    /// Loads the programs, adopts what is pinned under `state_dir`, fills the
-    /// idle tables, flips to them, then attaches to `interfaces` or replaces
-    /// what is attached there.
+    /// Loads the programs, fills the idle copy of the tables that are pinned under
+    /// `state_dir` (or new ones), flips to it, then attaches to `interfaces` or
+    /// replaces what is attached there.
     ///
     /// # Errors
-    /// Where the kernel refuses or a table is too small. What was in force remains.
+    /// Where the kernel refuses. What was in force remains.
     pub fn start(state_dir: &Path, image: &Image, interfaces: &[String]) -> Result<Self, Error> {
-        let pins = pins::Pins::create(state_dir)?;
-        let ebpf = load::load(&pins, image)?;
-        let state = State::of(pins);
-        let writer = fill::Writer::open(state.pins())?;
-        let mut datapath = Self {
-            ebpf,
-            state,
-            writer,
-        };
-        datapath.writer.fill_and_flip(image)?;
-        sockets::remember_inbound(datapath.state.pins(), image)?;
-        datapath.listen(image)?;
-        attach::attach(&mut datapath.ebpf, datapath.state.pins(), interfaces)?;
+        let mut datapath = Self::load(state_dir, image)?;
+        datapath.enforce(image, None)?;
+        datapath.attach(image, interfaces)?;
         Ok(datapath)
+    }
+
+    /// Loads the programs. Nothing is judged by them yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn load(state_dir: &Path, image: &Image) -> Result<Self, Error> {
+        let pins = Pins::create(state_dir)?;
+        let in_force = Writer::open(&pins, 0).ok().filter(|_| pins.knows_tables());
+        let after = in_force.as_ref().map_or(0, Writer::generation);
+        let pins = match in_force.map(|writer| writer.check(image)) {
+            Some(Ok(())) => pins,
+            _ => pins.next()?,
+        };
+        let ebpf = load::load(&pins, image)?;
+        let writer = Writer::open(&pins, after)?;
+        Ok(Self {
+            ebpf,
+            state: State::at(state_dir),
+            pins,
+            writer,
+        })
+    }
+
+    /// Fills and flips. With `confirm_within`, the state before comes back after that
+    /// time unless [`Self::confirm`] is called, also if this process is dead by then.
+    ///
+    /// # Errors
+    /// Where the kernel refuses. What was in force remains.
+    pub fn enforce(
+        &mut self,
+        image: &Image,
+        confirm_within: Option<Duration>,
+    ) -> Result<u32, Error> {
+        if confirm_within.is_some() {
+            let in_force = Pins::open(self.state.directory())?;
+            match in_force.filter(|_| self.pins.is_filling()) {
+                _ if attach::attachments(&self.pins)?.is_empty() => {
+                    self.writer.precede_by_nothing()?;
+                }
+                Some(pins) if pins.knows_tables() => {
+                    self.writer.precede_by(&Writer::open(&pins, 0)?)?;
+                }
+                Some(_) => return Err(Error::NoWayBack),
+                None => {}
+            }
+        }
+        self.writer.fill_and_flip(image, expiry(confirm_within)?)
+    }
+
+    /// Attaches to `interfaces` or replaces what is attached there, and everywhere else.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach(&mut self, image: &Image, interfaces: &[String]) -> Result<(), Error> {
+        self.listen(image)?;
+        attach::attach(&mut self.ebpf, &self.pins, interfaces, || {
+            sockets::remember_inbound(&self.pins, image)
+        })?;
+        self.pins.commit()
     }
 
     /// Reads the answers of local resolvers if the policy names any.
     fn listen(&mut self, image: &Image) -> Result<(), Error> {
         if image.local_resolver {
-            attach::listen(&mut self.ebpf, self.state.pins())
+            attach::listen(&mut self.ebpf, &self.pins)
         } else {
-            attach::detach_role(self.state.pins(), Role::Loopback)
+            attach::detach_role(&self.pins, Role::Loopback, |_| true)
         }
     }
 
@@ -97,10 +150,75 @@ impl Datapath {
     /// Returns the new generation.
     ///
     /// # Errors
-    /// Where a table is too small or the kernel refuses.
+    /// Where the kernel refuses.
     pub fn replace(&mut self, image: &Image) -> Result<u32, Error> {
-        self.listen(image)?;
-        self.writer.fill_and_flip(image)
+        self.replace_until(image, None)
+    }
+
+    /// [`Self::replace`], with `confirm_within` as for [`Self::enforce`].
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn replace_until(
+        &mut self,
+        image: &Image,
+        confirm_within: Option<Duration>,
+    ) -> Result<u32, Error> {
+        match self.writer.check(image) {
+            Ok(()) => {
+                self.listen(image)?;
+                self.enforce(image, confirm_within)
+            }
+            Err(Error::TooSmall { .. }) => self.grow(image, confirm_within),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Larger tables come with programs that read them, which take the places of those
+    /// in force. Each packet is judged by the one or the other.
+    fn grow(&mut self, image: &Image, confirm_within: Option<Duration>) -> Result<u32, Error> {
+        let mut larger = Self::load(self.state.directory(), image)?;
+        let generation = larger.enforce(image, confirm_within)?;
+        if let Err(error) = larger.attach(image, &[]) {
+            // Some of the places may have been taken.
+            attach::attach(&mut self.ebpf, &self.pins, &[], || Ok(()))?;
+            return Err(error);
+        }
+        *self = larger;
+        Ok(generation)
+    }
+
+    /// The policy in force stays, whatever time it was given.
+    ///
+    /// # Errors
+    /// [`Error::TooLate`] where its time is over.
+    pub fn confirm(&mut self) -> Result<(), Error> {
+        // A second earlier, for the programs' clock may be about to turn.
+        match self.writer.expires()? {
+            0 => Ok(()),
+            expires if expires <= state::now()? + 1 => Err(Error::TooLate),
+            _ => self.writer.confirm(),
+        }
+    }
+
+    /// The state before an unconfirmed policy comes back. Returns its new generation.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn revert(&mut self) -> Result<u32, Error> {
+        self.writer.revert()
+    }
+
+    /// Detaches from all interfaces but these.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed.
+    pub fn withdraw(&self, but: &[Attachment]) -> Result<(), Error> {
+        let stays = |ifindex| but.iter().any(|place| place.ifindex == ifindex);
+        for role in [Role::Egress, Role::Ingress] {
+            attach::detach_role(&self.pins, role, |ifindex| !stays(ifindex))?;
+        }
+        Ok(())
     }
 
     pub fn generation(&self) -> u32 {
@@ -117,7 +235,7 @@ impl Datapath {
     /// # Errors
     /// Where the ring buffer cannot be opened.
     pub fn take_events(&mut self) -> Result<Events, Error> {
-        Events::open(self.state.pins())
+        Events::open(&self.pins)
     }
 
     /// What names resolve to, as the kernel reads it in answers. Once per process.
@@ -125,7 +243,7 @@ impl Datapath {
     /// # Errors
     /// Where the ring buffer cannot be opened.
     pub fn take_resolutions(&mut self) -> Result<Resolutions, Error> {
-        Resolutions::open(self.state.pins())
+        Resolutions::open(&self.pins)
     }
 }
 
@@ -176,13 +294,22 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
+/// The second of CLOCK_BOOTTIME at which this time is over, rounded up; 0 without one.
+fn expiry(within: Option<Duration>) -> Result<u32, Error> {
+    let Some(within) = within else {
+        return Ok(0);
+    };
+    let seconds = u32::try_from(within.as_secs()).unwrap_or(u32::MAX);
+    Ok(state::now()?.saturating_add(seconds).saturating_add(1))
+}
+
 /// Lifts the filter: detaches and unpins everything under `state_dir`.
 /// Returns what was lifted; empty when nothing was in force.
 ///
 /// # Errors
 /// Where a pin cannot be removed; what could be lifted is.
 pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
-    let Some(pins) = pins::Pins::open(state_dir)? else {
+    let Some(pins) = Pins::open(state_dir)? else {
         return Ok(Vec::new());
     };
     let lifted = attach::detach(&pins)?;
@@ -239,6 +366,13 @@ pub enum Error {
         needed: usize,
         available: usize,
     },
+    #[error("the policy was not confirmed in time; the state before it is in force again")]
+    TooLate,
+    #[error(
+        "another build has put the policy in force into tables that this one cannot read, and so \
+         could not put back; run without --confirm"
+    )]
+    NoWayBack,
     #[error("more than {0} interfaces are filtered")]
     TooManyInterfaces(u32),
     #[error("{operation}: {source}")]

@@ -4,9 +4,10 @@
 
 use core::mem::{offset_of, size_of};
 
-/// The version of everything in this file. It is part of the pin path: a
-/// daemon never reads the maps of another layout.
-pub const ABI: u32 = 2;
+/// The version of the layout of a policy's tables, which are made anew where it
+/// changed. What outlives policies has a version for each map, beside its name in
+/// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
+pub const TABLES_LAYOUT: u32 = 1;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;
@@ -180,7 +181,7 @@ pub struct Atoms {
 pub struct Settings {
     /// What may come in: replies to it may leave.
     pub inbound: AtomSet,
-    /// Zero or more of [`SETTING_REPORT`], [`SETTING_REJECT`], [`SETTING_ANY_TYPE`].
+    /// Zero or more of the `SETTING_` numbers.
     pub flags: u32,
     /// The DNS RCODE that answers a denied question (RFC 1035 section 4.1.1), or [`RCODE_DROP`].
     pub denied_name_rcode: u32,
@@ -195,6 +196,10 @@ pub struct Settings {
     /// Names that a wildcard admits in a minute and that were not asked for
     /// lately. `u32::MAX`: any number.
     pub wildcard_rate: u32,
+    /// From this second of CLOCK_BOOTTIME on the other copy is in force instead,
+    /// unless somebody has confirmed this one meanwhile; 0: never.
+    pub expires: u32,
+    pub padding: u32,
 }
 
 /// Drop nothing; count and report what would have been dropped.
@@ -203,6 +208,8 @@ pub const SETTING_REPORT: u32 = 1;
 pub const SETTING_REJECT: u32 = 2;
 /// Every query type may be asked for.
 pub const SETTING_ANY_TYPE: u32 = 4;
+/// Nothing is judged: what was in force before the first policy.
+pub const SETTING_LIFTED: u32 = 8;
 /// In place of an RCODE: no answer at all.
 pub const RCODE_DROP: u32 = 255;
 
@@ -417,7 +424,7 @@ layout! {
     AtomSet = 32;
     Class = 128, deny = 32, audit = 64, flags = 96;
     Atoms = 131_328, udp = 65_536, other = 131_072;
-    Settings = 120, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112;
+    Settings = 128, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112, expires = 120;
     Grant = 8;
     Lease = 272, grants = 16;
     QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;

@@ -1,6 +1,6 @@
 //! `netfilter-daemon reload`
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
@@ -15,10 +15,17 @@ use crate::control::{self, Answer, Fault, Request};
 ///
 /// Exit code: 0 reloaded, 1 no daemon runs, 2 the policy is wrong.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sudo netfilter-daemon reload")]
+#[command(after_help = "Examples:\n  \
+    sudo netfilter-daemon reload\n  \
+    sudo netfilter-daemon reload --confirm 60s && sudo netfilter-daemon confirm")]
 pub(super) struct Reload {
     #[command(flatten)]
     state_dir: StateDir,
+
+    /// Put the former policy back unless `netfilter-daemon confirm` follows within this
+    /// time (60s, 5m), as routers do
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    confirm: Option<Duration>,
 
     /// Print the answer as JSON
     #[arg(long)]
@@ -28,7 +35,10 @@ pub(super) struct Reload {
 impl Reload {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let state_dir = &self.state_dir.state_dir;
-        let Some(answer) = control::ask(state_dir, Request::Reload)? else {
+        let request = Request::Reload {
+            confirm: self.confirm.map(|within| within.as_secs()),
+        };
+        let Some(answer) = control::ask(state_dir, request)? else {
             eprintln!(
                 "no daemon runs with the state directory {}",
                 state_dir.display()
@@ -44,6 +54,12 @@ impl Reload {
                     print(&format!(
                         "reloaded: {rules} rules, generation {generation}\n"
                     ))?;
+                    if let Some(within) = self.confirm {
+                        print(&format!(
+                            "unless `netfilter-daemon confirm` follows within {} s, the former policy comes back\n",
+                            within.as_secs()
+                        ))?;
+                    }
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -52,6 +68,7 @@ impl Reload {
                 Ok(ExitCode::from(match fault {
                     Fault::Policy => WRONG,
                     Fault::System => REFUSED,
+                    Fault::Nothing => NO,
                 }))
             }
             other => bail!("the daemon gave another answer: {other:?}"),

@@ -12,9 +12,9 @@ use anyhow::Context;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{StateDir, print};
+use super::{NO, StateDir, print};
 use crate::{
-    daemon::{Daemon, Setup, loaded},
+    daemon::{Daemon, End, Setup, loaded},
     interfaces::{self, Choice},
     policy::Mode,
 };
@@ -31,7 +31,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sudo netfilter-daemon run --policy /etc/netfilter/policy.yaml\n  \
-    sudo netfilter-daemon run --policy policy.yaml --interface eth0 --audit")]
+    sudo netfilter-daemon run --policy policy.yaml --interface eth0 --audit\n  \
+    sudo netfilter-daemon run --policy policy.yaml --confirm 60s")]
 pub(super) struct Run {
     /// The policy file
     #[arg(long, value_name = "FILE")]
@@ -57,6 +58,11 @@ pub(super) struct Run {
     #[arg(long)]
     pub(super) dry_run: bool,
 
+    /// Put the state before back unless `netfilter-daemon confirm` follows within this
+    /// time (60s, 5m), as routers do; nobody locks himself out for longer
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    confirm: Option<Duration>,
+
     /// Lift the filter when the daemon ends; for labs
     #[arg(long)]
     pub(super) detach_on_exit: bool,
@@ -81,6 +87,7 @@ impl Run {
             state_dir: self.state_dir.state_dir,
             audit: self.audit,
             detach_on_exit: self.detach_on_exit,
+            confirm_within: self.confirm,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -93,7 +100,10 @@ impl Run {
             daemon.run().await
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
-        done.map(|()| ExitCode::SUCCESS)
+        Ok(match done? {
+            End::Unconfirmed => ExitCode::from(NO),
+            End::Signal | End::Detached => ExitCode::SUCCESS,
+        })
     }
 }
 

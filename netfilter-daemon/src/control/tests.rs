@@ -11,6 +11,8 @@ use super::{
 };
 use crate::daemon::{denials::Denials, event::tests::reported, history::KEPT};
 
+const RELOAD: Request = Request::Reload { confirm: None };
+
 const STATE_DIR: &str = "/sys/fs/bpf/netfilter";
 
 fn name(state_dir: &str) -> String {
@@ -43,9 +45,9 @@ fn a_path_that_no_socket_can_have_is_refused_with_the_reason() {
 }
 
 #[test]
-fn requests_are_one_word_in_json() {
-    let written = serde_json::to_string(&Request::Reload).unwrap();
-    assert_eq!(written, r#"{"request":"reload"}"#);
+fn requests_are_one_line_of_json() {
+    let written = serde_json::to_string(&RELOAD).unwrap();
+    assert_eq!(written, r#"{"request":"reload","confirm":null}"#);
     assert!(serde_json::from_str::<Request>(r#"{"request":"explode"}"#).is_err());
 }
 
@@ -98,7 +100,7 @@ fn serve_one(directory: &Path) -> tokio::task::JoinHandle<()> {
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(socket.serve(sender, stopped));
         let ask = asks.recv().await.unwrap();
-        assert_eq!(ask.request, Request::Reload);
+        assert_eq!(ask.request, RELOAD);
         let answer = Answer::Reloaded {
             rules: 12,
             generation: 3,
@@ -115,7 +117,7 @@ async fn an_answer_reaches_the_asker_even_if_the_daemon_stops_right_after_it() {
     for _ in 0..50 {
         let daemon = serve_one(directory.path());
         let path = directory.path().to_owned();
-        let ask = move || ask_in(&path, Path::new(STATE_DIR), Request::Reload);
+        let ask = move || ask_in(&path, Path::new(STATE_DIR), RELOAD);
         let answer = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
         assert_eq!(
             answer,
@@ -126,7 +128,7 @@ async fn an_answer_reaches_the_asker_even_if_the_daemon_stops_right_after_it() {
         );
         daemon.await.unwrap();
         let path = directory.path().to_owned();
-        let ask = move || ask_in(&path, Path::new(STATE_DIR), Request::Reload);
+        let ask = move || ask_in(&path, Path::new(STATE_DIR), RELOAD);
         assert_eq!(
             tokio::task::spawn_blocking(ask).await.unwrap().unwrap(),
             None

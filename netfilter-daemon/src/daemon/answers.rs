@@ -1,8 +1,15 @@
 //! What the daemon does when it is asked.
 
+use std::time::Duration;
+
 use tokio::task::block_in_place;
 
-use super::{Daemon, End, loaded, on, status::Place, watch::Stamp};
+use super::{
+    Daemon, End, loaded, on,
+    pending::{Former, Pending},
+    status::Place,
+    watch::Stamp,
+};
 use crate::{
     causes,
     control::{Answer, Ask, Fault, Reply, Request},
@@ -16,7 +23,11 @@ impl Daemon {
             Request::Status => (self.status().into(), None),
             Request::Events => (Answer::Events(self.denials.all()).into(), None),
             Request::Follow => (self.follow(), None),
-            Request::Reload => (self.reload("`reload`").into(), None),
+            Request::Reload { confirm } => {
+                let within = confirm.map(Duration::from_secs);
+                (self.reload("`reload`", within).into(), None)
+            }
+            Request::Confirm => (self.confirm().into(), None),
             Request::Detach => {
                 let (answer, end) = self.detach();
                 (answer.into(), end)
@@ -48,8 +59,14 @@ impl Daemon {
     }
 
     /// All or nothing.
-    pub(super) fn reload(&mut self, cause: &str) -> Answer {
-        match block_in_place(|| self.put_into_force()) {
+    pub(super) fn reload(&mut self, cause: &str, confirm_within: Option<Duration>) -> Answer {
+        if let Some(pending) = &self.pending {
+            let error = pending.to_string();
+            tracing::error!("not reloaded because of {cause}: {error}");
+            let fault = Fault::System;
+            return Answer::Failed { error, fault };
+        }
+        match block_in_place(|| self.put_into_force(confirm_within)) {
             Ok((rules, generation)) => {
                 tracing::info!(
                     "reloaded because of {cause}: {rules} rules, generation {generation}"
@@ -70,12 +87,14 @@ impl Daemon {
         }
     }
 
-    fn put_into_force(&mut self) -> anyhow::Result<(usize, u32)> {
+    fn put_into_force(&mut self, confirm_within: Option<Duration>) -> anyhow::Result<(usize, u32)> {
         self.watch.read(Stamp::of(&self.setup.policy));
         let loaded = loaded::load(&self.setup.policy, self.setup.audit)?;
-        let generation = self.datapath.replace(&loaded.image)?;
-        self.view.replaced(&loaded, generation);
-        self.names.send_replace(Names::of(&loaded.policy));
+        let generation = self.datapath.replace_until(&loaded.image, confirm_within)?;
+        let former = self.view.replaced(&loaded, generation);
+        let former_names = self.names.send_replace(Names::of(&loaded.policy));
+        self.pending =
+            confirm_within.map(|within| Pending::new(within, Former::Policy(former, former_names)));
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, mem,
     net::IpAddr,
     path::PathBuf,
     process,
@@ -50,7 +50,7 @@ struct Present {
     told: Told,
 }
 
-struct PolicyInForce {
+pub(super) struct PolicyInForce {
     rules: usize,
     names: usize,
     prefixes: PerFamily,
@@ -87,8 +87,17 @@ impl View {
         }
     }
 
-    pub(super) fn replaced(&self, loaded: &Loaded, generation: u32) {
-        self.present().policy = PolicyInForce::of(loaded, generation);
+    /// Returns what was in force before.
+    pub(super) fn replaced(&self, loaded: &Loaded, generation: u32) -> PolicyInForce {
+        let policy = PolicyInForce::of(loaded, generation);
+        mem::replace(&mut self.present().policy, policy)
+    }
+
+    pub(super) fn put_back(&self, policy: PolicyInForce, generation: u32) {
+        self.present().policy = PolicyInForce {
+            generation,
+            ..policy
+        };
     }
 
     pub(super) fn reload_failed(&self) {

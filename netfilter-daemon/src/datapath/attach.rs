@@ -30,13 +30,22 @@ const LOOPBACK: &str = "lo";
 
 /// Attaches to each interface, ingress first so that answers are read before
 /// questions are let out; replaces programs that are there already, atomically.
-pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, interfaces: &[String]) -> Result<(), Error> {
+/// `between`: what came in before ingress saw it must be known before egress judges it.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interfaces: &[String],
+    between: impl Fn() -> Result<(), Error>,
+) -> Result<(), Error> {
     let indexed: Vec<(String, u32)> = interfaces
         .iter()
         .map(|name| Ok((name.clone(), index_of(name)?)))
         .collect::<Result<_, Error>>()?;
     give_slots(pins, &indexed)?;
     for role in [Role::Ingress, Role::Egress] {
+        if role == Role::Egress {
+            between()?;
+        }
         let program = load::program(ebpf, role.program())?;
         for (name, ifindex) in &indexed {
             attach_one(program, pins, role, name, *ifindex)?;
@@ -158,13 +167,21 @@ pub(super) fn listen(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
 pub(super) fn detach(pins: &Pins) -> Result<Vec<Attachment>, Error> {
     let lifted = attachments(pins)?;
     for role in [Role::Egress, Role::Ingress, Role::Loopback] {
-        detach_role(pins, role)?;
+        detach_role(pins, role, |_| true)?;
     }
     Ok(lifted)
 }
 
-pub(super) fn detach_role(pins: &Pins, role: Role) -> Result<(), Error> {
-    for ifindex in pins.links(role)? {
+pub(super) fn detach_role(
+    pins: &Pins,
+    role: Role,
+    from: impl Fn(u32) -> bool,
+) -> Result<(), Error> {
+    for ifindex in pins
+        .links(role)?
+        .into_iter()
+        .filter(|ifindex| from(*ifindex))
+    {
         let pin = pins.link(role, ifindex);
         if !has_tcx()
             && let Some(interface) = name_of(ifindex)

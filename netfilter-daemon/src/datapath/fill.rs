@@ -4,12 +4,16 @@ use std::{
     collections::HashMap,
     io,
     mem::offset_of,
+    path::PathBuf,
     sync::atomic::{Ordering, fence},
 };
 
 use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, Settings, slot},
+    abi::{
+        Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, SETTING_LIFTED,
+        Settings, slot,
+    },
     name::{self, KEY_DATA},
     table::{LEAF, Node, ROOTS_PER_FAMILY},
 };
@@ -38,13 +42,18 @@ pub(super) struct Writer {
     names: LpmOf<[u8; KEY_DATA], u32>,
     name_sets: Mapping<AtomSet>,
     name_cursor: ArrayOf<u32>,
+    /// Where the names of all tables are that may be in force.
+    former_names: Vec<PathBuf>,
+    /// The generation that these tables follow.
+    after: u32,
 }
 
 /// A pattern as a key of the name table, without the copy that it is in.
 type NameKey = (u32, [u8; KEY_DATA]);
 
 impl Writer {
-    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+    /// `after`: the generation in force, if it is not in these tables.
+    pub(super) fn open(pins: &Pins, after: u32) -> Result<Self, Error> {
         let mut seed: ArrayOf<u64> = maps::open(pins, maps::SEED)?;
         if seed.get(&0, 0).map_err(maps::failed("read", maps::SEED))?.0 == 0 {
             seed.set(0, Plain(random()?), 0)
@@ -61,23 +70,29 @@ impl Writer {
             names: maps::open(pins, maps::NAMES)?,
             name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
             name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
+            former_names: pins.all(maps::NAMES),
+            after,
         })
     }
 
     pub(super) fn generation(&self) -> u32 {
-        self.active.load(0).unwrap_or(0)
+        self.active.load(0).unwrap_or(0).max(self.after)
     }
 
-    /// All or nothing: the word flips when everything is in place.
-    pub(super) fn fill_and_flip(&mut self, image: &Image) -> Result<u32, Error> {
+    /// All or nothing: the word flips when everything is in place. `expires`: see [`Settings`].
+    pub(super) fn fill_and_flip(&mut self, image: &Image, expires: u32) -> Result<u32, Error> {
         let generation = self.generation().wrapping_add(1).max(1);
         let copy = slot(generation);
         self.check(image)?;
         wait_for_readers()?;
         self.fill_names(copy, image)?;
-        self.settings
-            .set(copy, Plain(image.settings), 0)
-            .map_err(maps::failed("write", maps::SETTINGS))?;
+        self.set(
+            copy,
+            Settings {
+                expires,
+                ..image.settings
+            },
+        )?;
         let half = copy as usize;
         let Atoms { tcp, udp, other } = &*image.atoms;
         let atoms = half * size_of::<Atoms>();
@@ -86,14 +101,9 @@ impl Writer {
             .store(atoms + offset_of!(Atoms, udp), udp.iter().copied())?;
         self.atoms
             .store(atoms + offset_of!(Atoms, other), other.iter().copied())?;
-        let class_base = half * (self.classes.len() / 2);
+        let bases = self.bases(half);
         self.classes
-            .store(class_base, image.classes.iter().copied())?;
-        let bases = Bases {
-            nodes: half * (self.nodes.len() / 2),
-            leaves: half * (self.leaves.len() / 2),
-            classes: class_base,
-        };
+            .store(bases.classes, image.classes.iter().copied())?;
         let behind = Bases {
             nodes: bases.nodes + image.ipv4.nodes.len(),
             leaves: bases.leaves + image.ipv4.leaves.len(),
@@ -107,8 +117,110 @@ impl Writer {
         Ok(generation)
     }
 
+    fn set(&mut self, copy: u32, settings: Settings) -> Result<(), Error> {
+        self.settings
+            .set(copy, Plain(settings), 0)
+            .map_err(maps::failed("write", maps::SETTINGS))
+    }
+
+    fn settings(&self, copy: u32) -> Result<Settings, Error> {
+        let Plain(settings) = self
+            .settings
+            .get(&copy, 0)
+            .map_err(maps::failed("read", maps::SETTINGS))?;
+        Ok(settings)
+    }
+
+    /// The second at which the policy in force gives way to its predecessor; 0: never.
+    pub(super) fn expires(&self) -> Result<u32, Error> {
+        Ok(self.settings(slot(self.generation()))?.expires)
+    }
+
+    /// The policy in force stays.
+    pub(super) fn confirm(&mut self) -> Result<(), Error> {
+        let copy = slot(self.generation());
+        let settings = self.settings(copy)?;
+        self.set(
+            copy,
+            Settings {
+                expires: 0,
+                ..settings
+            },
+        )
+    }
+
+    /// The predecessor of the policy in force, which is still in the other copy, follows it.
+    pub(super) fn revert(&mut self) -> Result<u32, Error> {
+        let generation = self.generation().wrapping_add(1).max(1);
+        self.active.store(0, std::iter::once(generation))?;
+        Ok(generation)
+    }
+
+    /// The predecessor of the next policy is that nothing is judged.
+    pub(super) fn precede_by_nothing(&mut self) -> Result<(), Error> {
+        let lifted = Settings {
+            flags: SETTING_LIFTED,
+            ..Settings::default()
+        };
+        self.set(slot(self.generation()), lifted)
+    }
+
+    /// The predecessor of the next policy is the one that is in force in other tables,
+    /// no larger than these.
+    pub(super) fn precede_by(&mut self, other: &Self) -> Result<(), Error> {
+        let copy = slot(other.generation());
+        let half = copy as usize;
+        let family = 2 * ROOTS_PER_FAMILY as usize;
+        let (from, to) = (other.bases(half), self.bases(half));
+        let class = |class: u32| to.class(subtract(class, from.classes));
+        let node = |node: u32| add(subtract(node, from.nodes), to.nodes);
+        let roots = other
+            .roots
+            .half(half, family)
+            .map(|root| match root & LEAF {
+                0 => node(root),
+                _ => LEAF | class(root & !LEAF),
+            });
+        self.roots.store(half * family, roots)?;
+        let nodes = other.nodes.half(half, other.nodes.len() / 2);
+        let nodes = nodes.map(|each| Node {
+            children: node(each.children),
+            leaves: add(subtract(each.leaves, from.leaves), to.leaves),
+            ..each
+        });
+        self.nodes.store(to.nodes, nodes)?;
+        let leaves = other.leaves.half(half, other.leaves.len() / 2).map(class);
+        self.leaves.store(to.leaves, leaves)?;
+        let classes = other.classes.half(half, other.classes.len() / 2);
+        self.classes.store(to.classes, classes)?;
+        let atoms = size_of::<Atoms>();
+        self.atoms
+            .store(half * atoms, other.atoms.half(half, atoms))?;
+        let sets = NAME_IDS as usize;
+        self.name_sets
+            .store(half * sets, other.name_sets.half(half, sets))?;
+        for entry in other.names.iter() {
+            let (key, id) = entry.map_err(maps::failed("list", maps::NAMES))?;
+            if u32::from(key.data().0[0]) == copy {
+                self.names
+                    .insert(&key, id, 0)
+                    .map_err(maps::failed("write", maps::NAMES))?;
+            }
+        }
+        self.set(copy, other.settings(copy)?)
+    }
+
+    /// Where a copy begins.
+    fn bases(&self, half: usize) -> Bases {
+        Bases {
+            nodes: half * (self.nodes.len() / 2),
+            leaves: half * (self.leaves.len() / 2),
+            classes: half * (self.classes.len() / 2),
+        }
+    }
+
     /// Whether everything fits, before anything is written.
-    fn check(&self, image: &Image) -> Result<(), Error> {
+    pub(super) fn check(&self, image: &Image) -> Result<(), Error> {
         let fits = |map, needed: usize, both: usize| {
             if needed <= both / 2 {
                 Ok(())
@@ -162,18 +274,20 @@ impl Writer {
     /// address was lent for then stays what it was, whatever the policy's order.
     /// What was lent under a name that is gone is worth what its parent grants now.
     fn fill_names(&mut self, copy: u32, image: &Image) -> Result<(), Error> {
-        let listed: Result<Vec<_>, MapError> = self.names.iter().collect();
-        let mut known: HashMap<NameKey, u32> = HashMap::new();
+        let mut known = HashMap::new();
         let mut stale = Vec::new();
-        for (key, Plain(id)) in listed.map_err(maps::failed("list", maps::NAMES))? {
-            let mut data = key.data().0;
-            if u32::from(data[0]) == copy {
-                stale.push(Key::new(key.prefix_len(), Plain(data)));
-            }
-            data[0] = 0;
-            let id = id & !NAME_WILDCARD;
-            if id != NAME_ID_NONE {
-                known.insert((key.prefix_len(), data), id);
+        for path in &self.former_names {
+            // Those of tables that are of another layout, or gone, are nobody's names.
+            let Ok(names) = maps::open_at::<LpmOf<[u8; KEY_DATA], u32>>(path, maps::NAMES) else {
+                continue;
+            };
+            known.extend(ids(&names)?);
+        }
+        known.extend(ids(&self.names)?);
+        let listed: Result<Vec<_>, MapError> = self.names.iter().collect();
+        for (key, _) in listed.map_err(maps::failed("list", maps::NAMES))? {
+            if u32::from(key.data().0[0]) == copy {
+                stale.push(key);
             }
         }
         for key in &stale {
@@ -192,7 +306,8 @@ impl Writer {
             .name_cursor
             .get(&0, 0)
             .map_err(maps::failed("read", maps::NAME_CURSOR))?
-            .0;
+            .0
+            .max(known.values().copied().max().unwrap_or(0));
         for name in &image.names {
             let (bits, mut data) = key(&name.pattern);
             let id = if !name.may_be_asked() {
@@ -229,6 +344,18 @@ impl Writer {
             .map_err(maps::failed("write", maps::NAME_CURSOR))?;
         self.name_sets.store(half, sets.into_iter())
     }
+}
+
+/// The names of tables, without the copy that each is in, and their ids.
+fn ids(names: &LpmOf<[u8; KEY_DATA], u32>) -> Result<HashMap<NameKey, u32>, Error> {
+    let listed: Result<Vec<_>, MapError> = names.iter().collect();
+    let listed = listed.map_err(maps::failed("list", maps::NAMES))?;
+    let ids = listed.into_iter().map(|(key, Plain(id))| {
+        let mut data = key.data().0;
+        data[0] = 0;
+        ((key.prefix_len(), data), id & !NAME_WILDCARD)
+    });
+    Ok(ids.filter(|(_, id)| *id != NAME_ID_NONE).collect())
 }
 
 /// The entry of a new policy that speaks for a former one.
@@ -280,6 +407,10 @@ impl Bases {
     fn class(&self, class: u32) -> u32 {
         add(class, self.classes)
     }
+}
+
+fn subtract(index: u32, base: usize) -> u32 {
+    u32::try_from((index as usize).saturating_sub(base)).unwrap_or(u32::MAX)
 }
 
 fn add(index: u32, base: usize) -> u32 {

@@ -62,6 +62,14 @@ impl<T: Copy> Mapping<T> {
         (index < self.count).then(|| unsafe { self.start.add(index).read_volatile() })
     }
 
+    /// One copy of a table of two, of so many elements each.
+    pub(super) fn half(&self, half: usize, elements: usize) -> impl ExactSizeIterator<Item = T> {
+        let first = (half * elements).min(self.count);
+        let last = (first + elements).min(self.count);
+        // SAFETY: within the mapping; volatile, for others write there.
+        (first..last).map(|index| unsafe { self.start.add(index).read_volatile() })
+    }
+
     /// Stores `values` from `first` on.
     pub(super) fn store(
         &mut self,

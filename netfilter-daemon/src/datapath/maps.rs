@@ -1,5 +1,7 @@
 //! Names and types of the maps, as user space opens them.
 
+use std::path::Path;
+
 use aya::{
     Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
@@ -35,36 +37,39 @@ pub(super) const LOST: &str = "LOST";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
-/// Everything that outlives the daemon.
-pub(super) const PINNED: [&str; 27] = [
-    ACTIVE,
-    SETTINGS,
-    ROOTS,
-    NODES,
-    LEAVES,
-    CLASSES,
-    ATOMS,
-    NAMES,
-    NAME_SETS,
-    NAME_CURSOR,
-    SEED,
-    LEASES,
-    QUESTIONS,
-    ALIASES,
-    STREAMS,
-    SEEN,
-    RATES,
-    FLOWS,
-    FRAGMENTS,
-    INTERFACES,
-    PASSED,
-    DROPPED,
-    QUESTION_COUNTS,
-    ANSWER_COUNTS,
-    LOST,
-    EVENTS,
-    RESOLVED,
+/// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
+/// tells whether there are any.
+pub(super) const TABLES: [&str; 9] = [
+    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS,
 ];
+
+/// What outlives policies, daemons and builds, with the version of each layout.
+pub(super) const LEARNED: [(&str, u32); 18] = [
+    (NAME_CURSOR, 1),
+    (SEED, 1),
+    (LEASES, 1),
+    (QUESTIONS, 1),
+    (ALIASES, 1),
+    (STREAMS, 1),
+    (SEEN, 1),
+    (RATES, 1),
+    (FLOWS, 1),
+    (FRAGMENTS, 1),
+    (INTERFACES, 1),
+    (PASSED, 1),
+    (DROPPED, 1),
+    (QUESTION_COUNTS, 1),
+    (ANSWER_COUNTS, 1),
+    (LOST, 1),
+    (EVENTS, 1),
+    (RESOLVED, 1),
+];
+
+/// Everything that outlives the daemon.
+pub(super) fn pinned() -> impl Iterator<Item = &'static str> {
+    let learned = LEARNED.iter().map(|(name, _)| *name);
+    TABLES.into_iter().chain(learned)
+}
 
 /// A type of `netfilter_ebpf::abi` as aya wants it.
 #[derive(Clone, Copy)]
@@ -85,13 +90,22 @@ pub(super) fn data(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
     MapData::from_pin(pins.map(name)).map_err(failed("open", name))
 }
 
+/// Opens a map that is pinned at `path` as its type.
+pub(super) fn open_at<T: TryFrom<Map, Error = MapError>>(
+    path: &Path,
+    name: &'static str,
+) -> Result<T, Error> {
+    let data = MapData::from_pin(path).map_err(failed("open", name))?;
+    let map = Map::from_map_data(data).map_err(failed("open", name))?;
+    T::try_from(map).map_err(failed("open", name))
+}
+
 /// Opens a pinned map as its type.
 pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
     pins: &Pins,
     name: &'static str,
 ) -> Result<T, Error> {
-    let map = Map::from_map_data(data(pins, name)?).map_err(failed("open", name))?;
-    T::try_from(map).map_err(failed("open", name))
+    open_at(&pins.map(name), name)
 }
 
 pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {

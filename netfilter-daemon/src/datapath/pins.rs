@@ -1,20 +1,47 @@
-//! The paths in bpffs. The number of the ABI is part of them, so no daemon reads
-//! maps of another layout.
+//! The paths in bpffs:
+//!
+//! ```text
+//! links/egress-2           where a program hangs; replaced in place, by whatever build
+//! learned/LEASES-1         what outlives policies and builds, with the version of its layout
+//! tables-1-4/ROOTS         a policy's tables: the version of their layout, a running number
+//! next/                    tables that are being filled, until every link reads them
+//! unfinished-1/            what an earlier start left there when it was killed
+//! ```
+//!
+//! A build uses the maps of the layouts that it knows and no others: one that finds
+//! another version makes its own beside it, and so does the former one when it returns.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use netfilter_ebpf::abi::ABI;
+use netfilter_ebpf::abi::TABLES_LAYOUT;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::Error;
+use super::{Error, maps};
+
+const LINKS: &str = "links";
+const LEARNED: &str = "learned";
+const TABLES: &str = "tables";
+const NEXT: &str = "next";
+const UNFINISHED: &str = "unfinished";
+/// Of builds before the layouts had versions of their own.
+const FORMER: &str = "abi-2";
 
 /// A state directory on a BPF file system.
+#[derive(Clone)]
 pub(super) struct Pins {
-    base: PathBuf,
     state_dir: PathBuf,
+    /// Tables are those under `next`, not those in force.
+    filling: bool,
+}
+
+/// A policy's tables.
+struct Tables {
+    number: u32,
+    layout: u32,
+    path: PathBuf,
 }
 
 /// What a program does where it hangs.
@@ -56,43 +83,163 @@ impl Pins {
             return Err(Error::NotBpffs(state_dir.to_owned()));
         }
         let pins = Self::at(state_dir);
-        for directory in [pins.base.join("maps"), pins.base.join("links")] {
+        for directory in [pins.directory(LEARNED), pins.directory(LINKS)] {
             fs::create_dir_all(&directory).map_err(path("create", &directory))?;
         }
+        pins.take_over()?;
         Ok(pins)
     }
 
     /// `None` where nothing is pinned.
     pub(super) fn open(state_dir: &Path) -> Result<Option<Self>, Error> {
         let pins = Self::at(state_dir);
-        match fs::metadata(pins.base.join("maps")) {
+        match fs::metadata(pins.directory(LEARNED)) {
             Ok(_) => Ok(Some(pins)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(path("look at", &pins.base)(error)),
+            Err(error) => Err(path("look at", state_dir)(error)),
         }
     }
 
-    fn at(state_dir: &Path) -> Self {
+    /// As [`Self::open`], whether or not anything is there.
+    pub(super) fn at(state_dir: &Path) -> Self {
         Self {
-            base: state_dir.join(format!("abi-{ABI}")),
             state_dir: state_dir.to_owned(),
+            filling: false,
         }
     }
 
+    fn directory(&self, name: &str) -> PathBuf {
+        self.state_dir.join(name)
+    }
+
+    /// The links of a build that pinned them elsewhere, so that its programs are
+    /// replaced and do not stay beside ours.
+    fn take_over(&self) -> Result<(), Error> {
+        let former = self.directory(FORMER);
+        let Ok(entries) = fs::read_dir(former.join(LINKS)) else {
+            return Ok(());
+        };
+        for entry in entries.filter_map(Result::ok) {
+            let link = self.directory(LINKS).join(entry.file_name());
+            fs::rename(entry.path(), &link).map_err(path("take over", &link))?;
+        }
+        remove(&former)
+    }
+
+    /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.base.join("maps").join(name)
+        if let Some((_, version)) = maps::LEARNED.iter().find(|(learned, _)| *learned == name) {
+            return self.directory(LEARNED).join(format!("{name}-{version}"));
+        }
+        let tables = match self.filling {
+            true => self.directory(NEXT),
+            false => self
+                .in_force()
+                .map_or_else(|| self.directory("no-tables"), |tables| tables.path),
+        };
+        tables.join(name)
+    }
+
+    /// The policies' tables, oldest first; an unfinished set last.
+    fn tables(&self) -> Vec<Tables> {
+        let Ok(entries) = fs::read_dir(&self.state_dir) else {
+            return Vec::new();
+        };
+        let mut tables: Vec<Tables> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let name = entry.file_name();
+                let mut parts = name.to_str()?.split('-');
+                (parts.next()? == TABLES).then_some(())?;
+                Some(Tables {
+                    layout: parts.next()?.parse().ok()?,
+                    number: parts.next()?.parse().ok()?,
+                    path: entry.path(),
+                })
+            })
+            .collect();
+        tables.sort_by_key(|tables| tables.number);
+        tables
+    }
+
+    fn in_force(&self) -> Option<Tables> {
+        self.tables().pop()
+    }
+
+    /// Whether this build can fill the tables in force.
+    pub(super) fn knows_tables(&self) -> bool {
+        self.in_force()
+            .is_some_and(|tables| tables.layout == TABLES_LAYOUT)
+    }
+
+    /// Where this map of all tables is pinned that a program may read: a start that was
+    /// killed may have replaced some programs.
+    pub(super) fn all(&self, name: &str) -> Vec<PathBuf> {
+        let tables = self.tables().into_iter().map(|tables| tables.path);
+        tables
+            .chain(self.unfinished())
+            .chain([self.directory(NEXT)])
+            .map(|tables| tables.join(name))
+            .filter(|path| path.exists())
+            .collect()
+    }
+
+    fn unfinished(&self) -> impl Iterator<Item = PathBuf> {
+        let numbered = (1..).map(|number| self.directory(&format!("{UNFINISHED}-{number}")));
+        numbered.take_while(|path| path.exists())
+    }
+
+    /// For tables that are made anew.
+    pub(super) fn next(&self) -> Result<Self, Error> {
+        let directory = self.directory(NEXT);
+        if directory.exists() {
+            let number = self.unfinished().count() + 1;
+            let kept = self.directory(&format!("{UNFINISHED}-{number}"));
+            fs::rename(&directory, &kept).map_err(path("keep", &kept))?;
+        }
+        fs::create_dir(&directory).map_err(path("create", &directory))?;
+        Ok(Self {
+            state_dir: self.state_dir.clone(),
+            filling: true,
+        })
+    }
+
+    pub(super) const fn is_filling(&self) -> bool {
+        self.filling
+    }
+
+    /// The tables that were filled are those in force; former ones go.
+    pub(super) fn commit(&mut self) -> Result<(), Error> {
+        let former = self.tables();
+        if self.filling {
+            let number = former.last().map_or(1, |tables| tables.number + 1);
+            let tables = self.directory(&format!("{TABLES}-{TABLES_LAYOUT}-{number}"));
+            fs::rename(self.directory(NEXT), &tables).map_err(path("create", &tables))?;
+            self.filling = false;
+        }
+        for tables in self.tables().iter().rev().skip(1) {
+            remove(&tables.path)?;
+        }
+        self.remove_unfinished()
+    }
+
+    fn remove_unfinished(&self) -> Result<(), Error> {
+        // The last first: a gap would hide those behind it.
+        for directory in self.unfinished().collect::<Vec<_>>().iter().rev() {
+            remove(directory)?;
+        }
+        remove(&self.directory(NEXT))
     }
 
     /// Where the link (or, on clsact, the program) of an interface is pinned.
     pub(super) fn link(&self, role: Role, ifindex: u32) -> PathBuf {
-        self.base
-            .join("links")
+        self.directory(LINKS)
             .join(format!("{}-{ifindex}", role.label()))
     }
 
     /// The interfaces that have a pin of this role, sorted.
     pub(super) fn links(&self, role: Role) -> Result<Vec<u32>, Error> {
-        let directory = self.base.join("links");
+        let directory = self.directory(LINKS);
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -114,7 +261,14 @@ impl Pins {
 
     /// Removes the maps and the directories.
     pub(super) fn remove(self) -> Result<(), Error> {
-        fs::remove_dir_all(&self.base).map_err(path("remove", &self.base))?;
+        for tables in self.tables() {
+            remove(&tables.path)?;
+        }
+        self.remove_unfinished()?;
+        // Last that by which there is something to remove.
+        for directory in [FORMER, LINKS, LEARNED] {
+            remove(&self.directory(directory))?;
+        }
         // Only if nothing else is there.
         match fs::remove_dir(&self.state_dir) {
             Err(error)
@@ -127,6 +281,15 @@ impl Pins {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn remove(directory: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(path("remove", directory)(error))
+        }
+        _ => Ok(()),
     }
 }
 

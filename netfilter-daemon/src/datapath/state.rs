@@ -1,6 +1,10 @@
 //! The read side: what is pinned, counted and learned.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use netfilter_ebpf::{
     abi::{
@@ -20,6 +24,8 @@ use super::{
 
 /// The read side of what is pinned under a state directory.
 pub struct State {
+    directory: PathBuf,
+    /// Of whatever tables are in force when they are read.
     pins: Pins,
 }
 
@@ -29,11 +35,19 @@ impl State {
     /// # Errors
     /// Where the directory cannot be read.
     pub fn open(state_dir: &Path) -> Result<Option<Self>, Error> {
-        Ok(Pins::open(state_dir)?.map(Self::of))
+        Ok(Pins::open(state_dir)?.map(|_| Self::at(state_dir)))
     }
 
-    pub(super) const fn of(pins: Pins) -> Self {
-        Self { pins }
+    /// Of what is pinned there when it is read.
+    pub fn at(state_dir: &Path) -> Self {
+        Self {
+            directory: state_dir.to_owned(),
+            pins: Pins::at(state_dir),
+        }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(super) const fn pins(&self) -> &Pins {

@@ -90,7 +90,7 @@ extern "C" fn netfilter_conclude(raw: *mut __sk_buff, code: u64, subject: u64) -
     let reason = Reason::from_number(code as u8)
         .filter(|_| code != AUDIT_CODE)
         .unwrap_or(Reason::NoRule);
-    let settings = Generation::active().map(|generation| generation.settings);
+    let settings = Generation::at_hand().map(|generation| generation.settings);
     let flags = settings.map_or(0, |settings| settings.flags);
     let audited = code == AUDIT_CODE || flags & SETTING_REPORT != 0;
     count_drop(skb, reason, family, protocol, audited);

@@ -27,6 +27,9 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     let Some(generation) = Generation::active() else {
         return conclude::conclude(skb, Verdict::Drop(Reason::Unready), Subject::Unread);
     };
+    if generation.is_lifted() {
+        return conclude::PASS;
+    }
     match read(skb) {
         Ok(Frame::Arp) => {
             conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread)

@@ -30,6 +30,9 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     let (Some(generation), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
         return conclude::PASS;
     };
+    if generation.is_lifted() {
+        return conclude::PASS;
+    }
     if egress::is_dns(packet.protocol, packet.source_port) && generation.is_resolver(packet.source)
     {
         if packet.protocol != TCP {

@@ -2,7 +2,10 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, Settings, slot},
+    abi::{
+        Address, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, SETTING_LIFTED,
+        Settings, slot,
+    },
     egress::{self, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
@@ -17,6 +20,9 @@ use crate::{
     message::scratch,
 };
 
+/// No copy has this number.
+const NO_COPY: u32 = 2;
+
 /// One generation of the policy. Read once per packet, so a packet is judged by one.
 pub(crate) struct Generation {
     slot: u32,
@@ -24,15 +30,35 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// `None` before the first policy.
+    /// The generation that judges the packet at hand. `None` before the first policy.
     #[inline(always)]
     pub(crate) fn active() -> Option<Self> {
+        let scratch = scratch()?;
+        scratch.copy = NO_COPY;
         // SAFETY: a map value; volatile because user space flips it.
         let generation = unsafe { core::ptr::read_volatile(ACTIVE.get_ptr(0)?) };
         if generation == 0 {
             return None;
         }
-        Self::of(slot(generation))
+        let mut copy = slot(generation);
+        let expires = SETTINGS.get(copy)?.expires;
+        if expires != 0 && clock::now() >= expires {
+            copy = slot(copy + 1);
+        }
+        scratch.copy = copy;
+        Self::of(copy)
+    }
+
+    /// Once more that of [`Self::active`], whatever was put into force meanwhile.
+    #[inline(always)]
+    pub(crate) fn at_hand() -> Option<Self> {
+        Self::of(scratch()?.copy)
+    }
+
+    /// Whether nothing is judged.
+    #[inline(always)]
+    pub(crate) fn is_lifted(&self) -> bool {
+        self.settings.flags & SETTING_LIFTED != 0
     }
 
     /// That of a copy.
