@@ -91,10 +91,19 @@ impl Kernel {
         let state_dir = StateDir::new();
         let datapath =
             Datapath::start(state_dir.path(), image, &[]).unwrap_or_else(|error| panic!("{error}"));
+        Self::with(datapath, state_dir)
+    }
+
+    pub const fn with(datapath: Datapath, state_dir: StateDir) -> Self {
         Self {
             datapath,
             state_dir,
         }
+    }
+
+    /// As a daemon does that follows one that is gone.
+    pub fn restart(&mut self, image: &Image) {
+        self.datapath = Datapath::start(self.state_dir.path(), image, &[]).unwrap();
     }
 
     pub fn state_dir(&self) -> &Path {

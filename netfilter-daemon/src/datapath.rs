@@ -109,17 +109,15 @@ impl Datapath {
         image: &Image,
         confirm_within: Option<Duration>,
     ) -> Result<u32, Error> {
-        if confirm_within.is_some() {
-            let in_force = Pins::open(self.state.directory())?;
-            match in_force.filter(|_| self.pins.is_filling()) {
-                _ if attach::attachments(&self.pins)?.is_empty() => {
-                    self.writer.precede_by_nothing()?;
-                }
-                Some(pins) if pins.knows_tables() => {
-                    self.writer.precede_by(&Writer::open(&pins, 0)?)?;
-                }
-                Some(_) => return Err(Error::NoWayBack),
-                None => {}
+        // Else the policy in force is in the other copy of the same tables.
+        if confirm_within.is_some() && self.pins.is_filling() {
+            let in_force = Pins::at(self.state.directory());
+            if in_force.knows_tables() {
+                self.writer.precede_by(&Writer::open(&in_force, 0)?)?;
+            } else if in_force.has_tables() || !in_force.links(Role::Egress)?.is_empty() {
+                return Err(Error::NoWayBack);
+            } else {
+                self.writer.precede_by_nothing()?;
             }
         }
         self.writer.fill_and_flip(image, expiry(confirm_within)?)

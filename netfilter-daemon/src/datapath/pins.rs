@@ -166,6 +166,10 @@ impl Pins {
         self.tables().pop()
     }
 
+    pub(super) fn has_tables(&self) -> bool {
+        self.in_force().is_some()
+    }
+
     /// Whether this build can fill the tables in force.
     pub(super) fn knows_tables(&self) -> bool {
         self.in_force()
