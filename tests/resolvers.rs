@@ -12,7 +12,7 @@ mod clients;
 mod gate;
 mod local;
 mod matrix;
-mod servers;
+pub mod servers;
 mod stream;
 mod tunnels;
 

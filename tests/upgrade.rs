@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use netfilter_daemon::{compile::Image, datapath::Datapath};
+use netfilter_daemon::{
+    compile::Image,
+    datapath::{Datapath, Terms},
+};
 
 use crate::{
-    bpffs::{self, Kernel, PASS, StateDir},
+    bpffs::{self, DROP, Kernel, PASS, StateDir},
     frame::{self, ACK, SYN, answer, datagram, query, segment, tcp, to},
 };
 
@@ -163,13 +166,13 @@ fn a_start_that_was_killed_before_its_tables_were_in_force_leaves_no_trace() {
 
 #[test]
 fn an_unconfirmed_policy_gives_way_to_its_predecessor_also_without_a_daemon() {
-    let minute = Some(Duration::from_secs(1));
+    let minute = Terms::to_confirm(Duration::from_secs(1));
     let open = &large(2);
     for larger in [false, true] {
         let mut kernel = Kernel::new(NAMED);
         learn(&mut kernel);
         let other = if larger { &large(60_000) } else { open };
-        kernel.datapath.replace_until(other, minute).unwrap();
+        kernel.datapath.replace_on(other, minute).unwrap();
         assert!(connects(&mut kernel, "20.0.0.2"));
         // Nothing is called: the programs look at the clock.
         thread::sleep(Duration::from_millis(2100));
@@ -179,7 +182,7 @@ fn an_unconfirmed_policy_gives_way_to_its_predecessor_also_without_a_daemon() {
         // And made official, the same.
         kernel.datapath.revert().unwrap();
         assert!(!connects(&mut kernel, "20.0.0.2") && connects(&mut kernel, LENT));
-        kernel.datapath.replace_until(other, minute).unwrap();
+        kernel.datapath.replace_on(other, minute).unwrap();
         kernel.datapath.replace(other).unwrap();
         thread::sleep(Duration::from_millis(2100));
         assert!(connects(&mut kernel, "20.0.0.2"));
@@ -189,11 +192,28 @@ fn an_unconfirmed_policy_gives_way_to_its_predecessor_also_without_a_daemon() {
 #[test]
 fn a_confirmed_policy_stays() {
     let mut kernel = Kernel::new(NAMED);
-    let wait = Some(Duration::from_secs(2));
-    kernel.datapath.replace_until(&large(2), wait).unwrap();
+    let wait = Terms::to_confirm(Duration::from_secs(2));
+    kernel.datapath.replace_on(&large(2), wait).unwrap();
     kernel.datapath.confirm().unwrap();
     thread::sleep(Duration::from_millis(3100));
     assert!(connects(&mut kernel, "20.0.0.2"));
+}
+
+#[test]
+fn an_answer_to_a_question_that_left_before_the_filter_passes_and_teaches_nothing() {
+    let unsolicited = datagram(53, 4000, &answer(&query(7, "a.example", 1), 60, &[LENT]));
+    let unsolicited = to(frame::LOCAL, frame::UDP, unsolicited).from(RESOLVER);
+    for (opening, action) in [(true, PASS), (false, DROP)] {
+        let image = bpffs::image(NAMED);
+        let mut kernel = Kernel::of(&image);
+        let terms = Terms {
+            opening,
+            ..Terms::default()
+        };
+        kernel.datapath.replace_on(&image, terms).unwrap();
+        assert_eq!(kernel.ingress(&unsolicited.bytes()).action, action);
+        assert!(!connects(&mut kernel, LENT));
+    }
 }
 
 #[test]
@@ -201,7 +221,7 @@ fn before_the_first_policy_nothing_was_judged() {
     let state_dir = StateDir::new();
     let image = bpffs::image(NAMED);
     let mut datapath = Datapath::load(state_dir.path(), &image).unwrap();
-    let wait = Some(Duration::from_secs(1));
+    let wait = Terms::to_confirm(Duration::from_secs(1));
     datapath.enforce(&image, wait).unwrap();
     datapath.attach(&image, &[]).unwrap();
     let mut kernel = Kernel::with(datapath, state_dir);

@@ -298,6 +298,12 @@ impl Image {
         }
     }
 
+    /// Whether what comes in to this port is answered.
+    pub fn lets_in(&self, protocol: u8, port: u16) -> bool {
+        let atom = cut::atom(&self.atoms, protocol, port);
+        self.settings.inbound.contains(atom)
+    }
+
     /// The kernel's own decision on a packet, with nothing learned.
     pub fn decide(&self, packet: &Packet) -> Verdict {
         let tables = Static {

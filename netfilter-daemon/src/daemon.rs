@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     control::{self, Ask, Socket},
-    datapath::{self, Attachment, Datapath, State},
+    datapath::{self, Attachment, Datapath, State, Terms},
     interfaces::Choice,
     policy::Mode,
     refresh::{self, Names},
@@ -28,6 +28,7 @@ pub mod loaded;
 mod memory;
 mod minute;
 mod notify;
+pub mod opening;
 mod pending;
 pub mod status;
 mod view;
@@ -110,9 +111,19 @@ impl Daemon {
         );
         let state = State::at(&setup.state_dir);
         let former = state.attachments()?;
+        let lent = match former.is_empty() {
+            true => opening::prepare(&loaded).await?,
+            // What is in force has learned its addresses.
+            false => Vec::new(),
+        };
+        let terms = Terms {
+            confirm_within: setup.confirm_within,
+            opening: former.is_empty(),
+        };
         let start = || -> Result<Datapath, datapath::Error> {
             let mut datapath = Datapath::load(&setup.state_dir, &loaded.image)?;
-            datapath.enforce(&loaded.image, setup.confirm_within)?;
+            datapath.enforce(&loaded.image, terms)?;
+            datapath.lend(&loaded.image, &lent)?;
             datapath.attach(&loaded.image, &choice.names)?;
             Ok(datapath)
         };

@@ -18,7 +18,7 @@ use aya::{
 use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
 
 use crate::compile::Image;
-use fill::Writer;
+use fill::{Times, Writer};
 use pins::{Pins, Role};
 
 mod attach;
@@ -26,6 +26,7 @@ mod events;
 mod expiry;
 mod fill;
 mod keys;
+mod lend;
 mod load;
 mod mapping;
 mod maps;
@@ -36,6 +37,28 @@ pub mod test_run;
 
 pub use events::{Event, Events, Resolution, Resolutions};
 pub use state::State;
+
+/// How a policy comes into force.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// The state before comes back after this time unless [`Datapath::confirm`] is
+    /// called, also if this process is dead by then.
+    pub confirm_within: Option<Duration>,
+    /// Nothing was filtered before: answers to earlier questions are on their way.
+    pub opening: bool,
+}
+
+impl Terms {
+    pub const fn to_confirm(within: Duration) -> Self {
+        Self {
+            confirm_within: Some(within),
+            opening: false,
+        }
+    }
+}
+
+/// As long as resolvers and clients wait for an answer.
+const LATE: Duration = Duration::from_secs(10);
 
 /// A running filter that this process loaded or adopted.
 pub struct Datapath {
@@ -72,7 +95,7 @@ impl Datapath {
     /// Where the kernel refuses. What was in force remains.
     pub fn start(state_dir: &Path, image: &Image, interfaces: &[String]) -> Result<Self, Error> {
         let mut datapath = Self::load(state_dir, image)?;
-        datapath.enforce(image, None)?;
+        datapath.enforce(image, Terms::default())?;
         datapath.attach(image, interfaces)?;
         Ok(datapath)
     }
@@ -99,28 +122,32 @@ impl Datapath {
         })
     }
 
-    /// Fills and flips. With `confirm_within`, the state before comes back after that
-    /// time unless [`Self::confirm`] is called, also if this process is dead by then.
+    /// Fills and flips.
     ///
     /// # Errors
     /// Where the kernel refuses. What was in force remains.
-    pub fn enforce(
-        &mut self,
-        image: &Image,
-        confirm_within: Option<Duration>,
-    ) -> Result<u32, Error> {
+    pub fn enforce(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
+        let in_force = Pins::at(self.state.directory());
+        let is_first = !in_force.has_tables() && in_force.links(Role::Egress)?.is_empty();
         // Else the policy in force is in the other copy of the same tables.
-        if confirm_within.is_some() && self.pins.is_filling() {
-            let in_force = Pins::at(self.state.directory());
-            if in_force.knows_tables() {
-                self.writer.precede_by(&Writer::open(&in_force, 0)?)?;
-            } else if in_force.has_tables() || !in_force.links(Role::Egress)?.is_empty() {
-                return Err(Error::NoWayBack);
-            } else {
+        if terms.confirm_within.is_some() && self.pins.is_filling() {
+            if is_first {
                 self.writer.precede_by_nothing()?;
+            } else if in_force.knows_tables() {
+                self.writer.precede_by(&Writer::open(&in_force, 0)?)?;
+            } else {
+                return Err(Error::NoWayBack);
             }
         }
-        self.writer.fill_and_flip(image, expiry(confirm_within)?)
+        let times = Times {
+            expires: terms.confirm_within.map_or(Ok(0), moment_after)?,
+            opened: if terms.opening {
+                moment_after(LATE)?
+            } else {
+                0
+            },
+        };
+        self.writer.fill_and_flip(image, times)
     }
 
     /// Attaches to `interfaces` or replaces what is attached there, and everywhere else.
@@ -150,33 +177,29 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn replace(&mut self, image: &Image) -> Result<u32, Error> {
-        self.replace_until(image, None)
+        self.replace_on(image, Terms::default())
     }
 
-    /// [`Self::replace`], with `confirm_within` as for [`Self::enforce`].
+    /// [`Self::replace`], on terms.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn replace_until(
-        &mut self,
-        image: &Image,
-        confirm_within: Option<Duration>,
-    ) -> Result<u32, Error> {
+    pub fn replace_on(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         match self.writer.check(image) {
             Ok(()) => {
                 self.listen(image)?;
-                self.enforce(image, confirm_within)
+                self.enforce(image, terms)
             }
-            Err(Error::TooSmall { .. }) => self.grow(image, confirm_within),
+            Err(Error::TooSmall { .. }) => self.grow(image, terms),
             Err(error) => Err(error),
         }
     }
 
     /// Larger tables come with programs that read them, which take the places of those
     /// in force. Each packet is judged by the one or the other.
-    fn grow(&mut self, image: &Image, confirm_within: Option<Duration>) -> Result<u32, Error> {
+    fn grow(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let mut larger = Self::load(self.state.directory(), image)?;
-        let generation = larger.enforce(image, confirm_within)?;
+        let generation = larger.enforce(image, terms)?;
         if let Err(error) = larger.attach(image, &[]) {
             // Some of the places may have been taken.
             attach::attach(&mut self.ebpf, &self.pins, &[], || Ok(()))?;
@@ -292,12 +315,9 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
-/// The second of CLOCK_BOOTTIME at which this time is over, rounded up; 0 without one.
-fn expiry(within: Option<Duration>) -> Result<u32, Error> {
-    let Some(within) = within else {
-        return Ok(0);
-    };
-    let seconds = u32::try_from(within.as_secs()).unwrap_or(u32::MAX);
+/// The second of CLOCK_BOOTTIME at which this time is over, rounded up.
+fn moment_after(time: Duration) -> Result<u32, Error> {
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     Ok(state::now()?.saturating_add(seconds).saturating_add(1))
 }
 

@@ -14,9 +14,10 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time};
 
 use crate::{
-    policy::{Action, Destination, Policy},
+    policy::{Action, Destination, Pattern, Policy},
     rate::Rate,
     resolvers::{self, Answer, NO_SUCH_NAME},
+    sessions::Lent,
 };
 
 mod schedule;
@@ -61,6 +62,43 @@ impl Names {
 
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
+    }
+}
+
+/// The addresses of all of them, as far as they are told within `patience`.
+pub async fn addresses(names: &Names, patience: Duration) -> Vec<Lent> {
+    let resolvers: Arc<[SocketAddr]> = names.resolvers.clone().into();
+    let mut asking = JoinSet::new();
+    let mut waiting = names.names.iter().cloned();
+    let mut lent = Vec::new();
+    let end = time::Instant::now() + patience;
+    loop {
+        while asking.len() < AT_ONCE
+            && let Some(name) = waiting.next()
+        {
+            let resolvers = Arc::clone(&resolvers);
+            asking.spawn(async move {
+                let answers = resolvers::ask_in_turn(&resolvers, &name).await;
+                (name, answers)
+            });
+        }
+        let Ok(Some(answered)) = time::timeout_at(end, asking.join_next()).await else {
+            return lent;
+        };
+        let Ok((name, answers)) = answered else {
+            continue;
+        };
+        let Ok(name) = name.parse::<Pattern>() else {
+            continue;
+        };
+        for (address, ttl) in answers
+            .into_iter()
+            .flatten()
+            .flat_map(|answer| answer.addresses)
+        {
+            let name = name.clone();
+            lent.push(Lent { name, address, ttl });
+        }
     }
 }
 

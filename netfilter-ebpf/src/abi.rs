@@ -199,7 +199,9 @@ pub struct Settings {
     /// From this second of CLOCK_BOOTTIME on the other copy is in force instead,
     /// unless somebody has confirmed this one meanwhile; 0: never.
     pub expires: u32,
-    pub padding: u32,
+    /// Until this second of CLOCK_BOOTTIME there may be answers to questions that left
+    /// before the filter came. They pass, and teach nothing.
+    pub opened: u32,
 }
 
 /// Drop nothing; count and report what would have been dropped.

@@ -14,7 +14,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::{NO, StateDir, print};
 use crate::{
-    daemon::{Daemon, End, Setup, loaded},
+    daemon::{
+        Daemon, End, Setup, loaded,
+        opening::{self, Opening},
+    },
     interfaces::{self, Choice},
     policy::Mode,
 };
@@ -73,8 +76,15 @@ impl Run {
         let loaded = loaded::load(&self.policy, self.audit)?;
         let named = loaded.policy.interfaces.as_deref();
         let choice = interfaces::choose(&self.interfaces, named, &interfaces::present()?)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
         if self.dry_run {
-            print(&plan(&loaded, &choice))?;
+            let opening = runtime.block_on(opening::look(&loaded));
+            let opening = opening.context("cannot read the table of connections")?;
+            print(&plan(&loaded, &choice, &opening))?;
             return Ok(ExitCode::SUCCESS);
         }
         log_to_stderr();
@@ -89,11 +99,6 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             confirm_within: self.confirm,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
         let done = runtime.block_on(async {
             let daemon = Daemon::start(setup, loaded, choice).await?;
             eprintln!("{}", daemon.announcement());
@@ -108,17 +113,41 @@ impl Run {
 }
 
 /// What would be done.
-fn plan(loaded: &loaded::Loaded, choice: &Choice) -> String {
-    let verb = match loaded.policy.mode {
-        Mode::Enforce => "enforce",
-        Mode::Report => "audit, letting everything pass,",
+fn plan(loaded: &loaded::Loaded, choice: &Choice, opening: &Opening) -> String {
+    let (verb, cut) = match loaded.policy.mode {
+        Mode::Enforce => ("enforce", "would be cut"),
+        Mode::Report => ("audit, letting everything pass,", "would be counted"),
     };
     let rules = loaded.policy.rules.len();
     let interfaces = choice.names.join(", ");
-    format!(
-        "would {verb} {rules} rules on {interfaces} (chosen by {})\nnothing was changed\n",
+    let mut plan = format!(
+        "would {verb} {rules} rules on {interfaces} (chosen by {})\n",
         choice.by
-    )
+    );
+    let total = opening.kept + opening.cut.len();
+    if opening.cut.is_empty() {
+        plan.push_str(&format!("{total} connections are open, and none {cut}\n"));
+    } else {
+        plan.push_str(&format!(
+            "{} of {total} open connections {cut}:\n",
+            opening.cut.len()
+        ));
+        for told in &opening.cut {
+            plan.push_str(&format!("  {told}\n"));
+        }
+        if loaded
+            .image
+            .names
+            .iter()
+            .any(|name| name.pattern.is_wildcard() && !name.set.is_empty())
+        {
+            plan.push_str(
+                "  (addresses of wildcard names are not known before somebody asks for such a name)\n",
+            );
+        }
+    }
+    plan.push_str("nothing was changed\n");
+    plan
 }
 
 fn log_to_stderr() {

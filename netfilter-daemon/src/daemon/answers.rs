@@ -13,7 +13,7 @@ use super::{
 use crate::{
     causes,
     control::{Answer, Ask, Fault, Reply, Request},
-    datapath,
+    datapath::{self, Terms},
     refresh::Names,
 };
 
@@ -90,7 +90,13 @@ impl Daemon {
     fn put_into_force(&mut self, confirm_within: Option<Duration>) -> anyhow::Result<(usize, u32)> {
         self.watch.read(Stamp::of(&self.setup.policy));
         let loaded = loaded::load(&self.setup.policy, self.setup.audit)?;
-        let generation = self.datapath.replace_until(&loaded.image, confirm_within)?;
+        let generation = self.datapath.replace_on(
+            &loaded.image,
+            Terms {
+                confirm_within,
+                ..Terms::default()
+            },
+        )?;
         let former = self.view.replaced(&loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         self.pending =

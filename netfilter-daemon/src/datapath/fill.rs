@@ -48,8 +48,15 @@ pub(super) struct Writer {
     after: u32,
 }
 
+/// Seconds of CLOCK_BOOTTIME, or zero; see [`Settings`].
+#[derive(Clone, Copy, Default)]
+pub(super) struct Times {
+    pub(super) expires: u32,
+    pub(super) opened: u32,
+}
+
 /// A pattern as a key of the name table, without the copy that it is in.
-type NameKey = (u32, [u8; KEY_DATA]);
+pub(super) type NameKey = (u32, [u8; KEY_DATA]);
 
 impl Writer {
     /// `after`: the generation in force, if it is not in these tables.
@@ -79,17 +86,19 @@ impl Writer {
         self.active.load(0).unwrap_or(0).max(self.after)
     }
 
-    /// All or nothing: the word flips when everything is in place. `expires`: see [`Settings`].
-    pub(super) fn fill_and_flip(&mut self, image: &Image, expires: u32) -> Result<u32, Error> {
+    /// All or nothing: the word flips when everything is in place.
+    pub(super) fn fill_and_flip(&mut self, image: &Image, times: Times) -> Result<u32, Error> {
         let generation = self.generation().wrapping_add(1).max(1);
         let copy = slot(generation);
         self.check(image)?;
         wait_for_readers()?;
         self.fill_names(copy, image)?;
+        let Times { expires, opened } = times;
         self.set(
             copy,
             Settings {
                 expires,
+                opened,
                 ..image.settings
             },
         )?;
@@ -115,6 +124,11 @@ impl Writer {
         fence(Ordering::SeqCst);
         self.active.store(0, std::iter::once(generation))?;
         Ok(generation)
+    }
+
+    /// The names of the tables and their ids.
+    pub(super) fn ids(&self) -> Result<HashMap<NameKey, u32>, Error> {
+        ids(&self.names)
     }
 
     fn set(&mut self, copy: u32, settings: Settings) -> Result<(), Error> {

@@ -89,6 +89,9 @@ fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> i32 {
     let outcome = answer::datagram(skb, packet, generation);
     count(&ANSWER_COUNTS, outcome as u8);
     let reason = match outcome {
+        Answer::Unsolicited if generation.now() < generation.settings.opened => {
+            return conclude::PASS;
+        }
         Answer::Unsolicited => Reason::DnsUnsolicited,
         Answer::Malformed => Reason::DnsMalformed,
         _ => return conclude::PASS,
