@@ -18,6 +18,7 @@ mod flows;
 mod forgery;
 mod frame;
 mod kills;
+mod live;
 mod names;
 mod reload;
 mod resolvers;

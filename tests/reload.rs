@@ -1,9 +1,22 @@
 //! Reload, restart, death: the filter does not open, and nothing approved is cut.
 
-use netfilter_daemon::lab::mounts;
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::symlink,
+    thread,
+    time::{Duration, Instant},
+};
+
+use netfilter_daemon::lab::{daemon::Daemon, mounts};
 use nix::sys::signal::{Signal, kill};
 
-use crate::world::{World, eventually};
+use crate::{
+    resolvers::servers::{Data, Host, Server},
+    traffic,
+    world::{World, eventually},
+};
 
 const ONE: &str = "outbound_rules: [{ name: a, type: ip, destination: { cidr: 192.0.2.1/32, protocol: TCP, port_ranges: '443' } }]";
 const OTHER: &str = "outbound_rules: [{ name: b, type: ip, destination: { cidr: 192.0.2.2/32, protocol: TCP, port_ranges: '443' } }]";
@@ -59,4 +72,232 @@ fn the_filter_outlives_its_daemon_and_the_next_one_adopts_it() {
     assert!(detach.status.success());
     assert!(String::from_utf8_lossy(&detach.stdout).contains("eth0"));
     assert!(eventually(|| world.connects("192.0.2.2", 443)), "lifted");
+}
+
+/// How long policies flip; `cargo xtask chaos` sets more.
+const SECONDS: &str = "NETFILTER_CHAOS_SECONDS";
+const IN_CI: u64 = 8;
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[test]
+fn ten_reloads_a_second_let_nothing_out_and_cut_nothing() {
+    let seconds = env::var(SECONDS).map_or(IN_CI, |text| text.parse().unwrap());
+    let world = World::new(None);
+    let _resolver = traffic::resolver(&world);
+    let of = |only: &str, mode: &str| {
+        format!(
+            "{mode}{}  - {{ name: only, type: ip, destination: {{ cidr: {only}/32, protocol: TCP, port_ranges: '443' }} }}\n",
+            traffic::POLICY
+        )
+    };
+    let policies = [
+        of("198.51.100.1", "on_deny: drop"),
+        of("198.51.100.2", "on_deny: reject"),
+    ];
+    let _daemon = world.enforce(&policies[0]);
+    let reloads = traffic::under(&world, |traffic| {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let mut reloads = 0;
+        while Instant::now() < deadline {
+            let began = Instant::now();
+            reloads += 1;
+            world.write_policy(&policies[reloads % 2]);
+            let reload = world.daemon(&["reload"]);
+            assert!(reload.status.success(), "{reload:?}");
+            traffic.check("while policies flip");
+            thread::sleep(PAUSE.saturating_sub(began.elapsed()));
+        }
+        reloads
+    });
+    eprintln!("{reloads} reloads in {seconds} s");
+    let (now, then) = ["198.51.100.1", "198.51.100.2"]
+        .map(|only| world.connects(only, 443))
+        .into();
+    assert_eq!((now, then), (reloads % 2 == 0, reloads % 2 == 1));
+}
+
+fn carries(stream: &mut TcpStream) -> bool {
+    let wait = Some(Duration::from_secs(2));
+    stream.set_read_timeout(wait).unwrap();
+    stream.write_all(b"hello").is_ok() && stream.read_exact(&mut [0; 5]).is_ok()
+}
+
+#[test]
+fn a_rule_that_goes_takes_its_connections_along_and_leaves_those_of_others() {
+    let world = World::new(None);
+    let host = |name: &str, last| Host {
+        name: name.to_owned(),
+        addresses: vec![[198, 18, 0, last].into()],
+        ..Host::default()
+    };
+    let hosts = vec![host("a.one.example", 1), host("b.two.example", 2)];
+    let data = Data {
+        hosts,
+        ttl: 60,
+        datagram: 1232,
+    };
+    let _server = Server::dnsmasq(&world, &data);
+    let rule = |name, kind, what: &str| {
+        format!(
+            "  - {{ name: {name}, type: {kind}, destination: {{ {what}, protocol: TCP, port_ranges: '443' }} }}\n"
+        )
+    };
+    let shared = rule("wide", "ip", "cidr: 192.0.2.0/25")
+        + &rule("wide-name", "fqdn", "fqdn: '*.two.example'");
+    let alone = rule("narrow", "ip", "cidr: 192.0.2.1/32")
+        + &rule("other", "ip", "cidr: 192.0.2.200/32")
+        + &rule("name", "fqdn", "fqdn: a.one.example")
+        + &rule("narrow-name", "fqdn", "fqdn: b.two.example");
+    let _daemon = world.enforce(&format!("outbound_rules:\n{shared}{alone}"));
+    let connect = |to: &str| {
+        let stream = world.protected().run(|| TcpStream::connect(to)).unwrap();
+        stream.unwrap_or_else(|error| panic!("{to}: {error}"))
+    };
+    let mut live = ["192.0.2.1:443", "b.two.example:443"].map(connect);
+    let mut dead = ["192.0.2.200:443", "a.one.example:443"].map(connect);
+    assert!(live.iter_mut().chain(&mut dead).all(carries));
+    world.write_policy(&format!("outbound_rules:\n{shared}"));
+    assert!(world.daemon(&["reload"]).status.success());
+    assert!(live.iter_mut().all(carries), "another rule allows them");
+    assert!(!dead.iter_mut().any(carries));
+}
+
+#[test]
+fn every_way_to_save_a_file_is_noticed() {
+    let world = World::new(None);
+    let _daemon = world.enforce(ONE);
+    let inside =
+        |work: &(dyn Fn(&str) + Sync)| world.protected().run(|| work(mounts::POLICY)).unwrap();
+    let text = |policy| format!("resolvers: [10.99.0.1, 'fd99::1']\n{policy}");
+    let [one, other] = [ONE, OTHER].map(text);
+    let ways: [(&str, &(dyn Fn(&str, &str) + Sync)); 5] = [
+        ("written over", &|path, text| fs::write(path, text).unwrap()),
+        ("renamed into place", &|path, text| {
+            let new = format!("{path}.new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, path).unwrap();
+        }),
+        ("moved away and written anew, as vim does", &|path, text| {
+            let backup = format!("{path}~");
+            fs::rename(path, &backup).unwrap();
+            thread::sleep(Duration::from_millis(1200));
+            fs::write(path, text).unwrap();
+            fs::remove_file(&backup).unwrap();
+        }),
+        ("in parts, of which the first is a policy", &|path, text| {
+            let (first, rest) = text.split_once('\n').unwrap();
+            let mut file = fs::File::create(path).unwrap();
+            writeln!(file, "{first}").unwrap();
+            thread::sleep(Duration::from_millis(600));
+            write!(file, "{rest}").unwrap();
+        }),
+        (
+            "a link to another file, as Kubernetes does",
+            &|path, text| {
+                let (target, link) = (format!("{path}.{}", text.len()), format!("{path}.link"));
+                fs::write(&target, text).unwrap();
+                symlink(&target, &link).unwrap();
+                fs::rename(&link, path).unwrap();
+            },
+        ),
+    ];
+    for (way, save) in ways {
+        for (text, yes, no) in [
+            (&other, "192.0.2.2", "192.0.2.1"),
+            (&one, "192.0.2.1", "192.0.2.2"),
+        ] {
+            inside(&|path| save(path, text));
+            assert!(
+                eventually(|| world.connects(yes, 443) && !world.connects(no, 443)),
+                "{way}"
+            );
+        }
+    }
+    assert_eq!(world.metric("netfilter_policy_reload_failures_total"), 0);
+}
+
+fn said(output: &std::process::Output) -> String {
+    [&output.stdout[..], &output.stderr]
+        .map(String::from_utf8_lossy)
+        .concat()
+}
+
+#[test]
+fn a_policy_that_nobody_confirms_gives_way_also_if_the_daemon_is_dead() {
+    for dies in [false, true] {
+        let world = World::new(None);
+        let mut daemon = world.enforce(ONE);
+        assert_eq!(world.daemon(&["confirm"]).status.code(), Some(1));
+        world.write_policy(OTHER);
+        let reload = world.daemon(&["reload", "--confirm", "3s"]);
+        assert!(reload.status.success(), "{}", said(&reload));
+        assert!(world.connects("192.0.2.2", 443) && !world.connects("192.0.2.1", 443));
+        if dies {
+            daemon.kill();
+        } else {
+            let second = world.daemon(&["reload"]);
+            assert_eq!(second.status.code(), Some(3));
+            assert!(said(&second).contains("waits for `netfilter-daemon confirm`"));
+        }
+        assert!(
+            eventually(|| world.connects("192.0.2.1", 443)),
+            "dies: {dies}"
+        );
+        assert!(!world.connects("192.0.2.2", 443));
+        if !dies {
+            let late = world.daemon(&["confirm"]);
+            assert_eq!(late.status.code(), Some(1), "{}", said(&late));
+            // The file still says otherwise: somebody may try again.
+            let reload = world.daemon(&["reload", "--confirm", "60s"]);
+            assert!(reload.status.success());
+            let confirmed = world.daemon(&["confirm"]);
+            assert!(confirmed.status.success(), "{}", said(&confirmed));
+            assert!(world.connects("192.0.2.2", 443));
+            assert!(world.daemon(&["reload"]).status.success());
+        }
+    }
+}
+
+#[test]
+fn a_first_start_that_nobody_confirms_is_undone() {
+    let world = World::new(None);
+    world.write_policy(ONE);
+    let run = || {
+        let mut command = world.protected().command(crate::world::BINARY);
+        command.args([
+            "run",
+            "--interface",
+            "eth0",
+            "--confirm",
+            "2s",
+            "--policy",
+            mounts::POLICY,
+        ]);
+        command
+    };
+    // It ends by itself and says so.
+    let output = run().output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("was not confirmed in time"),
+        "{}",
+        said(&output)
+    );
+    assert!(world.connects("192.0.2.2", 443));
+    assert_eq!(
+        world.daemon(&["status"]).status.code(),
+        Some(1),
+        "nothing is in force"
+    );
+    // Dead, it cannot; the programs do.
+    let mut daemon = Daemon::start(run()).unwrap();
+    assert!(!world.connects("192.0.2.2", 443));
+    daemon.kill();
+    assert!(eventually(|| world.connects("192.0.2.2", 443)));
+    // Confirmed, it stays, and a later start that nobody confirms gives it back.
+    drop(world.start());
+    world.write_policy(OTHER);
+    let output = run().output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(world.connects("192.0.2.1", 443) && !world.connects("192.0.2.2", 443));
 }

@@ -16,7 +16,7 @@ use tokio::{sync::watch, task::JoinSet, time};
 use crate::{
     policy::{Action, Destination, Pattern, Policy},
     rate::Rate,
-    resolvers::{self, Answer, NO_SUCH_NAME},
+    resolvers::{self, Answer, Family, NO_SUCH_NAME},
     sessions::Lent,
 };
 
@@ -69,35 +69,34 @@ impl Names {
 pub async fn addresses(names: &Names, patience: Duration) -> Vec<Lent> {
     let resolvers: Arc<[SocketAddr]> = names.resolvers.clone().into();
     let mut asking = JoinSet::new();
-    let mut waiting = names.names.iter().cloned();
+    let families = [Family::Ipv4, Family::Ipv6];
+    let mut waiting = names
+        .names
+        .iter()
+        .flat_map(|name| families.map(|family| (name.clone(), family)));
     let mut lent = Vec::new();
     let end = time::Instant::now() + patience;
     loop {
         while asking.len() < AT_ONCE
-            && let Some(name) = waiting.next()
+            && let Some((name, family)) = waiting.next()
         {
             let resolvers = Arc::clone(&resolvers);
             asking.spawn(async move {
-                let answers = resolvers::ask_in_turn(&resolvers, &name).await;
-                (name, answers)
+                let answer = resolvers::ask(&resolvers, &name, family).await;
+                (name, answer)
             });
         }
         let Ok(Some(answered)) = time::timeout_at(end, asking.join_next()).await else {
             return lent;
         };
-        let Ok((name, answers)) = answered else {
-            continue;
-        };
-        let Ok(name) = name.parse::<Pattern>() else {
-            continue;
-        };
-        for (address, ttl) in answers
-            .into_iter()
-            .flatten()
-            .flat_map(|answer| answer.addresses)
+        if let Ok((name, Ok(answer))) = answered
+            && let Ok(name) = name.parse::<Pattern>()
         {
-            let name = name.clone();
-            lent.push(Lent { name, address, ttl });
+            lent.extend(answer.addresses.into_iter().map(|(address, ttl)| Lent {
+                name: name.clone(),
+                address,
+                ttl,
+            }));
         }
     }
 }

@@ -33,6 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A resolver, asked over TCP where an answer is truncated.
 struct Resolver(NameServerPool<TokioRuntimeProvider>);
 
+/// Of addresses.
+#[derive(Debug, Clone, Copy)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
 /// To the A and the AAAA question.
 pub type Answers = [Result<Answer, String>; 2];
 
@@ -62,20 +69,29 @@ pub fn at_their_port(resolvers: &[IpAddr]) -> Vec<SocketAddr> {
 }
 
 /// Asks one of them after another, in their order, until each question is answered.
-/// A silent one costs [`PATIENCE`] for each.
+/// A silent one costs [`PATIENCE`] for each. One question at a time: hickory gives up
+/// when two answers are truncated at once.
 pub async fn ask_in_turn(resolvers: &[SocketAddr], name: &str) -> Answers {
-    let mut answers = [(); 2].map(|()| Err(UNREACHABLE.to_owned()));
+    let ipv4 = ask(resolvers, name, Family::Ipv4).await;
+    [ipv4, ask(resolvers, name, Family::Ipv6).await]
+}
+
+/// Asks one of them after another for the addresses of one family.
+pub async fn ask(resolvers: &[SocketAddr], name: &str, family: Family) -> Result<Answer, String> {
+    let name = Name::from_ascii(format!("{name}.")).map_err(|error| error.to_string())?;
+    let kind = match family {
+        Family::Ipv4 => RecordType::A,
+        Family::Ipv6 => RecordType::AAAA,
+    };
+    let mut answer = Err(UNREACHABLE.to_owned());
     for resolver in resolvers {
-        let resolver = match Resolver::new(*resolver) {
-            Ok(resolver) => resolver,
-            Err(error) => return [Err(error.clone()), Err(error)],
-        };
-        resolver.ask(name, &mut answers).await;
-        if answers.iter().all(Result::is_ok) {
+        let query = Query::query(name.clone(), kind);
+        answer = Resolver::new(*resolver)?.answer(query).await;
+        if answer.is_ok() {
             break;
         }
     }
-    answers
+    answer
 }
 
 /// Asks all of them, and takes the first that answers both questions.
@@ -115,19 +131,6 @@ impl Resolver {
             Arc::new(PoolContext::new(options, tls)),
             TokioRuntimeProvider::default(),
         )))
-    }
-
-    /// Asks what is not answered yet of a name's IPv4 and then its IPv6 addresses, once
-    /// each: hickory gives up when two answers at a time are truncated.
-    async fn ask(&self, name: &str, answers: &mut Answers) {
-        for (answer, kind) in answers.iter_mut().zip([RecordType::A, RecordType::AAAA]) {
-            if answer.is_err() {
-                *answer = match Name::from_ascii(format!("{name}.")) {
-                    Ok(name) => self.answer(Query::query(name, kind)).await,
-                    Err(error) => Err(error.to_string()),
-                };
-            }
-        }
     }
 
     async fn answer(&self, query: Query) -> Result<Answer, String> {
