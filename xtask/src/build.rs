@@ -10,6 +10,15 @@ use crate::{
     toolchain,
 };
 
+/// Kill daemons at random instants under traffic, then flip policies (as root)
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask chaos --minutes 30")]
+pub(crate) struct Chaos {
+    /// For each of the two
+    #[arg(long, default_value_t = 10)]
+    minutes: u32,
+}
+
 #[derive(clap::Args)]
 #[command(after_help = "Example: cargo xtask demo -- --policy policy.yaml")]
 pub(crate) struct Demo {
@@ -68,6 +77,26 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     run_as_root(&mut cargo)?;
     cargo.arg("--").args(&bench.bench);
     command::hand_over(cargo)
+}
+
+pub(crate) fn chaos(chaos: &Chaos) -> Result<()> {
+    setup::run(Purpose::Tests)?;
+    for test in ["kills::", "reload::ten_reloads_a_second"] {
+        let mut cargo = command::cargo();
+        cargo.args([
+            "test",
+            "--release",
+            "--locked",
+            "--package",
+            "netfilter-daemon",
+        ]);
+        cargo.args(["--test", "tests"]);
+        run_as_root(&mut cargo)?;
+        cargo.args(["--", "--nocapture", test]);
+        cargo.env("NETFILTER_CHAOS_SECONDS", (chaos.minutes * 60).to_string());
+        command::run(cargo, command::Output::Shown)?.succeeded()?;
+    }
+    Ok(())
 }
 
 pub(crate) fn object() -> Result<()> {

@@ -34,6 +34,7 @@ enum Task {
     Demo(build::Demo),
     /// Run everything that CI runs
     Test(test::Test),
+    Chaos(build::Chaos),
     /// Run the lab of the daemon on Linux 6.1, under qemu
     Vmtest(vm::Vmtest),
     Fuzz(fuzz::Fuzz),
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Task::Build => build::daemon(),
         Task::Demo(arguments) => build::demo(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Chaos(arguments) => build::chaos(&arguments),
         Task::Vmtest(arguments) => vm::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => build::bench(&arguments),
