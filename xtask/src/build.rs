@@ -94,7 +94,7 @@ pub(crate) fn chaos(chaos: &Chaos) -> Result<()> {
         run_as_root(&mut cargo)?;
         cargo.args(["--", "--nocapture", test]);
         cargo.env("NETFILTER_CHAOS_SECONDS", (chaos.minutes * 60).to_string());
-        command::run(cargo, command::Output::Shown)?.succeeded()?;
+        command::run(cargo, Output::Shown)?.succeeded()?;
     }
     Ok(())
 }
