@@ -21,4 +21,5 @@ mod names;
 mod reload;
 mod resolvers;
 mod streams;
+mod tags;
 mod world;

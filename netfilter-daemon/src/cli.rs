@@ -9,7 +9,12 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
-use crate::{causes, compile, daemon::loaded, explain as explaining, interfaces, policy};
+use crate::{
+    causes, compile,
+    daemon::loaded,
+    explain as explaining, interfaces, policy,
+    tags::store::{self, Store},
+};
 
 mod check;
 mod columns;
@@ -20,6 +25,7 @@ pub mod lab;
 mod reload;
 mod run;
 mod status;
+mod tags;
 
 /// The answer is no: a destination is denied, nothing is in force.
 const NO: u8 = 1;
@@ -47,6 +53,7 @@ enum Command {
     Status(status::Status),
     Events(events::Events),
     Reload(reload::Reload),
+    Tags(tags::Tags),
     Detach(detach::Detach),
     Lab(lab::Lab),
 }
@@ -60,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
         Command::Reload(reload) => reload.run(),
+        Command::Tags(tags) => tags.run(),
         Command::Detach(detach) => detach.run(),
         Command::Lab(lab) => lab.run(),
     };
@@ -74,6 +82,19 @@ struct StateDir {
     /// Where the filter is pinned; each network namespace can have its own
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/netfilter")]
     state_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct TagsDir {
+    /// Where lists of service tags from the web are kept; daemons can share it
+    #[arg(long, value_name = "DIR", default_value = store::DIRECTORY)]
+    tags_dir: PathBuf,
+}
+
+impl TagsDir {
+    fn store(&self) -> Store {
+        Store::new(&self.tags_dir)
+    }
 }
 
 /// A reader that has seen enough (`| head`) is no error.

@@ -16,6 +16,7 @@ pub mod rate;
 pub mod refresh;
 pub mod resolvers;
 pub mod serve;
+pub mod tags;
 
 #[cfg(test)]
 mod golden;

@@ -38,23 +38,28 @@ impl Reload {
         if self.json {
             print_json(&answer)?;
         }
-        match answer {
-            Answer::Reloaded { rules, generation } => {
-                if !self.json {
-                    print(&format!(
-                        "reloaded: {rules} rules, generation {generation}\n"
-                    ))?;
-                }
-                Ok(ExitCode::SUCCESS)
+        told(&answer, self.json)
+    }
+}
+
+/// What a person reads; nothing of success where `json` is printed.
+pub(super) fn told(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
+    match answer {
+        Answer::Reloaded { rules, generation } => {
+            if !json {
+                print(&format!(
+                    "reloaded: {rules} rules, generation {generation}\n"
+                ))?;
             }
-            Answer::Failed { error, fault } => {
-                eprintln!("{error}\nnot reloaded; the former policy remains in force");
-                Ok(ExitCode::from(match fault {
-                    Fault::Policy => WRONG,
-                    Fault::System => REFUSED,
-                }))
-            }
-            other => bail!("the daemon gave another answer: {other:?}"),
+            Ok(ExitCode::SUCCESS)
         }
+        Answer::Failed { error, fault } => {
+            eprintln!("{error}\nnot reloaded; the former policy remains in force");
+            Ok(ExitCode::from(match fault {
+                Fault::Policy => WRONG,
+                Fault::System => REFUSED,
+            }))
+        }
+        other => bail!("the daemon gave another answer: {other:?}"),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     control::{Answer, Ask, Fault, Reply, Request},
     datapath,
     refresh::Names,
+    tags::keep::InForce,
 };
 
 impl Daemon {
@@ -72,10 +73,11 @@ impl Daemon {
 
     fn put_into_force(&mut self) -> anyhow::Result<(usize, u32)> {
         self.watch.read(Stamp::of(&self.setup.policy));
-        let loaded = loaded::load(&self.setup.policy, self.setup.audit)?;
+        let loaded = loaded::load(&self.setup.policy, self.setup.audit, &self.setup.tags)?;
         let generation = self.datapath.replace(&loaded.image)?;
         self.view.replaced(&loaded, generation);
         self.names.send_replace(Names::of(&loaded.policy));
+        self.lists.send_replace(InForce::of(&loaded.policy));
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }

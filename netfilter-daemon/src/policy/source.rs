@@ -10,8 +10,9 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
+use super::service_tag::lists::{Lists, Source};
 use super::service_tag::{self, Catalogue};
-use super::{Error, Policy, System, parse, parse_catalogue};
+use super::{Error, Policy, System, parse, parse_catalogue, parse_lists};
 
 /// A policy of a thousand rules has 200 KB; the largest published list 5 MB.
 const FILE_MAX: u64 = 64 << 20;
@@ -21,25 +22,40 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// the stub's answers are read, and so are theirs.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
+/// Gives the list that was fetched from an address. Nothing here goes to the network.
+pub type Fetched<'f> = dyn Fn(&str) -> Result<Catalogue, service_tag::Error> + 'f;
+
 /// Reads the policy, the service tags that it names, and what its defaults take from
 /// the machine.
 ///
 /// # Errors
 /// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
-pub fn load(path: &Path) -> Result<Policy, Error> {
+pub fn load(path: &Path, fetched: &Fetched<'_>) -> Result<Policy, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse(&text, &file, &system()?, &tags_beside(path))
+    parse(&text, &file, &system()?, &tags_beside(path, fetched))
 }
 
 /// The service tags that the policy names, all of them.
 ///
 /// # Errors
 /// Where the policy or a list cannot be read.
-pub fn catalogue(path: &Path) -> Result<Catalogue, Error> {
+pub fn catalogue(path: &Path, fetched: &Fetched<'_>) -> Result<Catalogue, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse_catalogue(&text, &file, &tags_beside(path))
+    parse_catalogue(&text, &file, &tags_beside(path, fetched))
+}
+
+/// Where the policy's service tags come from; `ca` as it is found from here.
+///
+/// # Errors
+/// Where the policy cannot be read, or names lists that cannot be.
+pub fn lists(path: &Path) -> Result<Lists, Error> {
+    let lists = parse_lists(&policy(path)?, &path.display().to_string())?;
+    Ok(Lists {
+        ca: lists.ca.map(|ca| beside(path, &ca).display().to_string()),
+        ..lists
+    })
 }
 
 /// What the machine says of itself.
@@ -64,11 +80,21 @@ fn policy(path: &Path) -> Result<String, Error> {
     })
 }
 
+fn beside(policy: &Path, written: &str) -> PathBuf {
+    policy.parent().unwrap_or(Path::new("")).join(written)
+}
+
 /// Reads lists whose paths are relative to the policy's.
-fn tags_beside(policy: &Path) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> {
-    let folder = policy.parent().unwrap_or(Path::new("")).to_owned();
+fn tags_beside<'f>(
+    policy: &Path,
+    fetched: &'f Fetched<'_>,
+) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> + use<'f> {
+    let policy = policy.to_owned();
     move |written| {
-        let path = folder.join(written);
+        if let Ok(Source::Url(url)) = Source::parse(written) {
+            return fetched(&url);
+        }
+        let path = beside(&policy, written);
         let json = read(&path).map_err(|source| service_tag::Error::Unreadable { path, source })?;
         Catalogue::parse(&json, written)
     }
