@@ -5,21 +5,22 @@ use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use netfilter_daemon::{
-    lab::{mounts, namespace::Namespace},
+    lab::namespace::Namespace,
     tags::fetch::{Client, Patience, Reply},
 };
 use nix::mount::{MsFlags, mount};
 
-use crate::world::{BINARY, World, eventually};
+use crate::world::BINARY;
 use lists::{AWS, azure};
 use server::{CA, OTHER_CA, Server, Stream, answer};
 
+mod daemon;
 mod lists;
 mod server;
 
@@ -64,11 +65,15 @@ impl Place {
     }
 
     fn update(&self, more: &[&str]) -> (Option<i32>, String) {
-        let policy = self.file("policy.yaml");
-        let state = self.file("state");
-        let fixed = ["tags", "update", "--policy", policy.to_str().unwrap()];
-        let fixed = [&fixed[..], &["--state-dir", state.to_str().unwrap()]].concat();
-        said(self.command(&[&fixed, more].concat()).output().unwrap())
+        said(self.update_command().args(more).output().unwrap())
+    }
+
+    /// With a state directory of its own: this machine's daemon is not told.
+    fn update_command(&self) -> Command {
+        let mut command = self.command(&["tags", "update"]);
+        command.arg("--policy").arg(self.file("policy.yaml"));
+        command.arg("--state-dir").arg(self.file("state"));
+        command
     }
 
     fn check(&self) -> (Option<i32>, String) {
@@ -423,13 +428,8 @@ fn killed_while_it_writes_it_leaves_the_old_list_or_the_new_one() {
     let mut ends = [0; 2];
     for round in 0..24 {
         place.server.sends("", &large(round + 2));
-        let policy = place.file("policy.yaml");
-        let fixed = ["tags", "update", "--policy", policy.to_str().unwrap()];
-        let mut child = place
-            .command(&fixed)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = place.update_command();
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         // From the moment at which it begins to write, a little later each time.
         let new = place.stored().with_extension("new");
         let begun = || new.exists() || child_is_done(&child);
@@ -451,7 +451,7 @@ fn killed_while_it_writes_it_leaves_the_old_list_or_the_new_one() {
     );
 }
 
-fn child_is_done(child: &std::process::Child) -> bool {
+fn child_is_done(child: &Child) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()));
     stat.is_ok_and(|stat| stat.contains(") Z "))
 }
@@ -485,7 +485,9 @@ fn a_full_or_read_only_disk_is_told_and_the_last_good_list_stays() {
         let command = command.args(arguments).arg("--tags-dir").arg(&store);
         said(command.output().unwrap())
     };
-    let update = || run(&["tags", "update", "--policy", policy]);
+    let state = place.file("state");
+    let state = state.to_str().unwrap();
+    let update = || run(&["tags", "update", "--policy", policy, "--state-dir", state]);
 
     place.server.sends("", &one());
     assert_eq!(update().0, Some(0));
