@@ -142,7 +142,7 @@ fn a_list_is_fetched_and_used_and_asked_for_again_only_if_it_changed() {
         code == Some(0) && text.contains("tag A (8 prefixes)"),
         "{text}"
     );
-    assert!(text.contains("may not be refreshed"), "a note: {text}");
+    assert!(text.contains("able to refresh this list"), "a note: {text}");
 
     place.server.does(|request, stream| {
         let request = request.to_ascii_lowercase();
@@ -513,4 +513,152 @@ fn a_full_or_read_only_disk_is_told_and_the_last_good_list_stays() {
         code == Some(0) && text.contains("tag A (8 prefixes)"),
         "{text}"
     );
+}
+
+/// What the clouds publish, cut down: four forms in which a list comes.
+#[test]
+fn the_lists_of_all_four_clouds_are_fetched_in_their_published_forms() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus");
+    for (file, tag, prefix) in [
+        (
+            "service-tags-public.json",
+            "AzureCloud.eastasia",
+            "168.63.129.0/28",
+        ),
+        ("aws-ip-ranges.json", "AMAZON.eu-west-1", "3.4.12.4/32"),
+        ("google-cloud.json", "GoogleCloud", "34.1.208.0/20"),
+        ("github-meta.json", "GitHub.hooks", "192.30.252.0/22"),
+    ] {
+        let place = Place::new();
+        place.policy("");
+        let list = fs::read_to_string(corpus.join(file)).unwrap();
+        place
+            .server
+            .sends("Content-Type: application/json\r\n", &list);
+        let (code, text) = place.update(&[]);
+        assert_eq!(code, Some(0), "{file}: {text}");
+        let policy = place.file("policy.yaml");
+        let show = ["tags", "show", tag, "--policy", policy.to_str().unwrap()];
+        let (code, text) = said(place.command(&show).output().unwrap());
+        assert!(code == Some(0) && text.contains(prefix), "{file}: {text}");
+        let list = [
+            "tags",
+            "list",
+            "--json",
+            "--policy",
+            policy.to_str().unwrap(),
+        ];
+        let (_, text) = said(place.command(&list).output().unwrap());
+        let listed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(listed["lists"][0]["age_seconds"].is_u64(), "{file}: {text}");
+    }
+}
+
+/// The page's address stays and its link changes; both are Microsoft's, on port 443.
+#[test]
+fn azure_s_list_is_found_by_the_page_that_links_to_it() {
+    let place = Place::new();
+    let hosts = place.file("hosts");
+    fs::write(
+        &hosts,
+        "127.0.0.1 www.microsoft.com download.microsoft.com lists.example\n",
+    )
+    .unwrap();
+    let inside = Namespace::new().unwrap().with_private_mounts(|| {
+        let bind = MsFlags::MS_BIND;
+        mount::<_, _, str, str>(Some(&hosts), "/etc/hosts", None, bind, None)?;
+        Ok(())
+    });
+    let inside = inside.unwrap();
+    let server = Server::start(Some(&inside), "127.0.0.1:443");
+    let place = Place { server, ..place };
+    let page = "https://www.microsoft.com/en-us/download/details.aspx?id=56519";
+    let policy = place.file("policy.yaml");
+    let text =
+        format!("resolvers: [10.0.0.53]\nservice_tags: {{ from: ['{page}'], ca: ca.pem }}\n");
+    fs::write(&policy, text + USED).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = inside.command(BINARY);
+        command.args(arguments).arg("--policy").arg(&policy);
+        let command = command.arg("--tags-dir").arg(place.file("store"));
+        said(command.output().unwrap())
+    };
+    let state = place.file("state");
+    let update = || run(&["tags", "update", "--state-dir", state.to_str().unwrap()]);
+    let serve = |link: &str, list: String| {
+        let page = format!("<html><a href=\"{link}\">Download</a></html>");
+        place.server.does(move |request, stream| {
+            let request = request.to_ascii_lowercase();
+            if request.contains("get /en-us/download/details.aspx?id=56519 ") {
+                assert!(!request.contains("if-none-match"), "{request}");
+                answer(stream, "200 OK", "ETag: \"page\"\r\n", &page);
+            } else if request.contains("if-none-match: \"list\"") {
+                answer(stream, "304 Not Modified", "", "");
+            } else {
+                answer(stream, "200 OK", "ETag: \"list\"\r\n", &list);
+            }
+        });
+    };
+    let link = "https://download.microsoft.com/download/7/1/d/x/ServiceTags_Public_20261116.json";
+    serve(link, one());
+    let (code, text) = update();
+    assert!(code == Some(0) && text.contains("new list"), "{text}");
+    let (_, text) = run(&["tags", "list"]);
+    assert!(
+        text.contains("of 2026-11-16"),
+        "the date is in the link: {text}"
+    );
+    let (code, text) = update();
+    assert!(
+        code == Some(0) && text.contains("still the newest"),
+        "{text}"
+    );
+
+    // Another link is another edition, whatever was known of the former.
+    serve(
+        &link.replace("1116", "1123"),
+        azure(11, &[("A", 9), ("B", 8)]),
+    );
+    let (code, text) = update();
+    assert!(code == Some(0) && text.contains("new list"), "{text}");
+
+    serve(
+        &link.replace("download.microsoft.com", "lists.example"),
+        one(),
+    );
+    let (code, text) = update();
+    assert!(
+        code == Some(3) && text.contains("links to no list"),
+        "{text}"
+    );
+    place.server.does(
+        move |request, stream| match request.contains("GET /en-us/") {
+            true => answer(
+                stream,
+                "302 Found",
+                "Location: https://lists.example/x\r\n",
+                "",
+            ),
+            false => answer(stream, "200 OK", "", &format!("<a href=\"{link}\">")),
+        },
+    );
+    let (code, text) = update();
+    assert!(code == Some(3) && text.contains("another host"), "{text}");
+    let moved = link.replace("1116", "1130");
+    place.server.does(move |request, stream| {
+        if request.contains("GET /en-us/") {
+            answer(stream, "200 OK", "", &format!("<a href=\"{moved}\">"));
+        } else if request.contains("GET /download/") {
+            answer(
+                stream,
+                "302 Found",
+                "Location: https://lists.example/x\r\n",
+                "",
+            );
+        } else {
+            answer(stream, "200 OK", "", &azure(12, &[("A", 9), ("B", 8)]));
+        }
+    });
+    let (code, text) = update();
+    assert!(code == Some(3) && text.contains("another host"), "{text}");
 }

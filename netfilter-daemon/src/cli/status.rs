@@ -184,11 +184,11 @@ fn refreshing(list: &ListHealth, now: u64) -> Option<String> {
         return None;
     }
     let succeeded = match list.last_success {
-        Some(last) => format!("last refreshed {}", since(last, now)),
-        None => "not refreshed since the daemon started".to_owned(),
+        Some(last) => format!("was last refreshed {}", since(last, now)),
+        None => "was not refreshed since the daemon started".to_owned(),
     };
     Some(format!(
-        "PROBLEM       {} is {succeeded}; failed {}: {why}\n",
+        "PROBLEM       {} {succeeded}; failed {}: {why}\n",
         list.list.source,
         since(at, now)
     ))

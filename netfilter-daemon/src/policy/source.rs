@@ -185,6 +185,11 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 mod tests {
     use super::*;
 
+    fn none(url: &str) -> Result<Catalogue, service_tag::Error> {
+        let url = url.to_owned();
+        Err(service_tag::Error::NotFetched { url })
+    }
+
     fn servers(resolv_conf: &'static str, upstream: Option<&'static str>) -> Vec<String> {
         let read = |path: &Path| match path.to_str() {
             Some(RESOLV_CONF) => Some(resolv_conf.to_owned()),
@@ -258,11 +263,11 @@ mod tests {
         fs::write(folder.path().join("lists/own_20251027.json"), list).unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "service_tags: lists/own_20251027.json\n").unwrap();
-        let edition = load(&path).unwrap().catalogue;
+        let edition = load(&path, &none).unwrap().catalogue;
         assert_eq!(edition.source, "lists/own_20251027.json");
         assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
-        assert_eq!(catalogue(&path).unwrap().edition(), &edition);
-        assert!(catalogue(&path).unwrap().tag("own").is_some());
+        assert_eq!(catalogue(&path, &none).unwrap().edition(), &edition);
+        assert!(catalogue(&path, &none).unwrap().tag("own").is_some());
     }
 
     #[test]
@@ -270,8 +275,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
-        let told = load(&path).unwrap_err().to_string();
-        assert_eq!(catalogue(&path).unwrap_err().to_string(), told);
+        let told = load(&path, &none).unwrap_err().to_string();
+        assert_eq!(catalogue(&path, &none).unwrap_err().to_string(), told);
         assert!(told.contains("policy.yaml:2:15: cannot read "), "{told}");
         assert!(told.contains("none.json: No such file"), "{told}");
     }
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_read_is_told_why() {
         let folder = tempfile::tempdir().unwrap();
-        let told = |path: &Path| load(path).unwrap_err().to_string();
+        let told = |path: &Path| load(path, &none).unwrap_err().to_string();
         assert!(told(&folder.path().join("none.yaml")).contains("No such file"));
         assert!(told(folder.path()).contains("Is a directory"));
         let latin1 = folder.path().join("latin1.yaml");
@@ -292,7 +297,45 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large.yaml");
         File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
-        let told = load(&path).unwrap_err().to_string();
+        let told = load(&path, &none).unwrap_err().to_string();
         assert!(told.contains("more than 64 MB"), "{told}");
+    }
+
+    #[test]
+    fn a_list_from_the_web_is_asked_of_the_store_and_one_beside_the_policy_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        let url = "https://lists.example/a.json";
+        fs::write(&path, format!("service_tags: [built-in, '{url}']\n")).unwrap();
+        let told = load(&path, &none).unwrap_err().to_string();
+        assert!(told.contains("policy.yaml:1:26: no list from"), "{told}");
+        let list = r#"{"changeNumber":7,"cloud":"Public","values":[
+            {"name":"Own","properties":{"addressPrefixes":["192.0.2.0/24"]}}]}"#;
+        let stored = |asked: &str| {
+            assert_eq!(asked, url);
+            Catalogue::parse(list, asked)
+        };
+        let policy = load(&path, &stored).unwrap();
+        let sources: Vec<&str> = policy
+            .editions
+            .iter()
+            .map(|each| each.source.as_str())
+            .collect();
+        assert_eq!(sources, ["built-in", url]);
+        assert!(catalogue(&path, &stored).unwrap().tag("own").is_some());
+    }
+
+    #[test]
+    fn authorities_are_named_relative_to_the_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        let text = "service_tags: { from: https://lists.example/, every: 7d, ca: own.pem }\n";
+        fs::write(&path, text).unwrap();
+        let lists = lists(&path).unwrap();
+        assert_eq!(lists.every.as_secs(), 7 * 86_400);
+        assert_eq!(
+            lists.ca.map(PathBuf::from),
+            Some(folder.path().join("own.pem"))
+        );
     }
 }

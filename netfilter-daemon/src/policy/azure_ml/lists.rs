@@ -121,16 +121,18 @@ impl Written {
             let (host, port) = host(url);
             let further = page::links_to(url).map(|host| (host, 443));
             for (host, port) in [(host, port)].into_iter().chain(further) {
-                if !allowed(rules, host, port) {
-                    problems.note(
-                        *at,
-                        format!(
-                            "no rule allows the name {host} with TCP port {port}, so while the \
-                             filter is in force this list may not be refreshed; add `{{ name: \
-                             {host}, type: fqdn, destination: {host} }}`, or update it before"
-                        ),
-                    );
+                if allowed(rules, host, port) {
+                    continue;
                 }
+                problems.note(
+                    *at,
+                    format!(
+                        "no rule allows the name {host} with TCP port {port}, so while the filter \
+                         is in force the daemon may not be able to refresh this list; add \
+                         `{{ name: tags-{host}, type: fqdn, destination: {{ fqdn: {host}, \
+                         protocol: TCP, port_ranges: \"{port}\" }} }}`"
+                    ),
+                );
             }
         }
     }
