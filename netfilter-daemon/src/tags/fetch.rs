@@ -127,6 +127,8 @@ impl Client {
         let config = Agent::config_builder()
             .https_only(true)
             .http_status_as_error(false)
+            // Whom the machine talks to is what the policy says, not the environment.
+            .proxy(None)
             .max_redirects(patience.redirects)
             .timeout_resolve(Some(patience.connect))
             .timeout_connect(Some(patience.connect))
