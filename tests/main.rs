@@ -23,6 +23,7 @@ mod names;
 mod reload;
 mod resolvers;
 mod streams;
+mod tags;
 mod traffic;
 mod upgrade;
 mod world;

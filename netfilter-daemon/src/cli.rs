@@ -10,7 +10,12 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
-use crate::{causes, compile, daemon::loaded, explain as explaining, interfaces, policy};
+use crate::{
+    causes, compile,
+    daemon::loaded,
+    explain as explaining, interfaces, policy,
+    tags::store::{self, Store},
+};
 
 mod check;
 mod columns;
@@ -22,6 +27,7 @@ pub mod lab;
 mod reload;
 mod run;
 mod status;
+mod tags;
 
 /// The answer is no: a destination is denied, nothing is in force.
 const NO: u8 = 1;
@@ -50,6 +56,7 @@ enum Command {
     Events(events::Events),
     Reload(reload::Reload),
     Confirm(confirm::Confirm),
+    Tags(tags::Tags),
     Detach(detach::Detach),
     Lab(lab::Lab),
 }
@@ -64,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Events(events) => events.run(),
         Command::Reload(reload) => reload.run(),
         Command::Confirm(confirm) => confirm.run(),
+        Command::Tags(tags) => tags.run(),
         Command::Detach(detach) => detach.run(),
         Command::Lab(lab) => lab.run(),
     };
@@ -95,6 +103,19 @@ fn time(text: &str) -> Result<Duration, String> {
         .filter(|seconds| (1..=86_400).contains(seconds))
         .map(|seconds| Duration::from_secs(seconds.into()))
         .ok_or_else(|| "write a time between 1s and 24h, such as 60s or 5m".to_owned())
+}
+
+#[derive(Debug, Args)]
+struct TagsDir {
+    /// Where lists of service tags from the web are kept; daemons can share it
+    #[arg(long, value_name = "DIR", default_value = store::DIRECTORY)]
+    tags_dir: PathBuf,
+}
+
+impl TagsDir {
+    fn store(&self) -> Store {
+        Store::new(&self.tags_dir)
+    }
 }
 
 /// A reader that has seen enough (`| head`) is no error.

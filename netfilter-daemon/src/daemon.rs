@@ -17,6 +17,7 @@ use crate::{
     policy::Mode,
     refresh::{self, Names},
     serve,
+    tags::{self, store::Store},
 };
 
 mod answers;
@@ -52,6 +53,8 @@ pub struct Setup {
     pub policy: PathBuf,
     pub listen: SocketAddr,
     pub state_dir: PathBuf,
+    /// Lists of service tags from the web.
+    pub tags: Store,
     pub audit: bool,
     pub detach_on_exit: bool,
     /// Unless somebody confirms the policy within this time, the state before comes back.
@@ -66,6 +69,9 @@ pub struct Daemon {
     denials: Arc<Denials>,
     watch: Watch,
     names: channel::Sender<Names>,
+    lists: channel::Sender<tags::keep::InForce>,
+    /// Newer lists of service tags are stored.
+    newer_lists: mpsc::Receiver<()>,
     filtered: Vec<String>,
     announcement: String,
     signals: Signals,
@@ -135,9 +141,11 @@ impl Daemon {
         let filtered = filtered(&choice, &state.attachments()?);
         let announcement = announcement(&loaded, &filtered, generation);
         let denials = Arc::new(Denials::default());
+        let health = Arc::new(tags::keep::Health::default());
         let view = Arc::new(View::new(
             state,
             Arc::clone(&denials),
+            Arc::clone(&health),
             choice,
             setup.policy.clone(),
             &loaded,
@@ -153,6 +161,10 @@ impl Daemon {
             datapath.take_resolutions()?,
         ));
         tokio::spawn(refresh::keep(wanted));
+        let (lists, in_force) = channel::channel(tags::keep::InForce::of(&loaded.policy));
+        let (newer, newer_lists) = mpsc::channel(1);
+        let (policy, store) = (setup.policy.clone(), setup.tags.clone());
+        tokio::spawn(tags::keep::keep(policy, store, in_force, health, newer));
         tokio::spawn(show(listener, Arc::clone(&view)));
         let control = tokio::spawn(socket.serve(sender, stopped));
         let watch = Watch::new(loaded.stamp);
@@ -163,6 +175,8 @@ impl Daemon {
             denials,
             watch,
             names,
+            lists,
+            newer_lists,
             filtered,
             announcement,
             signals,
@@ -210,6 +224,9 @@ impl Daemon {
                 () = over(self.pending.as_ref()) => if let Some(end) = self.put_back() {
                     return end;
                 },
+                Some(()) = self.newer_lists.recv(), if self.pending.is_none() => {
+                    self.reload("a new list of service tags", None);
+                }
                 _ = tick.tick() => self.turn(),
                 _ = tidying.tick() => self.tidy(),
             }

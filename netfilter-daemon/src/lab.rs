@@ -18,7 +18,10 @@ use std::{
 use hickory_server::proto::ProtoError;
 use nix::unistd::geteuid;
 
-use crate::policy::{self, Policy, source};
+use crate::{
+    policy::{self, Policy, source},
+    tags::store::{self, Store},
+};
 
 pub mod daemon;
 pub mod dns;
@@ -132,7 +135,9 @@ fn load(protected: &Namespace, file: &Path) -> Result<Policy, Error> {
     protected
         .run(|| mounts::ask(&RESOLVERS))?
         .map_err(Error::Write)?;
-    let policy = protected.run(|| source::load(file))??;
+    let store = Store::new(store::DIRECTORY);
+    let fetched = |url: &str| store.catalogue(url);
+    let policy = protected.run(|| source::load(file, &fetched))??;
     protected
         .run(|| mounts::ask(&policy.resolvers))?
         .map_err(Error::Write)?;

@@ -17,6 +17,7 @@ pub mod refresh;
 pub mod resolvers;
 pub mod serve;
 pub mod sessions;
+pub mod tags;
 
 #[cfg(test)]
 mod golden;

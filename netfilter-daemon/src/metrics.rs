@@ -5,7 +5,10 @@
 
 use netfilter_ebpf::verdict::{Answer, LossStage, Question};
 
-use crate::datapath::{Counters, Dropped, Occupancy};
+use crate::{
+    daemon::status::ListHealth,
+    datapath::{Counters, Dropped, Occupancy},
+};
 
 mod exposition;
 
@@ -21,8 +24,8 @@ pub struct Snapshot {
     pub maps: Vec<Occupancy>,
     /// Every interface that should be filtered, and whether it is enforced upon.
     pub enforcing: Vec<(String, bool)>,
-    /// Where the service tags in force come from, and their age in seconds.
-    pub service_tags: Option<(String, u64)>,
+    /// The lists of service tags in force.
+    pub service_tags: Vec<ListHealth>,
     pub generation: u32,
     /// Seconds since 1970.
     pub loaded_at: u64,
@@ -86,7 +89,11 @@ const EVENTS_LOST: Metric = Metric::counter(
 );
 const SERVICE_TAGS_AGE: Metric = Metric::gauge(
     "netfilter_service_tags_age_seconds",
-    "Time since the service tags in force were published.",
+    "Time since the service tags in force were published or, where they do not say, fetched.",
+);
+const SERVICE_TAGS_REFRESH_FAILURES: Metric = Metric::counter(
+    "netfilter_service_tags_refresh_failures",
+    "Attempts to refresh a list of service tags that failed and left the former one in force.",
 );
 const POLICY_GENERATION: Metric = Metric::gauge(
     "netfilter_policy_generation",
@@ -232,15 +239,28 @@ fn policy(text: &mut Text, snapshot: &Snapshot) {
     text.sample(&[], snapshot.loaded_at);
     text.declare(&POLICY_RELOAD_FAILURES);
     text.sample(&[], snapshot.reload_failures);
-    if let Some((source, age)) = &snapshot.service_tags {
-        text.declare(&SERVICE_TAGS_AGE);
-        text.sample(&[("source", source)], *age);
-    }
+    service_tags(text, &snapshot.service_tags);
     text.declare(&BUILD_INFO);
     text.sample(
         &[("version", snapshot.version), ("kernel", &snapshot.kernel)],
         1,
     );
+}
+
+fn service_tags(text: &mut Text, lists: &[ListHealth]) {
+    if lists.is_empty() {
+        return;
+    }
+    text.declare(&SERVICE_TAGS_AGE);
+    for ListHealth { list, .. } in lists {
+        if let Some(age) = list.age_seconds {
+            text.sample(&[("source", &list.source)], age);
+        }
+    }
+    text.declare(&SERVICE_TAGS_REFRESH_FAILURES);
+    for ListHealth { list, failures, .. } in lists {
+        text.sample(&[("source", &list.source)], *failures);
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub mod service_tag;
 pub mod source;
 mod yaml;
 
-pub use azure_ml::{parse, parse_catalogue};
+pub use azure_ml::{parse, parse_catalogue, parse_lists};
 pub use error::{Error, Problem};
 pub use name::Pattern;
 pub use ports::{Ports, Protocol, Traffic};
@@ -45,7 +45,11 @@ pub struct Policy {
     /// Subnets in which neighbour discovery may go to unicast addresses, and
     /// what the tag `VirtualNetwork` stands for.
     pub virtual_network: Vec<IpNet>,
+    /// All lists of service tags as one.
     pub catalogue: service_tag::Edition,
+    /// Each list.
+    pub editions: Vec<service_tag::Edition>,
+    pub lists: service_tag::lists::Lists,
     /// What is right, but does not do what its author may think: a private
     /// endpoint without names, a resolver on the loopback interface. For `check`.
     pub notes: Vec<Problem>,

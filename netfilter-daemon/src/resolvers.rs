@@ -69,7 +69,7 @@ pub fn at_their_port(resolvers: &[IpAddr]) -> Vec<SocketAddr> {
 }
 
 /// Asks one of them after another, in their order, until each question is answered.
-/// A silent one costs [`PATIENCE`] for each. One question at a time: hickory gives up
+/// A silent one costs two seconds for each. One question at a time: hickory gives up
 /// when two answers are truncated at once.
 pub async fn ask_in_turn(resolvers: &[SocketAddr], name: &str) -> Answers {
     let ipv4 = ask(resolvers, name, Family::Ipv4).await;

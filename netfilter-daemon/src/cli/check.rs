@@ -6,7 +6,7 @@ use clap::Args;
 use netfilter_ebpf::abi::ATOMS;
 use serde::Serialize;
 
-use super::{print, print_json};
+use super::{TagsDir, print, print_json};
 use crate::{
     compile::Summary,
     daemon::{
@@ -27,6 +27,9 @@ pub(super) struct Check {
     /// The policy file
     #[arg(value_name = "FILE")]
     policy: PathBuf,
+
+    #[command(flatten)]
+    tags_dir: TagsDir,
 
     /// Print it as JSON
     #[arg(long)]
@@ -61,7 +64,7 @@ struct Line {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = loaded::load(&self.policy, false)?;
+        let loaded = loaded::load(&self.policy, false, &self.tags_dir.store())?;
         let now = moment::unix_seconds(SystemTime::now());
         let report = Report::of(&self.policy.display().to_string(), &loaded, now);
         match self.json {

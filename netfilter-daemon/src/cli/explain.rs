@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{NO, print, print_json};
+use super::{NO, TagsDir, print, print_json};
 use crate::{
     daemon::loaded::{self, Loaded},
     explain::{self, Account, Explanation, Link, Question, Resolution, Resolved},
@@ -48,6 +48,9 @@ pub(super) struct Explain {
     #[arg(long)]
     resolve: bool,
 
+    #[command(flatten)]
+    tags_dir: TagsDir,
+
     /// Print it as JSON
     #[arg(long)]
     json: bool,
@@ -57,7 +60,8 @@ impl Explain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let question = Question::parse(&self.destination, self.protocol.as_deref())?;
         let name = self.resolve.then(|| question.name()).transpose()?;
-        let Loaded { policy, image, .. } = loaded::load(&self.policy, false)?;
+        let Loaded { policy, image, .. } =
+            loaded::load(&self.policy, false, &self.tags_dir.store())?;
         let mut explanation = match name {
             Some(name) => {
                 let answers = ask(&policy, name)?;

@@ -48,30 +48,36 @@ impl Reload {
         if self.json {
             print_json(&answer)?;
         }
-        match answer {
-            Answer::Reloaded { rules, generation } => {
-                if !self.json {
-                    print(&format!(
-                        "reloaded: {rules} rules, generation {generation}\n"
-                    ))?;
-                    if let Some(within) = self.confirm {
-                        print(&format!(
-                            "unless `netfilter-daemon confirm` follows within {} s, the former policy comes back\n",
-                            within.as_secs()
-                        ))?;
-                    }
-                }
-                Ok(ExitCode::SUCCESS)
-            }
-            Answer::Failed { error, fault } => {
-                eprintln!("{error}\nnot reloaded; the former policy remains in force");
-                Ok(ExitCode::from(match fault {
-                    Fault::Policy => WRONG,
-                    Fault::System => REFUSED,
-                    Fault::Nothing => NO,
-                }))
-            }
-            other => bail!("the daemon gave another answer: {other:?}"),
+        let code = told(&answer, self.json)?;
+        if let (Some(within), Answer::Reloaded { .. }, false) = (self.confirm, &answer, self.json) {
+            print(&format!(
+                "unless `netfilter-daemon confirm` follows within {} s, the former policy comes back\n",
+                within.as_secs()
+            ))?;
         }
+        Ok(code)
+    }
+}
+
+/// What a person reads; nothing of success where `json` is printed.
+pub(super) fn told(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
+    match answer {
+        Answer::Reloaded { rules, generation } => {
+            if !json {
+                print(&format!(
+                    "reloaded: {rules} rules, generation {generation}\n"
+                ))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Answer::Failed { error, fault } => {
+            eprintln!("{error}\nnot reloaded; the former policy remains in force");
+            Ok(ExitCode::from(match fault {
+                Fault::Policy => WRONG,
+                Fault::System => REFUSED,
+                Fault::Nothing => NO,
+            }))
+        }
+        other => bail!("the daemon gave another answer: {other:?}"),
     }
 }

@@ -3,16 +3,16 @@
 use std::{
     io::{IsTerminal, stderr},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{NO, StateDir, print};
+use super::{NO, StateDir, TagsDir, print};
 use crate::{
     daemon::{
         Daemon, End, Setup, loaded,
@@ -20,6 +20,7 @@ use crate::{
     },
     interfaces::{self, Choice},
     policy::Mode,
+    tags::{self, Outcome, store::Store},
 };
 
 /// Put a policy into force and look after it
@@ -29,7 +30,9 @@ use crate::{
 /// audit with `auditing on`, once packets are filtered.
 ///
 /// The policy is read again on SIGHUP, on `reload`, and when its file changes;
-/// a wrong one is refused whole, and what was in force remains. When the daemon
+/// a wrong one is refused whole, and what was in force remains. Lists of service
+/// tags that the policy names by address are fetched before anything is filtered
+/// if none is stored, and refreshed at the policy's interval. When the daemon
 /// ends, however it ends, the filter stays in force; `detach` lifts it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -53,6 +56,9 @@ pub(super) struct Run {
     #[command(flatten)]
     pub(super) state_dir: StateDir,
 
+    #[command(flatten)]
+    tags_dir: TagsDir,
+
     /// Let everything pass; count and report what would be dropped
     #[arg(long)]
     pub(super) audit: bool,
@@ -73,7 +79,11 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = loaded::load(&self.policy, self.audit)?;
+        let store = self.tags_dir.store();
+        if !self.dry_run {
+            fetch_missing(&self.policy, &store)?;
+        }
+        let loaded = loaded::load(&self.policy, self.audit, &store)?;
         let named = loaded.policy.interfaces.as_deref();
         let choice = interfaces::choose(&self.interfaces, named, &interfaces::present()?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,6 +105,7 @@ impl Run {
             policy: self.policy,
             listen: self.listen,
             state_dir: self.state_dir.state_dir,
+            tags: store,
             audit: self.audit,
             detach_on_exit: self.detach_on_exit,
             confirm_within: self.confirm,
@@ -110,6 +121,22 @@ impl Run {
             End::Signal | End::Detached => ExitCode::SUCCESS,
         })
     }
+}
+
+/// Lists of service tags that were never fetched; whatever else is stored is used as it
+/// is. What an earlier daemon left in force stays so meanwhile.
+fn fetch_missing(policy: &Path, store: &Store) -> anyhow::Result<()> {
+    let missing = tags::missing(policy, store).map_err(loaded::Error::from)?;
+    let is_missing = |url: &str| missing.iter().any(|missing| missing == url);
+    let updates = tags::update(policy, store, is_missing, false).map_err(loaded::Error::from)?;
+    for update in updates {
+        if let Outcome::Failed(why) = update.outcome {
+            bail!(
+                "a list of service tags is needed, and none is stored: {why}; nothing was changed"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What would be done.

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{NO, StateDir, columns::columns, print, print_json};
 use crate::{
     control::{self, Answer, Request},
-    daemon::status::{self, Address, DeniedLately, Drops, Place, Running},
+    daemon::status::{self, Address, DeniedLately, Drops, ListHealth, Place, Running},
     datapath::State,
     moment,
 };
@@ -159,9 +159,14 @@ fn looked_after(daemon: &Running, generation: u32, now: u64) -> String {
         1 => format!("{:14}a reload failed; the log says why\n", ""),
         count => format!("{:14}{count} reloads failed; the log says why\n", ""),
     };
+    let refreshing: String = daemon
+        .service_tag_lists
+        .iter()
+        .filter_map(|list| refreshing(list, now))
+        .collect();
     format!(
         "policy        {}: {}, {}, {}\n{:14}generation {generation}, loaded {}\n{failed}\
-         service tags  {service_tags}\n\
+         service tags  {service_tags}\n{refreshing}\
          daemon        process {pid}, version {version}\n",
         policy.path,
         counted(policy.rules, "rule", "rules"),
@@ -170,6 +175,23 @@ fn looked_after(daemon: &Running, generation: u32, now: u64) -> String {
         "",
         since(policy.loaded_at, now),
     )
+}
+
+/// Only what is not as it should be.
+fn refreshing(list: &ListHealth, now: u64) -> Option<String> {
+    let (at, why) = (list.last_failure?, list.last_failure_reason.as_ref()?);
+    if list.last_success >= Some(at) {
+        return None;
+    }
+    let succeeded = match list.last_success {
+        Some(last) => format!("was last refreshed {}", since(last, now)),
+        None => "was not refreshed since the daemon started".to_owned(),
+    };
+    Some(format!(
+        "PROBLEM       {} {succeeded}; failed {}: {why}\n",
+        list.list.source,
+        since(at, now)
+    ))
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {

@@ -65,7 +65,8 @@ fn the_defaults_are_those_of_the_design() {
 
 #[test]
 fn a_wrong_policy_is_2_and_begins_with_its_place() {
-    let error = policy::source::load(Path::new("/nowhere/policy.yaml")).unwrap_err();
+    let error =
+        policy::source::load(Path::new("/nowhere/policy.yaml"), &|_| unreachable!()).unwrap_err();
     let error = anyhow::Error::from(loaded::Error::from(error));
     assert_eq!(code(&error), WRONG);
     assert!(told(&error).starts_with("/nowhere/policy.yaml: cannot read the policy: "));

@@ -15,6 +15,7 @@ use crate::{
     control::{Answer, Ask, Fault, Reply, Request},
     datapath::{self, Terms},
     refresh::Names,
+    tags::keep::InForce,
 };
 
 impl Daemon {
@@ -89,7 +90,7 @@ impl Daemon {
 
     fn put_into_force(&mut self, confirm_within: Option<Duration>) -> anyhow::Result<(usize, u32)> {
         self.watch.read(Stamp::of(&self.setup.policy));
-        let loaded = loaded::load(&self.setup.policy, self.setup.audit)?;
+        let loaded = loaded::load(&self.setup.policy, self.setup.audit, &self.setup.tags)?;
         let generation = self.datapath.replace_on(
             &loaded.image,
             Terms {
@@ -99,8 +100,9 @@ impl Daemon {
         )?;
         let former = self.view.replaced(&loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
-        self.pending =
-            confirm_within.map(|within| Pending::new(within, Former::Policy(former, former_names)));
+        let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));
+        self.pending = confirm_within
+            .map(|within| Pending::new(within, Former::Policy(former, former_names, former_lists)));
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }

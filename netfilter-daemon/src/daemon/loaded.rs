@@ -6,6 +6,7 @@ use super::watch::Stamp;
 use crate::{
     compile::{self, Image},
     policy::{self, Mode, Policy},
+    tags::store::Store,
 };
 
 /// A policy that can be put into force.
@@ -28,10 +29,10 @@ pub enum Error {
     },
 }
 
-/// Reads and compiles. `audit` reports what the policy would drop and lets it pass.
-pub fn load(path: &Path, audit: bool) -> Result<Loaded, Error> {
+/// Reads and compiles; lists of service tags from the web are those in `store`. `audit` reports what the policy would drop and lets it pass.
+pub fn load(path: &Path, audit: bool, store: &Store) -> Result<Loaded, Error> {
     let stamp = Stamp::of(path);
-    let mut policy = policy::source::load(path)?;
+    let mut policy = policy::source::load(path, &|url| store.catalogue(url))?;
     if audit {
         policy.mode = Mode::Report;
     }

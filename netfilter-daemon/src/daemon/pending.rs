@@ -15,6 +15,7 @@ use crate::{
     datapath::{self, Attachment},
     moment,
     refresh::Names,
+    tags::keep::InForce,
 };
 
 pub(super) struct Pending {
@@ -26,7 +27,7 @@ pub(super) struct Pending {
 pub(super) enum Former {
     /// What was attached before this daemon started.
     Start(Vec<Attachment>),
-    Policy(PolicyInForce, Names),
+    Policy(PolicyInForce, Names, InForce),
 }
 
 impl Pending {
@@ -98,10 +99,11 @@ impl Daemon {
 
     fn former(&mut self, former: Former) -> Result<Option<End>, datapath::Error> {
         match former {
-            Former::Policy(policy, names) => {
+            Former::Policy(policy, names, lists) => {
                 let generation = self.datapath.revert()?;
                 self.view.put_back(policy, generation);
                 self.names.send_replace(names);
+                self.lists.send_replace(lists);
                 Ok(None)
             }
             Former::Start(attached) if attached.is_empty() => {

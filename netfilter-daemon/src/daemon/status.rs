@@ -10,6 +10,7 @@ use crate::{
     datapath::{self, Attachment, Hook},
     moment,
     policy::service_tag::Edition,
+    tags::keep::Record,
 };
 
 /// Times are seconds since 1970.
@@ -36,7 +37,10 @@ pub struct Running {
     /// Why `/healthz` is not 200.
     pub complaint: Option<String>,
     pub policy: InForce,
+    /// All lists as one.
     pub service_tags: ServiceTags,
+    #[serde(default)]
+    pub service_tag_lists: Vec<ListHealth>,
     pub drops_last_minute: Vec<Drops>,
     pub denied_lately: Vec<DeniedLately>,
 }
@@ -63,7 +67,21 @@ pub struct ServiceTags {
     pub cloud: String,
     pub change_number: u64,
     pub date: Option<String>,
+    /// Since it was published or, where it does not say, fetched.
     pub age_seconds: Option<u64>,
+}
+
+/// A list of service tags, and how its refreshing goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListHealth {
+    #[serde(flatten)]
+    pub list: ServiceTags,
+    /// When it was last known to be the newest; `null` for what is not fetched, and before
+    /// the daemon's first attempt.
+    pub last_success: Option<u64>,
+    pub last_failure: Option<u64>,
+    pub last_failure_reason: Option<String>,
+    pub failures: u64,
 }
 
 /// An address that a DNS answer named.
@@ -127,7 +145,28 @@ impl ServiceTags {
             cloud: edition.cloud.clone(),
             change_number: edition.change_number,
             date: edition.date.clone(),
-            age_seconds: published.map(|published| now.saturating_sub(published)),
+            age_seconds: published
+                .or(edition.fetched.as_ref().map(|fetched| fetched.at))
+                .map(|since| now.saturating_sub(since)),
+        }
+    }
+}
+
+impl ListHealth {
+    pub fn of(edition: &Edition, record: Record, now: u64) -> Self {
+        let Record {
+            last_success,
+            last_failure,
+            failures,
+            ..
+        } = record;
+        let (last_failure, last_failure_reason) = last_failure.unzip();
+        Self {
+            list: ServiceTags::of(edition, now),
+            last_success,
+            last_failure,
+            last_failure_reason,
+            failures,
         }
     }
 }
@@ -151,7 +190,14 @@ impl fmt::Display for ServiceTags {
                     moment::span(Duration::from_secs(*age))
                 )
             }
-            _ => Ok(()),
+            (None, Some(age)) => {
+                write!(
+                    f,
+                    ", fetched {} ago",
+                    moment::span(Duration::from_secs(*age))
+                )
+            }
+            (_, None) => Ok(()),
         }
     }
 }

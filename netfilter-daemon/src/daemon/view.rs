@@ -14,7 +14,7 @@ use super::{
     denials::Denials,
     loaded::Loaded,
     minute::Minute,
-    status::{self, InForce, Running, ServiceTags, Status},
+    status::{self, InForce, ListHealth, Running, ServiceTags, Status},
     ways_out::{self, Told, WayOut},
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     moment,
     policy::{Mode, service_tag::Edition},
     serve::Source,
+    tags::keep::Health,
 };
 
 /// The loop turns every second; a reload of the largest policy takes a few.
@@ -34,6 +35,7 @@ const ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct View {
     state: State,
     denials: Arc<Denials>,
+    health: Arc<Health>,
     choice: Choice,
     policy_path: PathBuf,
     since: SystemTime,
@@ -58,12 +60,14 @@ pub(super) struct PolicyInForce {
     generation: u32,
     loaded_at: SystemTime,
     catalogue: Edition,
+    editions: Vec<Edition>,
 }
 
 impl View {
     pub(super) fn new(
         state: State,
         denials: Arc<Denials>,
+        health: Arc<Health>,
         choice: Choice,
         policy_path: PathBuf,
         loaded: &Loaded,
@@ -73,6 +77,7 @@ impl View {
         Self {
             state,
             denials,
+            health,
             choice,
             policy_path,
             since: SystemTime::now(),
@@ -139,12 +144,20 @@ impl View {
                 failed_reloads: present.failed_reloads,
             },
             service_tags: ServiceTags::of(&policy.catalogue, now),
+            service_tag_lists: self.lists(&policy.editions, now),
             drops_last_minute: present.minute.drops(),
             denied_lately: Vec::new(),
         });
         drop(present);
         self.denials.tell(&mut status);
         Ok(status)
+    }
+
+    fn lists(&self, editions: &[Edition], now: u64) -> Vec<ListHealth> {
+        let lists = editions
+            .iter()
+            .map(|edition| ListHealth::of(edition, self.health.of(&edition.source), now));
+        lists.collect()
     }
 
     fn ways_out(&self) -> anyhow::Result<Vec<WayOut>> {
@@ -179,7 +192,6 @@ impl Source for View {
             .into_iter()
             .map(|way| (way.interface, way.filtered && policy.enforcing));
         let now = moment::unix_seconds(SystemTime::now());
-        let tags = ServiceTags::of(&policy.catalogue, now);
         Ok(Snapshot {
             counters,
             learned: PerFamily {
@@ -189,7 +201,7 @@ impl Source for View {
             prefixes: policy.prefixes,
             maps,
             enforcing: enforcing.collect(),
-            service_tags: tags.age_seconds.map(|age| (tags.source, age)),
+            service_tags: self.lists(&policy.editions, now),
             generation: policy.generation,
             loaded_at: moment::unix_seconds(policy.loaded_at),
             reload_failures: present.failed_reloads,
@@ -230,6 +242,7 @@ impl PolicyInForce {
             generation,
             loaded_at: SystemTime::now(),
             catalogue: loaded.policy.catalogue.clone(),
+            editions: loaded.policy.editions.clone(),
         }
     }
 }

@@ -2,9 +2,26 @@ use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question
 
 use super::*;
 use crate::{
+    daemon::status::ServiceTags,
     datapath::{Dropped, Passed},
     golden,
 };
+
+fn list(source: &str, age: u64, failures: u64) -> ListHealth {
+    ListHealth {
+        list: ServiceTags {
+            source: source.to_owned(),
+            cloud: "Public".to_owned(),
+            change_number: 405,
+            date: None,
+            age_seconds: Some(age),
+        },
+        last_success: None,
+        last_failure: None,
+        last_failure_reason: None,
+        failures,
+    }
+}
 
 fn dropped(reason: Reason, audited: bool, packets: u64) -> Dropped {
     Dropped {
@@ -66,7 +83,10 @@ fn snapshot() -> Snapshot {
             },
         ],
         enforcing: vec![("eth0".to_owned(), true), ("eth1".to_owned(), false)],
-        service_tags: Some(("built-in".to_owned(), 86_400)),
+        service_tags: vec![
+            list("built-in", 86_400, 0),
+            list("https://lists.example/", 61, 2),
+        ],
         generation: 4,
         loaded_at: 1_790_000_000,
         reload_failures: 1,

@@ -1,9 +1,10 @@
 //! The policy file, in the words of Azure ML's managed network and those added to them.
 
-use super::error::{At, Error, Problems};
+use super::error::{Error, Problems};
 use super::fields::{Fields, list, text};
-use super::service_tag::{self, BUILT_IN_NAME, Catalogue, Edition};
-use super::yaml::{self, Node, Value};
+use super::service_tag::lists::Lists;
+use super::service_tag::{self, Catalogue, Edition};
+use super::yaml::{self, Node};
 use super::{Destination, Dns, NameRefusal, Policy, QueryTypes, Rule, System, preset, query_type};
 
 use rule::{RULES_MAX, Rules};
@@ -11,6 +12,7 @@ use tags::Tags;
 
 mod destination;
 mod layout;
+mod lists;
 mod rule;
 mod settings;
 mod tags;
@@ -53,6 +55,20 @@ pub fn parse(
     Ok(Policy { notes, ..policy })
 }
 
+/// Where the policy's service tags come from. Of what else it says, nothing is looked at.
+///
+/// # Errors
+/// [`Error::Wrong`] where the policy is no YAML, or names lists that cannot be.
+pub fn parse_lists(text: &str, file: &str) -> Result<Lists, Error> {
+    let mut problems = Problems::new(file);
+    let document = yaml::read(text, &mut problems).unwrap_or_else(Node::nothing);
+    // What else is wrong is told by who reads all of it.
+    let fields = layout::settings(&document, &mut Problems::new(file));
+    let written = lists::read(&fields, &mut problems);
+    problems.finish()?;
+    Ok(written.map(|written| written.lists).unwrap_or_default())
+}
+
 /// The service tags that a policy names, all of them. Of what else it says, nothing
 /// is looked at.
 ///
@@ -66,7 +82,8 @@ pub fn parse_catalogue(
     let mut problems = Problems::new(file);
     let document = yaml::read(text, &mut problems).unwrap_or_else(Node::nothing);
     let fields = layout::settings(&document, &mut problems);
-    let catalogue = catalogue(&fields, read_tags, &mut problems);
+    let written = lists::read(&fields, &mut problems);
+    let catalogue = written.and_then(|written| written.catalogue(read_tags, &mut problems));
     match (catalogue, problems.finish()) {
         (Some(catalogue), Ok(_)) => Ok(catalogue),
         (_, Err(error)) => Err(error),
@@ -86,13 +103,19 @@ fn read(
         Some(node) => traffic::networks("virtual_network", node, problems),
         None => system.connected.clone(),
     };
-    let catalogue = catalogue(&fields, read_tags, problems);
+    let written = lists::read(&fields, problems);
+    let catalogue = written
+        .as_ref()
+        .and_then(|written| written.catalogue(read_tags, problems));
     let tags = Tags {
         catalogue: catalogue.as_ref(),
         virtual_network: &virtual_network,
         preset: None,
     };
     let rules = rules(&fields, tags, problems);
+    if let Some(written) = &written {
+        written.note_what_cannot_be_fetched(&rules, problems);
+    }
     let resolvers = settings::resolvers(&fields, system, problems);
     let has_names = rules
         .iter()
@@ -104,6 +127,10 @@ fn read(
              [168.63.129.16]`",
         );
     }
+    let editions = catalogue
+        .as_ref()
+        .map_or(&[][..], Catalogue::editions)
+        .to_vec();
     Policy {
         mode: settings::mode(&fields, problems),
         interfaces: settings::interfaces(&fields, problems),
@@ -113,54 +140,11 @@ fn read(
         inbound: settings::inbound(&fields, problems),
         rules,
         catalogue: catalogue.map_or_else(Edition::default, |catalogue| catalogue.edition().clone()),
+        editions,
+        lists: written.map(|written| written.lists).unwrap_or_default(),
         virtual_network,
         notes: Vec::new(),
     }
-}
-
-/// `None` where it cannot be read; then no tag can be looked up.
-fn catalogue(
-    settings: &Fields<'_, '_>,
-    read_tags: &dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
-    problems: &mut Problems,
-) -> Option<Catalogue> {
-    let Some(node) = settings.get("service_tags") else {
-        return built_in(settings.at(), problems);
-    };
-    let sources = match &node.value {
-        Value::List(items) => items.as_slice(),
-        Value::Scalar { .. } | Value::Mapping(_) => std::slice::from_ref(node),
-    };
-    let mut whole: Option<Catalogue> = None;
-    for source in sources {
-        let part = match text("service_tags", source, problems)? {
-            BUILT_IN_NAME => built_in(source.at, problems)?,
-            path => match read_tags(path) {
-                Ok(part) => part,
-                Err(error) => {
-                    problems.add(source.at, error);
-                    return None;
-                }
-            },
-        };
-        whole = Some(match whole {
-            Some(whole) => whole.merge(part),
-            None => part,
-        });
-    }
-    if whole.is_none() {
-        problems.add(
-            node.at,
-            "`service_tags` names no list; name a file, or leave the key out for the built-in one",
-        );
-    }
-    whole
-}
-
-fn built_in(at: At, problems: &mut Problems) -> Option<Catalogue> {
-    Catalogue::built_in()
-        .inspect_err(|error| problems.add(at, error))
-        .ok()
 }
 
 fn rules(settings: &Fields<'_, '_>, tags: Tags<'_>, problems: &mut Problems) -> Vec<Rule> {

@@ -40,6 +40,17 @@ fn read(text: &str) -> Result<Policy, Error> {
 
 /// The lists that the cases can name.
 fn tags(path: &str) -> Result<Catalogue, service_tag::Error> {
+    let source = path;
+    let path = match path.rsplit_once('/') {
+        Some((_, "none.json")) => {
+            let url = path.to_owned();
+            return Err(service_tag::Error::NotFetched { url });
+        }
+        // Two lists of one cloud are enough.
+        Some((_, page)) if page.contains('?') => "service-tags-public.json",
+        Some((_, file)) => file,
+        None => path,
+    };
     let json = match path {
         "page.json" => "<!DOCTYPE html>".to_owned(),
         "cut.json" => r#"{"changeNumber": 1, "values": [{"name": "A", "#.to_owned(),
@@ -51,7 +62,7 @@ fn tags(path: &str) -> Result<Catalogue, service_tag::Error> {
         }
         path => fs::read_to_string(root().join("corpus").join(path)).unwrap(),
     };
-    Catalogue::parse(&json, path)
+    Catalogue::parse(&json, source)
 }
 
 /// `<300 times a>` in a case is 300 letters.

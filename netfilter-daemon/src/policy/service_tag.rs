@@ -18,6 +18,8 @@ mod aws;
 mod azure;
 mod github;
 mod google;
+pub mod lists;
+pub mod page;
 mod platform;
 mod published;
 mod subtract;
@@ -38,6 +40,17 @@ pub struct Edition {
     /// `YYYY-MM-DD`, where the list or its file name tells.
     pub date: Option<String>,
     pub tags: usize,
+    /// `None` for what was not fetched.
+    pub fetched: Option<Fetched>,
+}
+
+/// Of a list from the web.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Of the bytes that came, in hexadecimal.
+    pub sha256: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +65,8 @@ pub struct Tag {
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     edition: Edition,
+    /// Of each list that is in it.
+    editions: Vec<Edition>,
     /// By lowercase name.
     tags: BTreeMap<String, Tag>,
 }
@@ -74,6 +89,13 @@ pub enum Error {
     UnknownForm { path: String },
     #[error("{path} has no tags; is it the whole list?")]
     NoTags { path: String },
+    #[error(
+        "no list from {url} is stored yet; fetch it with `netfilter-daemon tags update --policy FILE`"
+    )]
+    NotFetched { url: String },
+    /// A store's own message.
+    #[error("{0}")]
+    Stored(String),
 }
 
 impl Catalogue {
@@ -103,6 +125,21 @@ impl Catalogue {
 
     pub fn edition(&self) -> &Edition {
         &self.edition
+    }
+
+    /// Of each list that is in it, in the order in which they were merged.
+    pub fn editions(&self) -> &[Edition] {
+        &self.editions
+    }
+
+    /// Says that the list was fetched, and where it was if that tells its date.
+    #[must_use]
+    pub fn fetched(mut self, fetched: Fetched, from: &str) -> Self {
+        let edition = &mut self.edition;
+        edition.date = edition.date.take().or_else(|| date_in_file_name(from));
+        edition.fetched = Some(fetched);
+        self.editions = vec![self.edition.clone()];
+        self
     }
 
     /// Whatever the letter case: Microsoft's own spelling varies.
@@ -136,6 +173,8 @@ impl Catalogue {
         self.edition.source = format!("{}, {}", self.edition.source, other.edition.source);
         self.edition.cloud = format!("{}, {}", self.edition.cloud, other.edition.cloud);
         self.edition.tags = self.tags.len();
+        self.edition.fetched = None;
+        self.editions.extend(other.editions);
         self
     }
 
@@ -147,13 +186,16 @@ impl Catalogue {
                 change_number: list.change_number,
                 date: list.date.or_else(|| date_in_file_name(source)),
                 tags: 0,
+                fetched: None,
             },
+            editions: Vec::new(),
             tags: BTreeMap::new(),
         };
         for tag in list.tags {
             catalogue.add(tag.name.to_lowercase(), tag);
         }
         catalogue.edition.tags = catalogue.tags.len();
+        catalogue.editions.push(catalogue.edition.clone());
         match catalogue.edition.tags {
             0 => Err(Error::NoTags {
                 path: source.to_owned(),

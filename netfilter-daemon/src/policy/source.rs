@@ -10,8 +10,9 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
+use super::service_tag::lists::{Lists, Source};
 use super::service_tag::{self, Catalogue};
-use super::{Error, Policy, System, parse, parse_catalogue};
+use super::{Error, Policy, System, parse, parse_catalogue, parse_lists};
 
 /// A policy of a thousand rules has 200 KB; the largest published list 5 MB.
 const FILE_MAX: u64 = 64 << 20;
@@ -21,25 +22,40 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// the stub's answers are read, and so are theirs.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
+/// Gives the list that was fetched from an address. Nothing here goes to the network.
+pub type Fetched<'f> = dyn Fn(&str) -> Result<Catalogue, service_tag::Error> + 'f;
+
 /// Reads the policy, the service tags that it names, and what its defaults take from
 /// the machine.
 ///
 /// # Errors
 /// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
-pub fn load(path: &Path) -> Result<Policy, Error> {
+pub fn load(path: &Path, fetched: &Fetched<'_>) -> Result<Policy, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse(&text, &file, &system()?, &tags_beside(path))
+    parse(&text, &file, &system()?, &tags_beside(path, fetched))
 }
 
 /// The service tags that the policy names, all of them.
 ///
 /// # Errors
 /// Where the policy or a list cannot be read.
-pub fn catalogue(path: &Path) -> Result<Catalogue, Error> {
+pub fn catalogue(path: &Path, fetched: &Fetched<'_>) -> Result<Catalogue, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse_catalogue(&text, &file, &tags_beside(path))
+    parse_catalogue(&text, &file, &tags_beside(path, fetched))
+}
+
+/// Where the policy's service tags come from; `ca` as it is found from here.
+///
+/// # Errors
+/// Where the policy cannot be read, or names lists that cannot be.
+pub fn lists(path: &Path) -> Result<Lists, Error> {
+    let lists = parse_lists(&policy(path)?, &path.display().to_string())?;
+    Ok(Lists {
+        ca: lists.ca.map(|ca| beside(path, &ca).display().to_string()),
+        ..lists
+    })
 }
 
 /// What the machine says of itself.
@@ -64,11 +80,21 @@ fn policy(path: &Path) -> Result<String, Error> {
     })
 }
 
+fn beside(policy: &Path, written: &str) -> PathBuf {
+    policy.parent().unwrap_or(Path::new("")).join(written)
+}
+
 /// Reads lists whose paths are relative to the policy's.
-fn tags_beside(policy: &Path) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> {
-    let folder = policy.parent().unwrap_or(Path::new("")).to_owned();
+fn tags_beside<'f>(
+    policy: &Path,
+    fetched: &'f Fetched<'_>,
+) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> + use<'f> {
+    let policy = policy.to_owned();
     move |written| {
-        let path = folder.join(written);
+        if let Ok(Source::Url(url)) = Source::parse(written) {
+            return fetched(&url);
+        }
+        let path = beside(&policy, written);
         let json = read(&path).map_err(|source| service_tag::Error::Unreadable { path, source })?;
         Catalogue::parse(&json, written)
     }
@@ -159,6 +185,11 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 mod tests {
     use super::*;
 
+    fn none(url: &str) -> Result<Catalogue, service_tag::Error> {
+        let url = url.to_owned();
+        Err(service_tag::Error::NotFetched { url })
+    }
+
     fn servers(resolv_conf: &'static str, upstream: Option<&'static str>) -> Vec<String> {
         let read = |path: &Path| match path.to_str() {
             Some(RESOLV_CONF) => Some(resolv_conf.to_owned()),
@@ -232,11 +263,11 @@ mod tests {
         fs::write(folder.path().join("lists/own_20251027.json"), list).unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "service_tags: lists/own_20251027.json\n").unwrap();
-        let edition = load(&path).unwrap().catalogue;
+        let edition = load(&path, &none).unwrap().catalogue;
         assert_eq!(edition.source, "lists/own_20251027.json");
         assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
-        assert_eq!(catalogue(&path).unwrap().edition(), &edition);
-        assert!(catalogue(&path).unwrap().tag("own").is_some());
+        assert_eq!(catalogue(&path, &none).unwrap().edition(), &edition);
+        assert!(catalogue(&path, &none).unwrap().tag("own").is_some());
     }
 
     #[test]
@@ -244,8 +275,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
-        let told = load(&path).unwrap_err().to_string();
-        assert_eq!(catalogue(&path).unwrap_err().to_string(), told);
+        let told = load(&path, &none).unwrap_err().to_string();
+        assert_eq!(catalogue(&path, &none).unwrap_err().to_string(), told);
         assert!(told.contains("policy.yaml:2:15: cannot read "), "{told}");
         assert!(told.contains("none.json: No such file"), "{told}");
     }
@@ -253,7 +284,7 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_read_is_told_why() {
         let folder = tempfile::tempdir().unwrap();
-        let told = |path: &Path| load(path).unwrap_err().to_string();
+        let told = |path: &Path| load(path, &none).unwrap_err().to_string();
         assert!(told(&folder.path().join("none.yaml")).contains("No such file"));
         assert!(told(folder.path()).contains("Is a directory"));
         let latin1 = folder.path().join("latin1.yaml");
@@ -266,7 +297,45 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large.yaml");
         File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
-        let told = load(&path).unwrap_err().to_string();
+        let told = load(&path, &none).unwrap_err().to_string();
         assert!(told.contains("more than 64 MB"), "{told}");
+    }
+
+    #[test]
+    fn a_list_from_the_web_is_asked_of_the_store_and_one_beside_the_policy_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        let url = "https://lists.example/a.json";
+        fs::write(&path, format!("service_tags: [built-in, '{url}']\n")).unwrap();
+        let told = load(&path, &none).unwrap_err().to_string();
+        assert!(told.contains("policy.yaml:1:26: no list from"), "{told}");
+        let list = r#"{"changeNumber":7,"cloud":"Public","values":[
+            {"name":"Own","properties":{"addressPrefixes":["192.0.2.0/24"]}}]}"#;
+        let stored = |asked: &str| {
+            assert_eq!(asked, url);
+            Catalogue::parse(list, asked)
+        };
+        let policy = load(&path, &stored).unwrap();
+        let sources: Vec<&str> = policy
+            .editions
+            .iter()
+            .map(|each| each.source.as_str())
+            .collect();
+        assert_eq!(sources, ["built-in", url]);
+        assert!(catalogue(&path, &stored).unwrap().tag("own").is_some());
+    }
+
+    #[test]
+    fn authorities_are_named_relative_to_the_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        let text = "service_tags: { from: https://lists.example/, every: 7d, ca: own.pem }\n";
+        fs::write(&path, text).unwrap();
+        let lists = lists(&path).unwrap();
+        assert_eq!(lists.every.as_secs(), 7 * 86_400);
+        assert_eq!(
+            lists.ca.map(PathBuf::from),
+            Some(folder.path().join("own.pem"))
+        );
     }
 }

@@ -104,6 +104,7 @@ fn with_daemon() -> Report {
             date: Some("2026-06-01".to_owned()),
             age_seconds: Some(9_676_800),
         },
+        service_tag_lists: Vec::new(),
         drops_last_minute: vec![drops("no_rule", 120_000), drops("dns_unsolicited", 2)],
         denied_lately: vec![
             denied("204.79.197.219", Some("eastus.data.mcr.microsoft.com")),
@@ -141,6 +142,23 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
     daemon.denied_lately[0].event.audited = true;
     daemon.service_tags.date = None;
     daemon.service_tags.age_seconds = None;
+    let list = |source: &str, last_success, last_failure| ListHealth {
+        list: ServiceTags {
+            source: source.to_owned(),
+            ..daemon.service_tags.clone()
+        },
+        last_success,
+        last_failure,
+        last_failure_reason: last_failure.map(|_| "cannot fetch it: why".to_owned()),
+        failures: 1,
+    };
+    let lists = vec![
+        list("built-in", None, None),
+        list("https://never.example/", None, Some(NOW - 60)),
+        list("https://once.example/", Some(NOW - 90_000), Some(NOW - 60)),
+        list("https://again.example/", Some(NOW - 60), Some(NOW - 90_000)),
+    ];
+    daemon.service_tag_lists = lists;
     status.attached.truncate(1);
     status.learned.clear();
     golden::check("status-trouble.txt", &text(&status, NOW));

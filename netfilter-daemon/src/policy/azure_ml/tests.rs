@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::service_tag::BUILT_IN_NAME;
 use crate::policy::{Action, Mode, OnDeny, Pattern, Traffic};
 
 fn read(text: &str) -> Result<Policy, Error> {

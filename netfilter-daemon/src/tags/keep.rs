@@ -1,0 +1,278 @@
+//! Looks for newer lists at the policy's interval.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time,
+};
+
+use super::{Outcome, Update, store::Store, update};
+use crate::{
+    moment,
+    policy::{
+        Policy,
+        service_tag::{Edition, lists::Lists},
+    },
+};
+
+/// After a start or a failure; it doubles with every further failure.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_secs(6 * 60 * 60);
+/// What is overdue when the daemon starts waits up to this long, for a fleet may
+/// have started with it.
+const OVERDUE: Duration = Duration::from_secs(10);
+/// Up to this part of a pause is left out at random.
+const JITTER: f64 = 0.1;
+/// Looks at the clock this often, for it may have been set, or the machine suspended.
+const LONGEST_NAP: Duration = Duration::from_secs(60);
+
+/// What of the policy in force this task needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    lists: Lists,
+    editions: Vec<Edition>,
+}
+
+/// How the refreshing of each list goes. Times are seconds since 1970.
+#[derive(Debug, Default)]
+pub struct Health {
+    records: Mutex<BTreeMap<String, Record>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    pub last_success: Option<u64>,
+    pub last_failure: Option<(u64, String)>,
+    pub failures: u64,
+    in_a_row: u32,
+}
+
+impl InForce {
+    pub fn of(policy: &Policy) -> Self {
+        Self {
+            lists: policy.lists.clone(),
+            editions: policy.editions.clone(),
+        }
+    }
+
+    /// Whether the store has, of some list, another edition than is in force.
+    fn is_behind(&self, store: &Store) -> bool {
+        self.lists.urls().any(|url| {
+            let stored = store.load(url).ok().flatten();
+            let in_force = self.editions.iter().find(|edition| edition.source == url);
+            let in_force = in_force.and_then(|edition| edition.fetched.as_ref());
+            matches!((stored, in_force), (Some(stored), Some(in_force))
+                if stored.sha256 != in_force.sha256)
+        })
+    }
+}
+
+impl Health {
+    pub fn of(&self, url: &str) -> Record {
+        self.records().get(url).cloned().unwrap_or_default()
+    }
+
+    fn note(&self, updates: &[Update], now: u64) {
+        let mut records = self.records();
+        for Update { url, outcome } in updates {
+            let record = records.entry(url.clone()).or_default();
+            match outcome {
+                Outcome::Fresh | Outcome::New => {
+                    record.last_success = Some(now);
+                    record.in_a_row = 0;
+                }
+                Outcome::Failed(why) => {
+                    record.last_failure = Some((now, why.clone()));
+                    record.failures += 1;
+                    record.in_a_row += 1;
+                }
+            }
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs for as long as the daemon does. Says on `changed` that the policy should be
+/// loaded again, because a newer list is stored.
+pub async fn keep(
+    policy: PathBuf,
+    store: Store,
+    mut in_force: watch::Receiver<InForce>,
+    health: Arc<Health>,
+    changed: mpsc::Sender<()>,
+) {
+    let mut due = BTreeMap::new();
+    loop {
+        let now = moment::unix_seconds(SystemTime::now());
+        let present = in_force.borrow_and_update().clone();
+        schedule(&mut due, &present, &store, &health, now);
+        let ripe: Vec<String> = due
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(url, _)| url.clone())
+            .collect();
+        if ripe.is_empty() {
+            let next = due.values().min().map_or(u64::MAX, |at| at - now);
+            let nap = Duration::from_secs(next).min(LONGEST_NAP);
+            tokio::select! {
+                () = time::sleep(nap) => {}
+                closed = in_force.changed() => if closed.is_err() { return },
+            }
+            continue;
+        }
+        for url in &ripe {
+            due.remove(url);
+        }
+        let behind = refresh(&policy, &store, ripe, &health, present).await;
+        if behind && changed.send(()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether what is in force is behind what is stored now.
+async fn refresh(
+    policy: &std::path::Path,
+    store: &Store,
+    ripe: Vec<String>,
+    health: &Health,
+    present: InForce,
+) -> bool {
+    let (policy, store) = (policy.to_owned(), store.clone());
+    let urls = ripe.clone();
+    let done = spawn_blocking(move || {
+        let which = |url: &str| urls.iter().any(|due| due == url);
+        let updates = update(&policy, &store, which, false).map_err(|error| error.to_string());
+        (updates, present.is_behind(&store))
+    });
+    let (updates, behind) = match done.await {
+        Ok(done) => done,
+        Err(error) => (Err(error.to_string()), false),
+    };
+    let failed = |why: String| {
+        let failed = |url| Update {
+            url,
+            outcome: Outcome::Failed(why.clone()),
+        };
+        ripe.into_iter().map(failed).collect()
+    };
+    let updates: Vec<Update> = updates.unwrap_or_else(failed);
+    for Update { url, outcome } in &updates {
+        match outcome {
+            Outcome::New => tracing::info!("a new list of service tags came from {url}"),
+            Outcome::Fresh => tracing::debug!("the service tags of {url} are still the newest"),
+            Outcome::Failed(why) => {
+                tracing::error!("the service tags of {url} stay as they were: {why}");
+            }
+        }
+    }
+    health.note(&updates, moment::unix_seconds(SystemTime::now()));
+    behind
+}
+
+/// Gives each address of the policy that has none its time, in seconds since 1970.
+fn schedule(
+    due: &mut BTreeMap<String, u64>,
+    present: &InForce,
+    store: &Store,
+    health: &Health,
+    now: u64,
+) {
+    due.retain(|url, _| present.lists.urls().any(|wanted| wanted == url));
+    for url in present.lists.urls() {
+        let every = present.lists.every;
+        let latest = now.saturating_add(every.as_secs());
+        if let Some(at) = due.get_mut(url) {
+            // The interval may be another now.
+            *at = (*at).min(latest);
+            continue;
+        }
+        let checked = store.load(url).ok().flatten().map(|stored| stored.checked);
+        let at = next(checked, every, health.of(url).in_a_row, now, chance());
+        due.insert(url.to_owned(), at);
+    }
+}
+
+/// `chance` is from 0 to 1.
+fn next(checked: Option<u64>, every: Duration, failures: u32, now: u64, chance: f64) -> u64 {
+    let less = |pause: Duration| pause.mul_f64(1.0 - JITTER * chance).as_secs();
+    if let Some(doubled) = failures.checked_sub(1) {
+        let pause = FIRST_RETRY.saturating_mul(1 << doubled.min(16));
+        return now + less(pause.min(LAST_RETRY).min(every)).max(1);
+    }
+    // A clock that was wrong when it was noted does not put it off for longer.
+    let checked = checked.unwrap_or(0).min(now);
+    let at = checked.saturating_add(less(every));
+    let soonest = now + OVERDUE.mul_f64(chance).as_secs().max(1);
+    at.max(soonest)
+}
+
+fn chance() -> f64 {
+    let bits = RandomState::new().hash_one(Instant::now());
+    f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const NOW: u64 = 1_790_000_000;
+
+    #[test]
+    fn a_list_is_looked_at_again_when_its_interval_has_passed_and_not_much_sooner() {
+        assert_eq!(next(Some(NOW), DAY, 0, NOW, 0.0), NOW + 86_400);
+        assert_eq!(next(Some(NOW), DAY, 0, NOW, 1.0), NOW + 77_760);
+        assert_eq!(next(Some(NOW - 3600), DAY, 0, NOW, 0.0), NOW + 82_800);
+    }
+
+    #[test]
+    fn what_is_overdue_is_looked_at_soon_and_not_by_all_at_once() {
+        assert_eq!(next(None, DAY, 0, NOW, 0.0), NOW + 1);
+        assert_eq!(next(Some(NOW - 90_000), DAY, 0, NOW, 1.0), NOW + 10);
+    }
+
+    #[test]
+    fn after_failures_it_is_tried_again_at_growing_distances_and_within_the_interval() {
+        let after = |failures| next(Some(NOW), DAY, failures, NOW, 0.0) - NOW;
+        assert_eq!([1, 2, 3].map(after), [60, 120, 240]);
+        assert_eq!([9, 10, 1000].map(after), [15_360, 21_600, 21_600]);
+        let short = Duration::from_secs(300);
+        assert_eq!(next(Some(NOW), short, 9, NOW, 0.0), NOW + 300);
+    }
+
+    #[test]
+    fn a_time_in_the_future_does_not_put_it_off() {
+        assert_eq!(next(Some(u64::MAX), DAY, 0, NOW, 0.0), NOW + 86_400);
+    }
+
+    #[test]
+    fn a_failure_is_counted_and_a_success_ends_the_row_of_them() {
+        let health = Health::default();
+        let update = |outcome| {
+            let url = "https://lists.example/".to_owned();
+            [Update { url, outcome }]
+        };
+        let failed = || update(Outcome::Failed("why".to_owned()));
+        health.note(&failed(), 1);
+        health.note(&failed(), 2);
+        let record = health.of("https://lists.example/");
+        assert_eq!((record.failures, record.in_a_row), (2, 2));
+        assert_eq!(record.last_failure, Some((2, "why".to_owned())));
+        health.note(&update(Outcome::Fresh), 3);
+        let record = health.of("https://lists.example/");
+        assert_eq!((record.failures, record.in_a_row), (2, 0));
+        assert_eq!(record.last_success, Some(3));
+    }
+}
