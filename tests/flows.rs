@@ -1,5 +1,8 @@
 //! What the tables cannot answer for: replies to what came in, fragments, refusals.
 
+mod icmp;
+mod life;
+
 use netfilter_ebpf::checksum;
 
 use crate::{

@@ -24,7 +24,9 @@ pub(super) const ALIASES: &str = "ALIASES";
 pub(super) const STREAMS: &str = "STREAMS";
 pub(super) const SEEN: &str = "SEEN";
 pub(super) const RATES: &str = "RATES";
-pub(super) const FLOWS: &str = "FLOWS";
+pub(super) const INBOUND: &str = "INBOUND";
+pub(super) const OUTBOUND: &str = "OUTBOUND";
+pub(super) const HALF_OPEN: &str = "HALF_OPEN";
 pub(super) const FRAGMENTS: &str = "FRAGMENTS";
 pub(super) const INTERFACES: &str = "INTERFACES";
 pub(super) const PASSED: &str = "PASSED";
@@ -32,11 +34,13 @@ pub(super) const DROPPED: &str = "DROPPED";
 pub(super) const QUESTION_COUNTS: &str = "QUESTION_COUNTS";
 pub(super) const ANSWER_COUNTS: &str = "ANSWER_COUNTS";
 pub(super) const LOST: &str = "LOST";
+pub(super) const LOST_FLOWS: &str = "LOST_FLOWS";
+pub(super) const TURNOVER: &str = "TURNOVER";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
 /// Everything that outlives the daemon.
-pub(super) const PINNED: [&str; 27] = [
+pub(super) const PINNED: [&str; 31] = [
     ACTIVE,
     SETTINGS,
     ROOTS,
@@ -54,7 +58,9 @@ pub(super) const PINNED: [&str; 27] = [
     STREAMS,
     SEEN,
     RATES,
-    FLOWS,
+    INBOUND,
+    OUTBOUND,
+    HALF_OPEN,
     FRAGMENTS,
     INTERFACES,
     PASSED,
@@ -62,6 +68,8 @@ pub(super) const PINNED: [&str; 27] = [
     QUESTION_COUNTS,
     ANSWER_COUNTS,
     LOST,
+    LOST_FLOWS,
+    TURNOVER,
     EVENTS,
     RESOLVED,
 ];

@@ -3,8 +3,9 @@
 
 use std::{fs, io, net::Ipv6Addr};
 
+use aya::maps::MapError;
 use netfilter_ebpf::{
-    abi::{Address, FLOW_IDLE_TCP, FLOW_INBOUND, Flow, FlowKey},
+    abi::{Address, Flow, FlowKey},
     packet::TCP,
 };
 
@@ -16,10 +17,13 @@ use super::{
 };
 use crate::compile::Image;
 
+/// Only where there is none: what the programs know is more.
+const BPF_NOEXIST: u64 = 1;
+
 /// Remembers the established connections to permitted local ports as flows.
 pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> {
-    let mut flows: HashOf<FlowKey, Flow> = maps::open(pins, maps::FLOWS)?;
-    let until = now()?.saturating_add(FLOW_IDLE_TCP);
+    let mut flows: HashOf<FlowKey, Flow> = maps::open(pins, maps::INBOUND)?;
+    let flow = Flow::adopted(now()?);
     for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         let text = match fs::read_to_string(table) {
             Ok(text) => text,
@@ -33,14 +37,13 @@ pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> 
         };
         for key in text.lines().skip(1).filter_map(connection) {
             let atom = image.atoms.tcp[usize::from(key.local_port)];
-            if image.settings.inbound.contains(atom) {
-                let flow = Flow {
-                    origin: FLOW_INBOUND,
-                    until,
-                };
-                flows
-                    .insert(Plain(key), Plain(flow), 0)
-                    .map_err(maps::failed("write", maps::FLOWS))?;
+            if !image.settings.inbound.contains(atom) {
+                continue;
+            }
+            match flows.insert(Plain(key), Plain(flow), BPF_NOEXIST) {
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+                done => done.map_err(maps::failed("write", maps::INBOUND))?,
             }
         }
     }
@@ -48,12 +51,14 @@ pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> 
 }
 
 /// A line of `/proc/net/tcp` or `tcp6` (Documentation/networking/proc_net_tcp.rst);
-/// `None` for what is not a connection.
+/// `None` for what is not an open connection.
 fn connection(line: &str) -> Option<FlowKey> {
-    const LISTEN: &str = "0A";
+    const ESTABLISHED: &str = "01";
+    const FIN_WAIT: [&str; 2] = ["04", "05"];
+    const CLOSE_WAIT: &str = "08";
     let mut fields = line.split_whitespace();
     let (local, remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
-    if state == LISTEN {
+    if state != ESTABLISHED && state != CLOSE_WAIT && !FIN_WAIT.contains(&state) {
         return None;
     }
     let (local, local_port) = endpoint(local)?;
@@ -102,7 +107,10 @@ mod tests {
             (key.remote, key.remote_port),
             (Address::from_ipv4(0x0a63_0001), 0xd431)
         );
-        assert_eq!(connection(&line.replace(" 01 ", " 0A ")), None);
+        for (state, open) in [("03", false), ("06", false), ("08", true), ("0A", false)] {
+            let line = line.replace(" 01 ", &format!(" {state} "));
+            assert_eq!(connection(&line).is_some(), open, "{state}");
+        }
     }
 
     #[test]

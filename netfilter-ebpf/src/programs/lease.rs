@@ -6,10 +6,12 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
     abi::{ALIAS_GRANTS, Address, Alias, GRANTS, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
     lease::{self, Grants},
+    verdict::Forgetful,
 };
 
 use crate::{
     atomic::compare_exchange,
+    forgetful,
     maps::{ALIASES, LEASES, NAME_SETS, Scratch},
     message::scratch,
     widen::opaque,
@@ -112,7 +114,7 @@ pub(crate) fn lend_alias(key: u64, grant: Grant, fresh: &mut Alias, now: u32) ->
         }
         fresh.key = key;
         fresh.grants[0] = grant;
-        match ALIASES.insert(&key, &*fresh, u64::from(BPF_NOEXIST)) {
+        match forgetful::add(&ALIASES, Forgetful::Aliases, &key, &*fresh) {
             Ok(()) => return true,
             Err(EEXIST) => {}
             Err(_) => return false,
