@@ -272,7 +272,7 @@ extern "C" fn netfilter_lend_aliases(name: u32, now: u32, minimum_ttl: u32, grac
     else {
         return 0;
     };
-    let mut room = true;
+    let (mut room, mut inserted) = (true, 0);
     for (index, (&key, alias)) in alias_keys.iter().zip(&addresses.aliases).enumerate() {
         if index >= opaque(addresses.alias_count) {
             break;
@@ -281,8 +281,9 @@ extern "C" fn netfilter_lend_aliases(name: u32, now: u32, minimum_ttl: u32, grac
             continue;
         }
         let grant = netfilter_ebpf::lease::grant(name, alias.ttl, now, minimum_ttl, grace);
-        room &= lease::lend_alias(key, grant, fresh_alias, now);
+        room &= lease::lend_alias(key, grant, fresh_alias, now, &mut inserted);
     }
+    forgetful::note(Forgetful::Aliases, inserted, 0);
     u64::from(room)
 }
 

@@ -55,8 +55,9 @@ pub(crate) fn remove<K, V>(map: &LruHashMap<K, V>, which: Forgetful, key: &K) ->
     Ok(())
 }
 
+/// What a caller of the map's own functions did.
 #[inline(always)]
-fn note(which: Forgetful, inserted: u64, deleted: u64) {
+pub(crate) fn note(which: Forgetful, inserted: u64, deleted: u64) {
     if let Some(turnover) = TURNOVER.get_ptr_mut(which as u32) {
         let turnover: *mut Turnover = turnover;
         // SAFETY: a map value of this processor.
