@@ -2,6 +2,7 @@
 
 mod icmp;
 mod life;
+mod world;
 
 use netfilter_ebpf::checksum;
 
