@@ -179,6 +179,8 @@ proptest! {
             prop_assert!(!begun.is_open() && begun.until <= LATER + FLOW_IDLE_OPENING);
         }
         proven.leaves(&segment(FIN | ACK, OURS_NEXT, 0, THEIRS_NEXT), LATER);
+        let ack = segment(ACK, THEIRS_NEXT, 0, OURS_NEXT + 1);
+        prop_assert_eq!(proven.arrives(&ack, LATER), Next::Goes, "half-closed");
         let fin = segment(FIN | ACK, THEIRS_NEXT, 0, OURS_NEXT + 1);
         prop_assert_eq!(proven.arrives(&fin, LATER), Next::Over);
     }
