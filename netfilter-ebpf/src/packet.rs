@@ -357,6 +357,10 @@ const fn fragment(offset: u16, more: bool, id: u32) -> Fragment {
 /// Ports. The whole fixed header must be there, so a first fragment cannot
 /// leave part of it to the second (RFC 1858).
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a packet has fewer than 2³² bytes"
+)]
 fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet, Reason> {
     packet.transport = B::widen(packet.transport);
     if packet.transport > packet.end {
