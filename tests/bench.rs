@@ -114,8 +114,15 @@ fn main() -> io::Result<()> {
         single("empty program"),
         single("answer, 16 addresses, known"),
         single("answer, 16 addresses, new"),
+        single("SYN of a flood, to SSH"),
     ];
+    // Until the table of the half-open is full: from then on each pushes one out.
+    for number in 0..70_000 {
+        kernel.ingress(&syn_of_flood(number));
+    }
     for round in 0..SINGLES {
+        let outcome = kernel.ingress(&syn_of_flood(70_000 + round));
+        singles[3].rounds.push(outcome.duration.as_secs_f64() * 1e9);
         let frame = &rows[0].frame;
         let outcome = test_run::run(empty.as_raw_fd(), frame, Context::default(), 1)?;
         singles[0].rounds.push(outcome.duration.as_secs_f64() * 1e9);
@@ -159,6 +166,14 @@ fn answers(question: &[u8], set: u32) -> Vec<u8> {
     let message = answer(question, 3600, &addresses);
     to(frame::LOCAL, frame::UDP, datagram(53, 40_000, &message))
         .from("10.0.0.53")
+        .bytes()
+}
+
+/// From another address each.
+fn syn_of_flood(number: u32) -> Vec<u8> {
+    let source = std::net::Ipv4Addr::from_bits(0x1e00_0000 + number).to_string();
+    to(frame::LOCAL, frame::TCP, segment(5000, 22, SYN))
+        .from(&source)
         .bytes()
 }
 

@@ -1,5 +1,9 @@
 //! What the tables cannot answer for: replies to what came in, fragments, refusals.
 
+mod icmp;
+mod life;
+mod world;
+
 use netfilter_ebpf::checksum;
 
 use crate::{

@@ -136,7 +136,7 @@ fn a_map_of_another_layout_is_left_alone_and_all_others_live_on() {
     let learned = |kernel: &Kernel| kernel.state_dir().join("learned");
     for (map, knows_lent, knows_flow) in [
         ("LEASES-", false, true),
-        ("FLOWS-", true, false),
+        ("HALF_OPEN-", true, false),
         ("DROPPED-", true, true),
     ] {
         let mut kernel = Kernel::new(NAMED);

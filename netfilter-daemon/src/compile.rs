@@ -4,11 +4,11 @@ use std::{collections::HashMap, net::IpAddr};
 
 use netfilter_ebpf::{
     abi::{
-        ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Flow, FlowKey,
-        FragmentKey, Grant, NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE,
-        SETTING_REJECT, SETTING_REPORT, Settings,
+        ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, FragmentKey, Grant,
+        NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
+        SETTING_REPORT, Settings,
     },
-    egress::{self, Tables},
+    egress::{self, Origin, Tables},
     packet::{Fragment, Packet},
     table,
     verdict::{Reason, Verdict},
@@ -283,6 +283,9 @@ impl Image {
             source_port: 0,
             destination_port: port,
             kind: 0,
+            sequence: 0,
+            next: 0,
+            acknowledged: 0,
             network: 0,
             transport: 0,
             end: 0,
@@ -380,7 +383,11 @@ impl Tables for Static<'_> {
             .then_some(Grant::new(NAME_ID_NONE, u32::MAX))
     }
 
-    fn flow(&self, _: &FlowKey, _: u8) -> Option<Flow> {
+    fn flow(&self, _: &Packet, _: u8) -> Option<Origin> {
+        None
+    }
+
+    fn quoted(&self, _: &Packet) -> Option<&Packet> {
         None
     }
 

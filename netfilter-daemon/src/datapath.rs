@@ -15,7 +15,9 @@ use aya::{
     pin::PinError,
     programs::{ProgramError, links::LinkError, tc::TcError},
 };
-use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
+use netfilter_ebpf::verdict::{
+    Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
+};
 
 use crate::compile::Image;
 use fill::{Times, Writer};
@@ -282,6 +284,8 @@ pub struct Occupancy {
     pub map: &'static str,
     pub entries: u64,
     pub max_entries: u64,
+    /// What it forgot to make room; `None` for a map that refuses instead.
+    pub evictions: Option<u64>,
 }
 
 /// Everything the kernel counted, summed over processors.
@@ -292,6 +296,7 @@ pub struct Counters {
     pub questions: Vec<(Question, u64)>,
     pub answers: Vec<(Answer, u64)>,
     pub lost_events: Vec<(LossStage, u64)>,
+    pub lost_flows: Vec<(LostFlow, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

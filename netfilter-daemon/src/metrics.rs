@@ -3,7 +3,7 @@
 //! Pure: a [`Snapshot`] goes in, text comes out. Each metric is declared once,
 //! below, with the sentence that explains it.
 
-use netfilter_ebpf::verdict::{Answer, LossStage, Question};
+use netfilter_ebpf::verdict::{Answer, LossStage, LostFlow, Question};
 
 use crate::{
     daemon::status::ListHealth,
@@ -20,6 +20,7 @@ use exposition::{Metric, Text};
 pub struct Snapshot {
     pub counters: Counters,
     pub learned: PerFamily,
+    pub flows: PerFamily,
     pub prefixes: PerFamily,
     pub maps: Vec<Occupancy>,
     /// Every interface that should be filtered, and whether it is enforced upon.
@@ -82,6 +83,14 @@ const MAP_ENTRIES: Metric = Metric::gauge("netfilter_map_entries", "Entries in a
 const MAP_MAX_ENTRIES: Metric = Metric::gauge(
     "netfilter_map_max_entries",
     "Entries that a kernel table has room for.",
+);
+const MAP_EVICTIONS: Metric = Metric::counter(
+    "netfilter_map_evictions",
+    "Entries that a kernel table forgot to make room for others.",
+);
+const FLOWS_LOST: Metric = Metric::counter(
+    "netfilter_flows_lost",
+    "Flows that found no room in their table; one that came in is still remembered as half-open.",
 );
 const EVENTS_LOST: Metric = Metric::counter(
     "netfilter_events_lost",
@@ -214,9 +223,12 @@ fn per_family(text: &mut Text, counts: PerFamily) {
 fn tables(text: &mut Text, snapshot: &Snapshot) {
     text.declare(&PREFIXES);
     per_family(text, snapshot.prefixes);
-    if let Some(flows) = snapshot.maps.iter().find(|map| map.map == "FLOWS") {
-        text.declare(&FLOWS);
-        text.sample(&[], flows.entries);
+    text.declare(&FLOWS);
+    per_family(text, snapshot.flows);
+    text.declare(&FLOWS_LOST);
+    for flow in LostFlow::ALL {
+        let lost = count(&snapshot.counters.lost_flows, flow);
+        text.sample(&[("flow", flow.label())], lost);
     }
     text.declare(&MAP_ENTRIES);
     for map in &snapshot.maps {
@@ -225,6 +237,12 @@ fn tables(text: &mut Text, snapshot: &Snapshot) {
     text.declare(&MAP_MAX_ENTRIES);
     for map in &snapshot.maps {
         text.sample(&[("map", map.map)], map.max_entries);
+    }
+    text.declare(&MAP_EVICTIONS);
+    for map in &snapshot.maps {
+        if let Some(evictions) = map.evictions {
+            text.sample(&[("map", map.map)], evictions);
+        }
     }
 }
 

@@ -142,9 +142,9 @@ impl fmt::Display for Session {
 /// A line of `/proc/net/tcp` and its like (Documentation/networking/proc_net_tcp.rst);
 /// `None` for what is not connected or stays on this machine.
 fn session(line: &str, protocol: u8) -> Option<Session> {
-    // ESTABLISHED; of the others, those in which this side may yet send. UDP sockets
-    // that are connected are in the first.
-    const CONNECTED: [&str; 4] = ["01", "03", "04", "08"];
+    // ESTABLISHED, as are UDP sockets that are connected; FIN_WAIT1, FIN_WAIT2 and
+    // CLOSE_WAIT, which are closed on one side only.
+    const CONNECTED: [&str; 4] = ["01", "04", "05", "08"];
     let mut fields = line.split_whitespace();
     let (local, remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
     let inode = fields.nth(5)?.parse().ok()?;

@@ -301,6 +301,8 @@ pub struct FlowKey {
     pub padding: [u8; 3],
 }
 
+/// What is known of a flow; see [`crate::flow`]. Two programs write to it at once,
+/// on two processors: each only to words of its own, and both to `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Flow {
@@ -308,6 +310,20 @@ pub struct Flow {
     pub origin: u32,
     /// Seconds of CLOCK_BOOTTIME.
     pub until: u32,
+    /// Until when the lease lasts that admitted it: its own life begins then.
+    pub granted: u32,
+    /// What acknowledges our newest segment.
+    pub sent: u32,
+    /// What we acknowledged last.
+    pub acknowledged: u32,
+    /// What acknowledges our FIN.
+    pub our_end: u32,
+    /// What acknowledges the remote's FIN, which it may not have sent.
+    pub their_end: u32,
+    /// What the egress program saw.
+    pub local: u16,
+    /// What the ingress program saw.
+    pub remote: u16,
 }
 
 /// The origin of a flow that came in.
@@ -316,6 +332,22 @@ pub const FLOW_INBOUND: u32 = u32::MAX;
 /// REQ-5 would fit; a day keeps an idle SSH session. UDP: RFC 4787 REQ-5.
 pub const FLOW_IDLE_TCP: u32 = 86_400;
 pub const FLOW_IDLE_OTHER: u32 = 300;
+/// Of a TCP flow whose remote has not proved that it receives ours: the longest
+/// that Linux waits for the answer to a SYN is 127.
+pub const FLOW_IDLE_OPENING: u32 = 128;
+/// Of one that we have ended (RFC 5382 REQ-5: not less than 240).
+pub const FLOW_IDLE_CLOSING: u32 = 300;
+/// Of one that is over, for what is sent again (TIME-WAIT of Linux).
+pub const FLOW_IDLE_CLOSED: u32 = 60;
+
+/// What came into a map that forgets by itself, and what was taken out. What is
+/// neither there nor taken out was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Turnover {
+    pub inserted: u64,
+    pub deleted: u64,
+}
 
 /// A datagram whose first fragment passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -433,7 +465,8 @@ layout! {
     Alias = 72, grants = 8;
     QuestionValue = 16, alias = 8;
     FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37;
-    Flow = 8;
+    Flow = 32, granted = 8, sent = 12, acknowledged = 16, our_end = 20, their_end = 24, local = 28, remote = 30;
+    Turnover = 16;
     FragmentKey = 40, id = 32, protocol = 36, padding = 37;
     Counter = 16;
     DropKey = 8;

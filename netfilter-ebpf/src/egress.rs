@@ -1,12 +1,9 @@
 //! The decision on a packet that leaves.
 
 use crate::{
-    abi::{
-        ATOM_NEIGHBOUR, CLASS_RESOLVER, Class, FLOW_IDLE_OTHER, FLOW_IDLE_TCP, FLOW_INBOUND, Flow,
-        FlowKey, FragmentKey, Grant, Settings,
-    },
+    abi::{ATOM_NEIGHBOUR, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
-    plumbing,
+    plumbing, quote,
     verdict::{Grounds, Reason, Verdict},
 };
 
@@ -18,15 +15,26 @@ pub trait Tables {
     fn atom(&self, protocol: u8, port: u16) -> Option<u8>;
     /// A grant, in force now, of the atom to the packet's destination, learned from DNS.
     fn learned(&self, packet: &Packet, atom: u8) -> Option<Grant>;
-    /// The flow, if it is in force now and its origin still grants the atom.
-    fn flow(&self, key: &FlowKey, atom: u8) -> Option<Flow>;
+    /// Whether the packet belongs to a flow that is in force now and whose
+    /// origin still grants the atom.
+    fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin>;
+    /// Of an ICMP error: the packet that would answer the one it quotes.
+    fn quoted(&self, error: &Packet) -> Option<&Packet>;
     /// Whether the first fragment of this datagram passed.
     fn fragment(&self, key: &FragmentKey) -> bool;
     /// Seconds of CLOCK_BOOTTIME.
     fn now(&self) -> u32;
 }
 
-/// Judges a packet.
+/// What admitted a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Name,
+    Inbound,
+}
+
+/// Judges a packet. An ICMP error that no rule lets out is judged as the packet
+/// that would answer the one it quotes.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     if plumbing::is_plumbing(packet) {
@@ -51,24 +59,42 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     {
         return Verdict::Pass(Grounds::Plumbing);
     }
-    let Some(atom) = tables.atom(packet.protocol, packet.destination_port) else {
+    let Some(mut atom) = tables.atom(packet.protocol, packet.destination_port) else {
         return Verdict::Drop(Reason::Unready);
     };
     if class.allow.contains(atom) {
         return Verdict::Pass(Grounds::Rule);
+    }
+    let mut judged = packet;
+    if quote::is_error(packet.protocol, packet.kind) {
+        // Its own destination is that of what it stands for.
+        let Some(answer) = tables.quoted(packet) else {
+            return Verdict::Drop(Reason::NoRule);
+        };
+        // Nobody reads what a quoted question says.
+        if class.flags & CLASS_RESOLVER != 0 && is_dns(answer.protocol, answer.destination_port) {
+            return Verdict::Drop(Reason::NoRule);
+        }
+        let Some(of_answer) = tables.atom(answer.protocol, answer.destination_port) else {
+            return Verdict::Drop(Reason::Unready);
+        };
+        (judged, atom) = (answer, of_answer);
+        if class.allow.contains(atom) {
+            return Verdict::Pass(Grounds::Rule);
+        }
     }
     let denied = class.deny.contains(atom);
     if !denied {
         if class.audit.contains(atom) {
             return Verdict::Audit;
         }
-        if let Some(grant) = tables.learned(packet, atom) {
+        if let Some(grant) = tables.learned(judged, atom) {
             return Verdict::Pass(Grounds::Learned(grant));
         }
     }
     // An outbound deny rule does not cut a connection that came in.
-    match tables.flow(&flow_key(packet), atom) {
-        Some(flow) if !denied || flow.origin == FLOW_INBOUND => Verdict::Pass(Grounds::Flow(flow)),
+    match tables.flow(judged, atom) {
+        Some(origin) if !denied || origin == Origin::Inbound => Verdict::Pass(Grounds::Flow),
         _ if denied => Verdict::Drop(Reason::DeniedByRule),
         _ => Verdict::Drop(Reason::NoRule),
     }
@@ -119,36 +145,4 @@ pub const fn fragment_key(packet: &Packet, id: u32) -> FragmentKey {
         protocol: packet.protocol,
         padding: [0; 3],
     }
-}
-
-/// Seconds that a flow of this protocol may be silent.
-#[must_use]
-#[inline(always)]
-pub const fn idle(protocol: u8) -> u32 {
-    if protocol == TCP {
-        FLOW_IDLE_TCP
-    } else {
-        FLOW_IDLE_OTHER
-    }
-}
-
-/// Whether a flow may go on: not silent for too long, and what admitted it is
-/// still granted. `atom_of` cuts (protocol, port); `name_allows` asks a name for the packet's atom.
-#[inline(always)]
-pub fn flow_in_force(
-    flow: &Flow,
-    key: &FlowKey,
-    now: u32,
-    settings: &Settings,
-    atom_of: impl Fn(u8, u16) -> Option<u8>,
-    name_allows: impl Fn(u32) -> bool,
-) -> bool {
-    if flow.until <= now {
-        return false;
-    }
-    if flow.origin == FLOW_INBOUND {
-        return atom_of(key.protocol, key.local_port)
-            .is_some_and(|atom| settings.inbound.contains(atom));
-    }
-    name_allows(flow.origin)
 }

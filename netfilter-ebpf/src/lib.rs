@@ -6,7 +6,8 @@
 //! plumbing passes ([`plumbing`]), a question to a configured resolver must be
 //! read first ([`dns`]), everything else is looked up in the prefix table
 //! ([`table`]), then among the addresses learned from DNS, then among the flows
-//! that the tables cannot know. [`egress::Tables`] is implemented by the BPF
+//! that the tables cannot know ([`flow`]); an ICMP error is judged by what it
+//! quotes ([`quote`]). [`egress::Tables`] is implemented by the BPF
 //! maps and by the daemon's compiled policy, so `explain`, the tests and the
 //! fuzzers run what the kernel runs. The result is a [`verdict::Verdict`], which
 //! becomes an action of the kernel in one place. A packet that arrives is
@@ -21,11 +22,13 @@ pub mod abi;
 pub mod checksum;
 pub mod dns;
 pub mod egress;
+pub mod flow;
 pub mod gate;
 pub mod lease;
 pub mod name;
 pub mod packet;
 pub mod plumbing;
+pub mod quote;
 pub mod refusal;
 pub mod stream;
 pub mod table;

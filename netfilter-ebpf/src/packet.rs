@@ -121,6 +121,11 @@ pub struct Packet {
     pub destination_port: u16,
     /// Type of an ICMP or ICMPv6 message; flags of a TCP segment; else zero.
     pub kind: u8,
+    /// Of a TCP segment, else zero: its first number, the one that acknowledges
+    /// it whole, and what it acknowledges.
+    pub sequence: u32,
+    pub next: u32,
+    pub acknowledged: u32,
     /// Offset of the IP header.
     pub network: usize,
     /// Offset behind the IP header and its extensions.
@@ -229,6 +234,9 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
         source_port: 0,
         destination_port: 0,
         kind: 0,
+        sequence: 0,
+        next: 0,
+        acknowledged: 0,
         network,
         transport: network + header_length,
         end,
@@ -285,6 +293,9 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
         source_port: 0,
         destination_port: 0,
         kind: 0,
+        sequence: 0,
+        next: 0,
+        acknowledged: 0,
         network,
         transport: network + FIXED,
         end,
@@ -346,6 +357,10 @@ const fn fragment(offset: u16, more: bool, id: u32) -> Fragment {
 /// Ports. The whole fixed header must be there, so a first fragment cannot
 /// leave part of it to the second (RFC 1858).
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a packet has fewer than 2³² bytes"
+)]
 fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet, Reason> {
     packet.transport = B::widen(packet.transport);
     if packet.transport > packet.end {
@@ -365,6 +380,16 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet,
             packet.source_port = u16::from_be_bytes([header[0], header[1]]);
             packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
             packet.kind = header[13];
+            packet.sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            packet.acknowledged =
+                u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            // SYN and FIN take a number each (RFC 9293 section 3.4).
+            packet.next = packet
+                .sequence
+                .wrapping_add(payload as u32)
+                .wrapping_sub(header_length as u32)
+                .wrapping_add((packet.kind & SYN != 0) as u32)
+                .wrapping_add((packet.kind & FIN != 0) as u32);
         }
         UDP => {
             let header: [u8; 8] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
@@ -395,6 +420,6 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet,
 }
 
 /// Echo request and reply (RFC 792; RFC 4443 section 4).
-const fn is_echo(protocol: u8, kind: u8) -> bool {
+pub(crate) const fn is_echo(protocol: u8, kind: u8) -> bool {
     matches!((protocol, kind), (ICMP, 0 | 8) | (ICMPV6, 128 | 129))
 }

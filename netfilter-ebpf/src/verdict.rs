@@ -1,6 +1,6 @@
 //! What becomes of a packet, and why.
 
-use crate::abi::{Flow, Grant};
+use crate::abi::Grant;
 
 /// Declares an enum whose numbers, labels and sentences are one list.
 macro_rules! labelled {
@@ -112,6 +112,27 @@ labelled! {
     }
 }
 
+labelled! {
+    /// A map that makes room by itself, and forgets in silence. The label is its name.
+    pub enum Forgetful {
+        Questions = 0, "QUESTIONS", "questions in flight";
+        Aliases = 1, "ALIASES", "names that may be asked for on behalf of others";
+        Streams = 2, "STREAMS", "TCP connections to resolvers";
+        Seen = 3, "SEEN", "names that wildcards were asked for";
+        Fragments = 4, "FRAGMENTS", "datagrams whose first fragment passed";
+        HalfOpen = 5, "HALF_OPEN", "flows that are not proven, or over";
+    }
+}
+
+labelled! {
+    /// Where a flow found no room.
+    pub enum LostFlow {
+        Inbound = 0, "inbound", "came in, and stays where a flood can push it out";
+        Outbound = 1, "outbound", "ends with the lease of the name that admitted it";
+        HalfOpen = 2, "half_open", "could not be remembered at all";
+    }
+}
+
 /// The decision on a packet. It becomes an action of the kernel in one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -133,7 +154,7 @@ pub enum Grounds {
     /// A rule on a name that lent its address.
     Learned(Grant),
     /// A flow that the tables cannot answer for.
-    Flow(Flow),
+    Flow,
     /// Its first fragment passed.
     Fragment,
 }

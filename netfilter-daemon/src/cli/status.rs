@@ -95,14 +95,19 @@ fn text(status: &status::Status, now: u64) -> String {
         map,
         entries,
         max_entries,
+        evictions,
     } in &status.tables
     {
         let percent = entries
             .saturating_mul(100)
             .checked_div(*max_entries)
             .unwrap_or(0);
+        let forgotten = match evictions {
+            None | Some(0) => String::new(),
+            Some(evictions) => format!("  {evictions} forgotten"),
+        };
         text.push_str(&format!(
-            "  {map:<widest$}  {entries:>9} of {max_entries:>9}  {percent:>3} %\n"
+            "  {map:<widest$}  {entries:>9} of {max_entries:>9}  {percent:>3} %{forgotten}\n"
         ));
     }
     text

@@ -121,6 +121,9 @@ pub struct Table {
     pub map: String,
     pub entries: u64,
     pub max_entries: u64,
+    /// What it forgot to make room, if it is one that does.
+    #[serde(default)]
+    pub evictions: Option<u64>,
 }
 
 /// The kernel's part of the status; needs no daemon.
@@ -238,11 +241,13 @@ impl From<datapath::Occupancy> for Table {
             map,
             entries,
             max_entries,
+            evictions,
         } = occupancy;
         Self {
             map: map.to_owned(),
             entries,
             max_entries,
+            evictions,
         }
     }
 }

@@ -177,6 +177,7 @@ impl Source for View {
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let counters = self.state.counters()?;
         let maps = self.state.occupancy()?;
+        let [flows_ipv4, flows_ipv6] = self.state.flows()?;
         let ways_out = self.ways_out()?;
         // Several names can lend one address.
         let learned: HashSet<IpAddr> = self
@@ -197,6 +198,10 @@ impl Source for View {
             learned: PerFamily {
                 ipv4: count(ipv4),
                 ipv6: count(learned.len() - ipv4),
+            },
+            flows: PerFamily {
+                ipv4: flows_ipv4,
+                ipv6: flows_ipv6,
             },
             prefixes: policy.prefixes,
             maps,

@@ -1,4 +1,4 @@
-//! Makes room among the learned addresses: those whose time has passed go.
+//! Makes room among the learned addresses and the flows: those whose time has passed go.
 //!
 //! The programs may prolong a lease at the very moment that it is removed here.
 //! They look, when they have, whether it is still there, and lend anew if not; and
@@ -8,7 +8,7 @@
 use std::io;
 
 use aya::maps::{MapData, MapError};
-use netfilter_ebpf::abi::{Address, Grant, Lease};
+use netfilter_ebpf::abi::{Address, Flow, FlowKey, Grant, Lease};
 
 use super::{
     Error, State, keys,
@@ -20,11 +20,52 @@ use super::{
 const BPF_NOEXIST: u64 = 1;
 
 impl State {
-    /// Removes the learned addresses that nothing grants any more, and returns how many.
+    /// Removes the flows that were silent for too long, and the learned addresses
+    /// that nothing grants any more. Returns how many of the latter.
     ///
     /// # Errors
-    /// Where the map cannot be read or written.
+    /// Where a map cannot be read or written.
     pub fn forget_expired(&self) -> Result<usize, Error> {
+        for map in [maps::INBOUND, maps::OUTBOUND] {
+            self.forget_flows(map)?;
+        }
+        self.forget_addresses()
+    }
+
+    fn forget_flows(&self, map: &'static str) -> Result<(), Error> {
+        let mut flows: HashOf<FlowKey, Flow> = maps::open(self.pins(), map)?;
+        let data = maps::data(self.pins(), map)?;
+        let moment = now()?;
+        let expired: Vec<FlowKey> = flows
+            .iter()
+            .map_while(Result::ok)
+            .filter(|(_, flow)| flow.0.until <= moment)
+            .map(|(key, _)| key.0)
+            .collect();
+        for key in expired {
+            // A segment may have come meanwhile. If another has begun the flow anew
+            // since it was taken out, that one stays.
+            match keys::take::<FlowKey, Flow>(&data, &key) {
+                Ok(Some(flow)) if flow.until > moment => {
+                    match flows.insert(Plain(key), Plain(flow), BPF_NOEXIST) {
+                        Err(MapError::SyscallError(error))
+                            if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+                        done => done.map_err(maps::failed("write", map))?,
+                    }
+                }
+                Ok(_) => {}
+                Err(source) => {
+                    return Err(Error::System {
+                        operation: "remove an expired flow",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_addresses(&self) -> Result<usize, Error> {
         let mut leases: HashOf<Address, Lease> = maps::open(self.pins(), maps::LEASES)?;
         let data = maps::data(self.pins(), maps::LEASES)?;
         let moment = now()?;

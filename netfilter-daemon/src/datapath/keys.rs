@@ -21,10 +21,26 @@ struct Element {
     flags: u64,
 }
 
+/// That of the batch commands.
+#[repr(C)]
+struct Batch {
+    /// Where to begin, or null; and where to go on.
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 
-/// `K` must be the map's key type. Entries that come and go meanwhile may be missed.
+/// Counts the keys of a map that is walked by keys. `K` must be the map's key type.
+/// Entries that come and go meanwhile may be missed.
 pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
     let (mut key, mut next) = (MaybeUninit::<K>::zeroed(), MaybeUninit::<K>::zeroed());
     let max = u64::from(map.info().map_err(io::Error::other)?.max_entries());
@@ -46,6 +62,42 @@ pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
         std::mem::swap(&mut key, &mut next);
     }
     Ok(count)
+}
+
+/// Visits the keys of a hash map, bucket by bucket, so that it never begins anew.
+/// `K` must be the map's key type, and be valid for every bit pattern.
+pub(super) fn walk<K: Copy>(map: &MapData, mut visit: impl FnMut(&K)) -> io::Result<()> {
+    const AT_ONCE: u32 = 4096;
+    let value_size = map.info().map_err(io::Error::other)?.value_size() as usize;
+    let mut keys = vec![MaybeUninit::<K>::zeroed(); AT_ONCE as usize];
+    let mut values = vec![0u8; value_size.next_multiple_of(8) * AT_ONCE as usize];
+    let (mut from, mut to) = (0u32, 0u32);
+    let mut begun = false;
+    loop {
+        let mut attributes = Batch {
+            from: if begun { (&raw const from) as u64 } else { 0 },
+            to: (&raw mut to) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: AT_ONCE,
+            map: descriptor(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let end = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        for key in keys.iter().take(attributes.count as usize) {
+            // SAFETY: the caller's promise, and it was zeroed before.
+            visit(unsafe { key.assume_init_ref() });
+        }
+        if end {
+            return Ok(());
+        }
+        (from, begun) = (to, true);
+    }
 }
 
 /// Removes an entry of a hash map and returns its value, as one step. `K` and

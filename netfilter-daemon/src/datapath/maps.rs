@@ -26,7 +26,9 @@ pub(super) const ALIASES: &str = "ALIASES";
 pub(super) const STREAMS: &str = "STREAMS";
 pub(super) const SEEN: &str = "SEEN";
 pub(super) const RATES: &str = "RATES";
-pub(super) const FLOWS: &str = "FLOWS";
+pub(super) const INBOUND: &str = "INBOUND";
+pub(super) const OUTBOUND: &str = "OUTBOUND";
+pub(super) const HALF_OPEN: &str = "HALF_OPEN";
 pub(super) const FRAGMENTS: &str = "FRAGMENTS";
 pub(super) const INTERFACES: &str = "INTERFACES";
 pub(super) const PASSED: &str = "PASSED";
@@ -34,6 +36,8 @@ pub(super) const DROPPED: &str = "DROPPED";
 pub(super) const QUESTION_COUNTS: &str = "QUESTION_COUNTS";
 pub(super) const ANSWER_COUNTS: &str = "ANSWER_COUNTS";
 pub(super) const LOST: &str = "LOST";
+pub(super) const LOST_FLOWS: &str = "LOST_FLOWS";
+pub(super) const TURNOVER: &str = "TURNOVER";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
@@ -44,7 +48,7 @@ pub(super) const TABLES: [&str; 9] = [
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 18] = [
+pub(super) const LEARNED: [(&str, u32); 22] = [
     (NAME_CURSOR, 1),
     (SEED, 1),
     (LEASES, 1),
@@ -53,7 +57,9 @@ pub(super) const LEARNED: [(&str, u32); 18] = [
     (STREAMS, 1),
     (SEEN, 1),
     (RATES, 1),
-    (FLOWS, 1),
+    (INBOUND, 1),
+    (OUTBOUND, 1),
+    (HALF_OPEN, 1),
     (FRAGMENTS, 1),
     (INTERFACES, 1),
     (PASSED, 1),
@@ -61,6 +67,8 @@ pub(super) const LEARNED: [(&str, u32); 18] = [
     (QUESTION_COUNTS, 1),
     (ANSWER_COUNTS, 1),
     (LOST, 1),
+    (LOST_FLOWS, 1),
+    (TURNOVER, 1),
     (EVENTS, 1),
     (RESOLVED, 1),
 ];

@@ -1,10 +1,9 @@
 //! Connections that came in before the filter: an operator's SSH session must
 //! survive its start.
 
-use std::{fs, io, net::Ipv6Addr};
-
+use aya::maps::MapError;
 use netfilter_ebpf::{
-    abi::{Address, FLOW_IDLE_TCP, FLOW_INBOUND, Flow, FlowKey},
+    abi::{Flow, FlowKey},
     packet::TCP,
 };
 
@@ -14,104 +13,46 @@ use super::{
     pins::Pins,
     state::now,
 };
-use crate::compile::Image;
+use crate::{
+    compile::{Image, address},
+    sessions,
+};
+
+/// Only where there is none: what the programs know is more.
+const BPF_NOEXIST: u64 = 1;
 
 /// Remembers the established connections to permitted local ports as flows.
 pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> {
-    let mut flows: HashOf<FlowKey, Flow> = maps::open(pins, maps::FLOWS)?;
-    let until = now()?.saturating_add(FLOW_IDLE_TCP);
-    for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
-        let text = match fs::read_to_string(table) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // no IPv6
-            Err(source) => {
-                return Err(Error::System {
-                    operation: "read the table of connections",
-                    source,
-                });
-            }
+    let sessions = sessions::established().map_err(|source| Error::System {
+        operation: "read the table of connections",
+        source,
+    })?;
+    let mut flows: HashOf<FlowKey, Flow> = maps::open(pins, maps::INBOUND)?;
+    let flow = Flow::adopted(now()?);
+    for session in sessions {
+        let port = session.local.port();
+        if session.protocol != TCP || !image.lets_in(TCP, port) {
+            continue;
+        }
+        let key = FlowKey {
+            local: address(session.local.ip()),
+            remote: address(session.remote.ip()),
+            local_port: port,
+            remote_port: session.remote.port(),
+            protocol: TCP,
+            padding: [0; 3],
         };
-        for key in text.lines().skip(1).filter_map(connection) {
-            let atom = image.atoms.tcp[usize::from(key.local_port)];
-            if image.settings.inbound.contains(atom) {
-                let flow = Flow {
-                    origin: FLOW_INBOUND,
-                    until,
-                };
-                flows
-                    .insert(Plain(key), Plain(flow), 0)
-                    .map_err(maps::failed("write", maps::FLOWS))?;
+        match flows.insert(Plain(key), Plain(flow), BPF_NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            // Full: the remote's next segment makes a flow that can be proven.
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+            {
+                return Ok(());
             }
+            done => done.map_err(maps::failed("write", maps::INBOUND))?,
         }
     }
     Ok(())
-}
-
-/// A line of `/proc/net/tcp` or `tcp6` (Documentation/networking/proc_net_tcp.rst);
-/// `None` for what is not a connection.
-fn connection(line: &str) -> Option<FlowKey> {
-    const LISTEN: &str = "0A";
-    let mut fields = line.split_whitespace();
-    let (local, remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
-    if state == LISTEN {
-        return None;
-    }
-    let (local, local_port) = endpoint(local)?;
-    let (remote, remote_port) = endpoint(remote)?;
-    Some(FlowKey {
-        local,
-        remote,
-        local_port,
-        remote_port,
-        protocol: TCP,
-        padding: [0; 3],
-    })
-}
-
-/// Address in groups of four bytes, each in the machine's own order, and port.
-fn endpoint(text: &str) -> Option<(Address, u16)> {
-    let (address, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let words: Vec<u32> = (0..address.len() / 8)
-        .map(|word| u32::from_str_radix(address.get(word * 8..word * 8 + 8)?, 16).ok())
-        .collect::<Option<_>>()?;
-    let address = match words[..] {
-        [word] => Address::from_ipv4(u32::from_be_bytes(word.to_ne_bytes())),
-        [_, _, _, _] => {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-            Address::from_ipv6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).octets())
-        }
-        _ => return None,
-    };
-    Some((address, port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_established_connection_is_read_and_a_listener_is_not() {
-        let line = "   1: 0200630A:0016 0100630A:D431 01 00000000:00000000 02:000AFD9E 00000000     0        0 20 4";
-        let key = connection(line).unwrap();
-        assert_eq!(
-            (key.local, key.local_port),
-            (Address::from_ipv4(0x0a63_0002), 22)
-        );
-        assert_eq!(
-            (key.remote, key.remote_port),
-            (Address::from_ipv4(0x0a63_0001), 0xd431)
-        );
-        assert_eq!(connection(&line.replace(" 01 ", " 0A ")), None);
-    }
-
-    #[test]
-    fn an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_address() {
-        let line =
-            "1: 0000000000000000FFFF00000200630A:0016 0000000000000000FFFF00000100630A:D431 01 x";
-        assert_eq!(
-            connection(line).unwrap().local,
-            Address::from_ipv4(0x0a63_0002)
-        );
-    }
 }

@@ -4,15 +4,17 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
+use aya::maps::MapData;
 use netfilter_ebpf::{
     abi::{
-        Address, COUNTERS_PER_SLOT, Counter, DropKey, Interface, Lease, NAME_ID_NONE,
-        NAME_WILDCARD, slot,
+        Address, COUNTERS_PER_SLOT, Counter, DropKey, FlowKey, FragmentKey, Interface, Lease,
+        NAME_ID_NONE, NAME_WILDCARD, QuestionKey, Turnover, slot,
     },
     name::KEY_DATA,
-    verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason},
+    verdict::{Answer, Family, Forgetful, LossStage, LostFlow, ProtocolLabel, Question, Reason},
 };
 
 use super::{
@@ -27,6 +29,9 @@ pub struct State {
     directory: PathBuf,
     /// Of whatever tables are in force when they are read.
     pins: Pins,
+    /// By [`Forgetful`]: the most evictions that were ever seen, for a map that
+    /// changes while it is walked makes them seem fewer.
+    evicted: [AtomicU64; Forgetful::ALL.len()],
 }
 
 impl State {
@@ -43,6 +48,7 @@ impl State {
         Self {
             directory: state_dir.to_owned(),
             pins: Pins::at(state_dir),
+            evicted: [const { AtomicU64::new(0) }; Forgetful::ALL.len()],
         }
     }
 
@@ -86,6 +92,7 @@ impl State {
             })?,
             answers: self.counts(maps::ANSWER_COUNTS, Answer::ALL, |answer| answer as u8)?,
             lost_events: self.counts(maps::LOST, LossStage::ALL, |stage| stage as u8)?,
+            lost_flows: self.counts(maps::LOST_FLOWS, LostFlow::ALL, |flow| flow as u8)?,
         })
     }
 
@@ -244,31 +251,92 @@ impl State {
     /// How full each map is that packets or policies fill.
     pub fn occupancy(&self) -> Result<Vec<Occupancy>, Error> {
         Ok(vec![
-            self.count_keys::<Address>(maps::LEASES)?,
-            self.count_keys::<netfilter_ebpf::abi::QuestionKey>(maps::QUESTIONS)?,
-            self.count_keys::<netfilter_ebpf::abi::FlowKey>(maps::FLOWS)?,
-            self.count_keys::<netfilter_ebpf::abi::FragmentKey>(maps::FRAGMENTS)?,
-            self.count_keys::<DropKey>(maps::DROPPED)?,
-            self.count_keys::<[u8; KEY_DATA + 4]>(maps::NAMES)?,
+            self.keys::<Address>(maps::LEASES, None)?,
+            self.keys::<QuestionKey>(maps::QUESTIONS, Some(Forgetful::Questions))?,
+            self.keys::<u64>(maps::ALIASES, Some(Forgetful::Aliases))?,
+            self.keys::<FlowKey>(maps::STREAMS, Some(Forgetful::Streams))?,
+            self.keys::<u64>(maps::SEEN, Some(Forgetful::Seen))?,
+            self.keys::<FlowKey>(maps::INBOUND, None)?,
+            self.keys::<FlowKey>(maps::OUTBOUND, None)?,
+            self.keys::<FlowKey>(maps::HALF_OPEN, Some(Forgetful::HalfOpen))?,
+            self.keys::<FragmentKey>(maps::FRAGMENTS, Some(Forgetful::Fragments))?,
+            self.keys::<DropKey>(maps::DROPPED, None)?,
+            self.names()?,
         ])
     }
 
-    fn count_keys<K: Copy + 'static>(&self, map: &'static str) -> Result<Occupancy, Error> {
+    /// Flows that are remembered, IPv4 and IPv6.
+    pub fn flows(&self) -> Result<[u64; 2], Error> {
+        let mut flows = [0; 2];
+        for map in [maps::INBOUND, maps::OUTBOUND, maps::HALF_OPEN] {
+            let data = maps::data(&self.pins, map)?;
+            let visit = |key: &FlowKey| flows[usize::from(!key.remote.is_ipv4())] += 1;
+            super::keys::walk(&data, visit).map_err(walking)?;
+        }
+        Ok(flows)
+    }
+
+    fn keys<K: Copy + 'static>(
+        &self,
+        map: &'static str,
+        forgetful: Option<Forgetful>,
+    ) -> Result<Occupancy, Error> {
+        // In this order, so that what changes meanwhile never makes more of the evictions.
+        let inserted = self.turnover(forgetful, |turnover| turnover.inserted)?;
         let data = maps::data(&self.pins, map)?;
-        let max_entries = data
-            .info()
-            .map_err(maps::failed("inspect", map))?
-            .max_entries()
-            .into();
-        let entries = super::keys::count::<K>(&data).map_err(|source| Error::System {
-            operation: "count the keys of a map",
-            source,
-        })?;
+        let mut entries = 0;
+        super::keys::walk(&data, |_: &K| entries += 1).map_err(walking)?;
+        let deleted = self.turnover(forgetful, |turnover| turnover.deleted)?;
+        let evictions = forgetful.map(|which| {
+            let now = inserted.saturating_sub(deleted).saturating_sub(entries);
+            let before = self.evicted[which as usize].fetch_max(now, Ordering::Relaxed);
+            before.max(now)
+        });
         Ok(Occupancy {
             map,
             entries,
-            max_entries,
+            max_entries: capacity(&data, map)?,
+            evictions,
         })
+    }
+
+    fn turnover(
+        &self,
+        forgetful: Option<Forgetful>,
+        part: impl Fn(Turnover) -> u64,
+    ) -> Result<u64, Error> {
+        let Some(which) = forgetful else {
+            return Ok(0);
+        };
+        let map: PerCpuArrayOf<Turnover> = maps::open(&self.pins, maps::TURNOVER)?;
+        let values = map
+            .get(&(which as u32), 0)
+            .map_err(maps::failed("read", maps::TURNOVER))?;
+        Ok(values.iter().map(|value| part(value.0)).sum())
+    }
+
+    /// A trie has no batches before Linux 6.8.
+    fn names(&self) -> Result<Occupancy, Error> {
+        let map = maps::NAMES;
+        let data = maps::data(&self.pins, map)?;
+        Ok(Occupancy {
+            map,
+            entries: super::keys::count::<[u8; KEY_DATA + 4]>(&data).map_err(walking)?,
+            max_entries: capacity(&data, map)?,
+            evictions: None,
+        })
+    }
+}
+
+fn capacity(data: &MapData, map: &'static str) -> Result<u64, Error> {
+    let info = data.info().map_err(maps::failed("inspect", map))?;
+    Ok(info.max_entries().into())
+}
+
+fn walking(source: io::Error) -> Error {
+    Error::System {
+        operation: "count the keys of a map",
+        source,
     }
 }
 

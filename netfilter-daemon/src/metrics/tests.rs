@@ -1,4 +1,6 @@
-use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
+use netfilter_ebpf::verdict::{
+    Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
+};
 
 use super::*;
 use crate::{
@@ -64,22 +66,26 @@ fn snapshot() -> Snapshot {
             questions: vec![(Question::Permitted, 40), (Question::Denied, 2)],
             answers: vec![(Answer::Learned, 39), (Answer::Unsolicited, 1)],
             lost_events: vec![(LossStage::RateLimit, 5)],
+            lost_flows: vec![(LostFlow::Inbound, 2)],
         },
         learned: PerFamily { ipv4: 12, ipv6: 4 },
+        flows: PerFamily { ipv4: 7, ipv6: 2 },
         prefixes: PerFamily {
             ipv4: 310,
             ipv6: 95,
         },
         maps: vec![
             Occupancy {
-                map: "FLOWS",
+                map: "HALF_OPEN",
                 entries: 9,
                 max_entries: 262_144,
+                evictions: Some(17),
             },
             Occupancy {
                 map: "LEARNED_IPV4",
                 entries: 12,
                 max_entries: 65_536,
+                evictions: None,
             },
         ],
         enforcing: vec![("eth0".to_owned(), true), ("eth1".to_owned(), false)],

@@ -4,11 +4,11 @@ use netfilter_ebpf::{
     abi::{ALIAS_GRANTS, Grant, NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
     dns::{self, Cursor, HEADER, Kind, MAX_ALIASES, MAX_QUESTION, Malformed, Part, Step},
     packet::{Bytes, Fragment, Packet},
-    verdict::{Answer, LossStage},
+    verdict::{Answer, Forgetful, LossStage},
 };
 
 use crate::{
-    clock, lease,
+    clock, forgetful, lease,
     maps::{ALIASES, LOST, QUESTIONS, RESOLVED, Scratch, count, seed},
     message::{self, Window, scratch},
     skb::Skb,
@@ -169,7 +169,7 @@ extern "C" fn netfilter_match(length: u64) -> u64 {
     let Some(asked) = (unsafe { QUESTIONS.get(&*key) }).copied() else {
         return UNSOLICITED;
     };
-    if QUESTIONS.remove(&*key).is_err() {
+    if forgetful::remove(&QUESTIONS, Forgetful::Questions, &*key).is_err() {
         return UNSOLICITED;
     }
     (*name, *alias) = (asked.name, asked.alias);
@@ -272,7 +272,7 @@ extern "C" fn netfilter_lend_aliases(name: u32, now: u32, minimum_ttl: u32, grac
     else {
         return 0;
     };
-    let mut room = true;
+    let (mut room, mut inserted) = (true, 0);
     for (index, (&key, alias)) in alias_keys.iter().zip(&addresses.aliases).enumerate() {
         if index >= opaque(addresses.alias_count) {
             break;
@@ -281,8 +281,9 @@ extern "C" fn netfilter_lend_aliases(name: u32, now: u32, minimum_ttl: u32, grac
             continue;
         }
         let grant = netfilter_ebpf::lease::grant(name, alias.ttl, now, minimum_ttl, grace);
-        room &= lease::lend_alias(key, grant, fresh_alias, now);
+        room &= lease::lend_alias(key, grant, fresh_alias, now, &mut inserted);
     }
+    forgetful::note(Forgetful::Aliases, inserted, 0);
     u64::from(room)
 }
 

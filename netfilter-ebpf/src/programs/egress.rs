@@ -1,26 +1,25 @@
 //! A packet that leaves.
 
 use netfilter_ebpf::{
-    abi::{FRAGMENT_TIMEOUT, Flow},
+    abi::FRAGMENT_TIMEOUT,
     egress::{self, Tables},
     packet::{self, Fragment, Packet},
-    verdict::{Grounds, Reason, Verdict},
+    quote,
+    verdict::{Forgetful, Grounds, Reason, Verdict},
 };
 
 use crate::{
+    clock,
     conclude::{self, Subject},
-    frame::{Frame, read},
-    maps::{FLOWS, FRAGMENTS, Scratch},
+    flow, forgetful,
+    frame::{Frame, read, read_quote},
+    maps::{FRAGMENTS, Scratch},
     message::scratch,
     question,
     skb::Skb,
     stream,
     tables::Generation,
 };
-
-/// A learned flow is remembered when it begins, or when its grant has less
-/// than this many seconds to live: from then on its own life counts.
-const NEARLY_EXPIRED: u32 = 10;
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
@@ -36,6 +35,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
         }
         Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
         Ok(Frame::Ip(packet)) => {
+            read_quote(skb);
             let mut verdict = egress::decide(packet, &generation);
             let mut subject = Subject::Packet;
             if let Verdict::Ask = verdict {
@@ -47,47 +47,46 @@ pub(crate) fn run(skb: &Skb) -> i32 {
                 subject = Subject::Question;
             }
             if let Verdict::Pass(grounds) = verdict {
-                verdict = remember(packet, grounds, &generation);
+                // Nothing of the grounds goes on: the verifier takes no number that
+                // is not set in every case.
+                verdict = if remember(packet, grounds, &generation) {
+                    Verdict::Pass(Grounds::Rule)
+                } else {
+                    Verdict::Drop(Reason::TableFull)
+                };
             }
             conclude::conclude(skb, verdict, subject)
         }
     }
 }
 
-/// Remembers what later packets will be judged by.
+/// Remembers what later packets will be judged by. False: there was no room.
 #[inline(always)]
-fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> Verdict {
-    if let Grounds::Learned(grant) = grounds {
-        let now = generation.now();
-        let begins = packet.protocol != packet::TCP || packet.kind & packet::SYN != 0;
-        if begins || grant.until() < now + NEARLY_EXPIRED {
-            let flow = Flow {
-                origin: grant.name(),
-                until: grant.until() + egress::idle(packet.protocol),
-            };
-            let Some(Scratch {
-                connection: key, ..
-            }) = scratch()
-            else {
-                return Verdict::Drop(Reason::TableFull);
-            };
-            *key = egress::flow_key(packet);
-            // SAFETY: copied at once.
-            let known = unsafe { FLOWS.get(&*key) }.is_some_and(|known| *known == flow);
-            if !known && FLOWS.insert(&*key, &flow, 0).is_err() {
-                return Verdict::Drop(Reason::TableFull);
-            }
-        }
+fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> bool {
+    if let Grounds::Learned(grant) = grounds
+        && !quote::is_error(packet.protocol, packet.kind)
+    {
+        flow::learned(packet, grant, generation.now());
     }
-    if let Fragment::First(id) = packet.fragment {
-        let until = generation.now() + FRAGMENT_TIMEOUT;
-        let Some(Scratch { datagram: key, .. }) = scratch() else {
-            return Verdict::Drop(Reason::TableFull);
-        };
-        *key = egress::fragment_key(packet, id);
-        if FRAGMENTS.insert(&*key, &until, 0).is_err() {
-            return Verdict::Drop(Reason::TableFull);
-        }
+    match packet.fragment {
+        Fragment::First(id) => netfilter_first(id) != 0,
+        _ => true,
     }
-    Verdict::Pass(grounds)
+}
+
+/// A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_first(id: u32) -> u64 {
+    let Some(Scratch {
+        packet,
+        datagram: key,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    *key = egress::fragment_key(packet, id);
+    let until = clock::now() + FRAGMENT_TIMEOUT;
+    u64::from(forgetful::put(&FRAGMENTS, Forgetful::Fragments, &*key, &until).is_ok())
 }

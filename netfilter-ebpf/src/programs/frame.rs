@@ -3,10 +3,11 @@
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
     packet::{self, Packet},
+    quote,
     verdict::Reason,
 };
 
-use crate::{message::scratch, skb::Skb};
+use crate::{maps::Scratch, message::scratch, skb::Skb};
 
 pub(crate) enum Frame {
     Arp,
@@ -25,6 +26,44 @@ pub(crate) fn read(skb: &Skb) -> Result<Frame, Reason> {
     }
 }
 
+/// Reads what the ICMP error in the scratch quotes; [`quoted`] has it then.
+#[inline(always)]
+pub(crate) fn read_quote(skb: &Skb) {
+    if let Some(Scratch { packet, quoted, .. }) = scratch() {
+        quoted.protocol = NOTHING;
+        if quote::is_error(packet.protocol, packet.kind) {
+            netfilter_quote(skb.raw());
+        }
+    }
+}
+
+/// The packet that would answer what the ICMP error in the scratch quotes.
+#[inline(always)]
+pub(crate) fn quoted() -> Option<&'static Packet> {
+    scratch()
+        .map(|scratch| &scratch.quoted)
+        .filter(|quoted| quoted.protocol != NOTHING)
+}
+
+/// Reserved (IANA).
+const NOTHING: u8 = 255;
+
+/// A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_quote(raw: *mut __sk_buff) -> u64 {
+    let Some(Scratch { packet, quoted, .. }) = scratch() else {
+        return 0;
+    };
+    match quote::answer(&Skb::new(TcContext::new(raw)), packet) {
+        Some(answer) => {
+            *quoted = answer;
+            1
+        }
+        None => 0,
+    }
+}
+
 const IP: u64 = 0x100;
 const ARP: u64 = 0x101;
 
@@ -35,7 +74,8 @@ extern "C" fn netfilter_frame(raw: *mut __sk_buff) -> u64 {
     let Some(scratch) = scratch() else {
         return Reason::TableFull as u64;
     };
-    match packet::parse(&Skb::new(TcContext::new(raw))) {
+    let skb = Skb::new(TcContext::new(raw));
+    match packet::parse(&skb) {
         Ok(packet::Frame::Arp) => ARP,
         Ok(packet::Frame::Ip(packet)) => {
             scratch.packet = packet;

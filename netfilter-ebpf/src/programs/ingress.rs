@@ -1,26 +1,22 @@
 //! A packet that arrives. It is read for what it teaches; this is no inbound firewall.
 
 use netfilter_ebpf::{
-    abi::{FLOW_INBOUND, Flow},
-    egress::{self, Tables},
-    packet::{Fragment, Packet, TCP},
+    egress,
+    packet::{Packet, TCP},
     verdict::{Answer, Reason, Verdict},
 };
 
 use crate::{
-    answer,
+    answer, clock,
     conclude::{self, Subject},
+    flow,
     frame::{Frame, read},
-    maps::{ANSWER_COUNTS, FLOWS, Scratch, count},
-    message::scratch,
+    maps::{ANSWER_COUNTS, count},
     refuse,
     skb::Skb,
     stream,
     tables::Generation,
 };
-
-/// Seconds by which a flow's end may lag, to spare most packets the write.
-const REFRESH: u32 = 8;
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
@@ -43,44 +39,8 @@ pub(crate) fn run(skb: &Skb) -> i32 {
             return conclude::conclude(skb, verdict, Subject::Incoming);
         }
     }
-    flow(packet, &generation);
+    flow::arriving(packet, &generation);
     conclude::PASS
-}
-
-/// Remembers a flow that the policy lets in, so that its replies may leave.
-#[inline(always)]
-fn flow(packet: &Packet, generation: &Generation) {
-    if matches!(packet.fragment, Fragment::Later(_)) {
-        return;
-    }
-    let permitted = generation
-        .atom(packet.protocol, packet.destination_port)
-        .is_some_and(|atom| generation.settings.inbound.contains(atom));
-    if !permitted {
-        return;
-    }
-    let Some(Scratch {
-        connection: key, ..
-    }) = scratch()
-    else {
-        return;
-    };
-    *key = egress::inbound_flow_key(packet);
-    let until = generation.now() + egress::idle(packet.protocol);
-    // SAFETY: copied at once.
-    let fresh = unsafe { FLOWS.get(&*key) }
-        .is_some_and(|flow| flow.origin == FLOW_INBOUND && flow.until + REFRESH > until);
-    if !fresh {
-        // An LRU map makes room by itself.
-        _ = FLOWS.insert(
-            &*key,
-            &Flow {
-                origin: FLOW_INBOUND,
-                until,
-            },
-            0,
-        );
-    }
 }
 
 /// A datagram from a resolver is believed if it answers a question in flight, once.
@@ -89,7 +49,7 @@ fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> i32 {
     let outcome = answer::datagram(skb, packet, generation);
     count(&ANSWER_COUNTS, outcome as u8);
     let reason = match outcome {
-        Answer::Unsolicited if generation.now() < generation.settings.opened => {
+        Answer::Unsolicited if clock::now() < generation.settings.opened => {
             return conclude::PASS;
         }
         Answer::Unsolicited => Reason::DnsUnsolicited,

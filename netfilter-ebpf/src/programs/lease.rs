@@ -96,9 +96,16 @@ impl<const N: usize> Grants for Words<N> {
     }
 }
 
-/// Lets a name be asked for on behalf of another. `fresh` is zero and stays so.
+/// Lets a name be asked for on behalf of another. `fresh` is zero and stays so;
+/// `inserted` counts what the caller shall note, once for all.
 #[inline(always)]
-pub(crate) fn lend_alias(key: u64, grant: Grant, fresh: &mut Alias, now: u32) -> bool {
+pub(crate) fn lend_alias(
+    key: u64,
+    grant: Grant,
+    fresh: &mut Alias,
+    now: u32,
+    inserted: &mut u64,
+) -> bool {
     for _ in 0..2 {
         if let Some(alias) = ALIASES.get_ptr_mut(&key) {
             // SAFETY: a map value.
@@ -113,7 +120,10 @@ pub(crate) fn lend_alias(key: u64, grant: Grant, fresh: &mut Alias, now: u32) ->
         fresh.key = key;
         fresh.grants[0] = grant;
         match ALIASES.insert(&key, &*fresh, u64::from(BPF_NOEXIST)) {
-            Ok(()) => return true,
+            Ok(()) => {
+                *inserted += 1;
+                return true;
+            }
             Err(EEXIST) => {}
             Err(_) => return false,
         }

@@ -17,6 +17,8 @@ mod clock;
 mod conclude;
 mod egress;
 mod event;
+mod flow;
+mod forgetful;
 mod frame;
 mod ingress;
 mod lease;

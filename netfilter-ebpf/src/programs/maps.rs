@@ -9,7 +9,7 @@ use netfilter_ebpf::{
     abi::{
         Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget,
         Flow, FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
-        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings,
+        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -80,8 +80,17 @@ pub(crate) static SEEN: LruHashMap<u64, u32> = LruHashMap::with_max_entries(32_7
 /// By name id: how many new names a wildcard may still be asked for.
 #[map]
 pub(crate) static RATES: Array<Bucket> = Array::with_max_entries(NAME_IDS, 0);
+/// TCP connections that came in and whose remote proved that it receives ours:
+/// no flood of other packets gets in here, nor can it push one out.
 #[map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+pub(crate) static INBOUND: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
+/// Flows that a learned name admitted. A map of their own: what floods from the
+/// inside pushes out nobody who came in.
+#[map]
+pub(crate) static OUTBOUND: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
+/// Flows that came in and are not proven, without connection, or over.
+#[map]
+pub(crate) static HALF_OPEN: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
 /// Until when fragments may follow, in seconds of CLOCK_BOOTTIME.
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(4_096, 0);
@@ -104,6 +113,12 @@ pub(crate) static QUESTION_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entr
 pub(crate) static ANSWER_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
+/// By [`netfilter_ebpf::verdict::LostFlow`].
+#[map]
+pub(crate) static LOST_FLOWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
+/// By [`netfilter_ebpf::verdict::Forgetful`].
+#[map]
+pub(crate) static TURNOVER: PerCpuArray<Turnover> = PerCpuArray::with_max_entries(8, 0);
 #[map]
 pub(crate) static BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -139,6 +154,9 @@ pub(crate) struct Scratch {
     pub(crate) questions: u32,
     /// Keys, which would take much of a stack.
     pub(crate) connection: FlowKey,
+    /// The packet that would answer what an ICMP error quotes.
+    pub(crate) quoted: Packet,
+    pub(crate) flow: Flow,
     pub(crate) datagram: FragmentKey,
     pub(crate) asked: QuestionKey,
     pub(crate) walk: Walk,

@@ -9,12 +9,12 @@ use netfilter_ebpf::{
     egress::Tables,
     gate,
     packet::{Fragment, Packet},
-    verdict::{Grounds, Question, Reason, Verdict},
+    verdict::{Forgetful, Grounds, Question, Reason, Verdict},
 };
 
 use crate::{
     atomic::compare_exchange,
-    clock, lease,
+    clock, forgetful, lease,
     maps::{QUESTION_COUNTS, QUESTIONS, RATES, SEEN, Scratch, count},
     message::{self, UDP_HEADER, scratch},
     refuse,
@@ -153,7 +153,7 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
         asked: generation.now(),
         alias: if reason == 0 && by_alias { hash } else { 0 },
     };
-    if QUESTIONS.insert(&*key, &value, 0).is_err() {
+    if forgetful::put(&QUESTIONS, Forgetful::Questions, &*key, &value).is_err() {
         return Reason::TableFull as u64;
     }
     reason
@@ -182,7 +182,7 @@ extern "C" fn netfilter_is_too_new(id: u32, name: u64, per_minute: u32) -> u64 {
         };
         if compare_exchange(bucket, old, left) {
             // An LRU map makes room by itself.
-            _ = SEEN.insert(name, now, 0);
+            _ = forgetful::put(&SEEN, Forgetful::Seen, &name, &now);
             return 0;
         }
     }

@@ -7,13 +7,13 @@ use netfilter_ebpf::{
     egress,
     packet::{ACK, Bytes, Fragment, Packet, RST, SYN},
     stream::{self, PENDING, Phase, Piece, Stream, Walk},
-    verdict::{Answer, Grounds, Reason, Verdict},
+    verdict::{Answer, Forgetful, Grounds, Reason, Verdict},
 };
 
 use crate::{
     answer::{self, Reading},
     atomic::compare_exchange,
-    conclude,
+    conclude, forgetful,
     maps::{ANSWER_COUNTS, MAX_QUESTIONS, STREAMS, Scratch, count},
     message::{self, scratch},
     question,
@@ -138,7 +138,7 @@ extern "C" fn netfilter_open(sequence: u32) -> u64 {
         return 0; // sent again
     }
     *stream = Stream::opening(sequence);
-    match STREAMS.insert(&*key, &*stream, 0) {
+    match forgetful::put(&STREAMS, Forgetful::Streams, &*key, &*stream) {
         Ok(()) => 0,
         Err(_) => Reason::TableFull as u64,
     }

@@ -2,21 +2,16 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{
-        Address, CLASS_RESOLVER, Class, Flow, FlowKey, FragmentKey, Grant, SETTING_LIFTED,
-        Settings, slot,
-    },
-    egress::{self, Tables},
+    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, Grant, SETTING_LIFTED, Settings, slot},
+    egress::{Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
     table::{self, Memory, Node, ROOTS_PER_FAMILY},
 };
 
 use crate::{
-    clock, lease,
-    maps::{
-        ACTIVE, ATOMS, CLASSES, FLOWS, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch,
-    },
+    clock, flow, frame, lease,
+    maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch},
     message::scratch,
 };
 
@@ -79,6 +74,13 @@ impl Generation {
     pub(crate) fn is_resolver(&self, address: Address) -> bool {
         self.class_of(address)
             .is_some_and(|class| class.flags & CLASS_RESOLVER != 0)
+    }
+
+    /// Whether the policy lets this in.
+    #[inline(always)]
+    pub(crate) fn lets_in(&self, protocol: u8, local_port: u16) -> bool {
+        self.atom(protocol, local_port)
+            .is_some_and(|atom| self.settings.inbound.contains(atom))
     }
 
     #[inline(always)]
@@ -172,25 +174,13 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey, atom: u8) -> Option<Flow> {
-        let pointer = FLOWS.get_ptr_mut(key)?;
-        // SAFETY: a map value; it may be overwritten by another processor, as a whole word.
-        let flow = unsafe { *pointer };
-        let now = self.now();
-        let granted = egress::flow_in_force(
-            &flow,
-            key,
-            now,
-            self.settings,
-            |protocol, port| self.atom(protocol, port),
-            |name| lease::name_allows(self.slot, name, atom),
-        );
-        if !granted {
-            return None;
-        }
-        // SAFETY: as above. A flow in use lives on.
-        unsafe { (*pointer).until = now + egress::idle(key.protocol) };
-        Some(flow)
+    fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin> {
+        flow::leaving(packet, atom, self)
+    }
+
+    #[inline(always)]
+    fn quoted(&self, _: &Packet) -> Option<&Packet> {
+        frame::quoted()
     }
 
     #[inline(always)]

@@ -56,6 +56,7 @@ fn without_daemon() -> Report {
         map: map.to_owned(),
         entries,
         max_entries,
+        evictions: (map == "HALF_OPEN").then_some(1_234),
     };
     Report {
         attached: vec![place("eth0"), place("eth1")],
@@ -66,7 +67,7 @@ fn without_daemon() -> Report {
             address("mcr.microsoft.com", "2603:1061:f:100::1a", 3600),
         ],
         tables: vec![
-            table("FLOWS", 9, 262_144),
+            table("HALF_OPEN", 9, 262_144),
             table("LEARNED", 65_536, 65_536),
             table("EMPTY", 0, 0),
         ],

@@ -1,0 +1,340 @@
+//! Flows: what leaves and arrives writes their lives, see [`netfilter_ebpf::flow`].
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use netfilter_ebpf::{
+    abi::{FLOW_INBOUND, Flow, Grant},
+    egress::{self, Origin},
+    flow::{self, Next},
+    packet::{ACK, FIN, Fragment, ICMP, ICMPV6, Packet, RST, SYN, TCP},
+    quote,
+    verdict::{Forgetful, LostFlow},
+};
+
+use crate::{
+    clock, forgetful, frame, lease,
+    maps::{HALF_OPEN, INBOUND, LOST_FLOWS, OUTBOUND, Scratch, count},
+    message::scratch,
+    tables::Generation,
+};
+
+/// A learned flow is remembered when it begins, and again when its grant has less
+/// than this many seconds to live: from then on its own life counts.
+const NEARLY_EXPIRED: u32 = 10;
+
+const EEXIST: i32 = -17;
+
+/// The flow of a packet that leaves, or of one that an ICMP error stands for.
+#[inline(always)]
+pub(crate) fn leaving(packet: &Packet, atom: u8, generation: &Generation) -> Option<Origin> {
+    let quoted = frame::quoted().is_some();
+    let came_in = generation.lets_in(packet.protocol, packet.source_port);
+    let about = u64::from(atom)
+        | u64::from(generation.slot()) << 8
+        | u64::from(quoted) << 9
+        | u64::from(came_in) << 10;
+    match netfilter_leaving(about) {
+        INBOUND_FLOW => Some(Origin::Inbound),
+        NAMED_FLOW => Some(Origin::Name),
+        _ => None,
+    }
+}
+
+const NAMED_FLOW: u64 = 1;
+const INBOUND_FLOW: u64 = 2;
+
+/// A global function, see `message`. `about`: the atom, the copy of the policy,
+/// whether a quote stands for the packet, whether its local port lets in.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_leaving(about: u64) -> u64 {
+    let Some(Scratch {
+        packet,
+        quoted,
+        connection: key,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    let (atom, slot) = (about as u8, (about >> 8) as u32 & 1);
+    let (stands_for, came_in) = (about & 0x200 != 0, about & 0x400 != 0);
+    let packet = if stands_for { &*quoted } else { &*packet };
+    *key = egress::flow_key(packet);
+    let now = clock::now();
+    let mut table = Table::Inbound;
+    let mut found = if came_in && packet.protocol == TCP {
+        INBOUND.get_ptr_mut(&*key)
+    } else {
+        None
+    };
+    if found.is_none() {
+        table = Table::Outbound;
+        found = OUTBOUND.get_ptr_mut(&*key);
+    }
+    if found.is_none() {
+        table = Table::HalfOpen;
+        found = HALF_OPEN.get_ptr_mut(&*key);
+    }
+    let Some(flow) = found else {
+        return 0;
+    };
+    // SAFETY: a map value; the words of the other program may change meanwhile.
+    let flow = unsafe { &mut *flow };
+    let inbound = flow.origin == FLOW_INBOUND;
+    let granted = if inbound {
+        came_in
+    } else {
+        lease::name_allows(slot, flow.origin, atom)
+    };
+    if flow.until <= now || !granted {
+        return 0;
+    }
+    if !stands_for {
+        if packet.protocol == TCP {
+            let next = flow.leaves(packet, now);
+            if next != Next::Goes {
+                end(table, flow.origin, next, now);
+            }
+        } else {
+            flow.until = now + flow::idle(packet.protocol);
+        }
+    }
+    if inbound { INBOUND_FLOW } else { NAMED_FLOW }
+}
+
+/// Which map a flow is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Inbound,
+    Outbound,
+    HalfOpen,
+}
+
+/// Makes room: what is over, or reset, is kept for a while where it can be pushed
+/// out. Its key is in the scratch.
+#[inline(always)]
+fn end(table: Table, origin: u32, next: Next, now: u32) {
+    netfilter_end(table as u64, origin, now, u64::from(next == Next::Over));
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_end(table: u64, origin: u32, now: u32, over: u64) -> u64 {
+    let Some(Scratch {
+        connection: key,
+        flow,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    let next = if over != 0 { Next::Over } else { Next::Reset };
+    // Another processor may have been first.
+    let removed = if table == Table::Inbound as u64 {
+        INBOUND.remove(&*key).is_ok()
+    } else if table == Table::Outbound as u64 {
+        OUTBOUND.remove(&*key).is_ok()
+    } else {
+        true
+    };
+    if removed {
+        *flow = Flow::ended(origin, now, next);
+        keep(key, flow);
+    }
+    0
+}
+
+/// Where a flood can push it out.
+#[inline(always)]
+fn keep(key: &netfilter_ebpf::abi::FlowKey, flow: &Flow) {
+    if forgetful::put(&HALF_OPEN, Forgetful::HalfOpen, key, flow).is_err() {
+        count(&LOST_FLOWS, LostFlow::HalfOpen as u8);
+    }
+}
+
+/// Remembers what a lease lets out, for when the lease ends.
+#[inline(always)]
+pub(crate) fn learned(packet: &Packet, grant: Grant, now: u32) {
+    let marks = packet.kind & (SYN | FIN | RST) != 0;
+    if packet.protocol != TCP || marks || grant.until() < now + NEARLY_EXPIRED {
+        netfilter_learned(grant.name(), grant.until(), now);
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_learned(name: u32, granted: u32, now: u32) -> u64 {
+    let Some(Scratch {
+        packet,
+        connection: key,
+        flow: fresh,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    *key = egress::flow_key(packet);
+    let tcp = packet.protocol == TCP;
+    if let Some(flow) = OUTBOUND.get_ptr_mut(&*key) {
+        // SAFETY: a map value; the words of the other program may change meanwhile.
+        let flow = unsafe { &mut *flow };
+        flow.origin = name;
+        if flow.granted < granted {
+            flow.granted = granted;
+        }
+        if tcp {
+            let next = flow.leaves(packet, now);
+            if next != Next::Goes {
+                end(Table::Outbound, name, next, now);
+            }
+        } else {
+            flow.until = granted.saturating_add(flow::idle(packet.protocol));
+        }
+        return 0;
+    }
+    // What only ends, or answers, begins nothing.
+    if tcp && (packet.kind & (FIN | RST) != 0 || packet.kind & (SYN | ACK) == SYN | ACK) {
+        return 0;
+    }
+    *fresh = Flow::left(packet, name, granted, now);
+    match OUTBOUND.insert(&*key, &*fresh, u64::from(BPF_NOEXIST)) {
+        Ok(()) | Err(EEXIST) => {}
+        Err(_) => count(&LOST_FLOWS, LostFlow::Outbound as u8),
+    }
+    0
+}
+
+/// Remembers a flow that the policy lets in, so that its replies may leave; and
+/// what the remote of another says of its beginning and end.
+#[inline(always)]
+pub(crate) fn arriving(packet: &Packet, generation: &Generation) {
+    if matches!(packet.fragment, Fragment::Later(_)) {
+        return;
+    }
+    let came_in = generation.lets_in(packet.protocol, packet.destination_port);
+    if packet.protocol == TCP {
+        let marks = packet.kind & (FIN | RST) != 0 || packet.kind & (SYN | ACK) == SYN | ACK;
+        if came_in || marks {
+            netfilter_segment(u64::from(came_in), u64::from(marks));
+        }
+    } else if came_in {
+        netfilter_datagram();
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_datagram() -> u64 {
+    let Some(Scratch {
+        packet,
+        connection: key,
+        flow: fresh,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    // An error answers something; it begins nothing.
+    if quote::is_error(packet.protocol, packet.kind)
+        || matches!((packet.protocol, packet.kind), (ICMP, 0) | (ICMPV6, 129))
+    {
+        return 0;
+    }
+    *key = egress::inbound_flow_key(packet);
+    let now = clock::now();
+    *fresh = Flow::arrived(packet.protocol, now);
+    if let Some(flow) = HALF_OPEN.get_ptr_mut(&*key) {
+        // SAFETY: a map value, written by whole words.
+        let flow = unsafe { &mut *flow };
+        if flow.origin == FLOW_INBOUND {
+            if flow.until + flow::REFRESH <= fresh.until {
+                flow.until = fresh.until;
+            }
+            return 0;
+        }
+    }
+    keep(key, fresh);
+    0
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_segment(came_in: u64, marks: u64) -> u64 {
+    let Some(Scratch {
+        packet,
+        connection: key,
+        flow: fresh,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    *key = egress::inbound_flow_key(packet);
+    let now = clock::now();
+    let mut table = Table::Inbound;
+    let mut found = if came_in != 0 {
+        INBOUND.get_ptr_mut(&*key)
+    } else {
+        None
+    };
+    if found.is_none() && marks != 0 {
+        table = Table::Outbound;
+        found = OUTBOUND.get_ptr_mut(&*key);
+    }
+    if let Some(flow) = found {
+        // SAFETY: a map value; the words of the other program may change meanwhile.
+        let flow = unsafe { &mut *flow };
+        let next = flow.arrives(packet, now);
+        if next != Next::Goes {
+            end(table, flow.origin, next, now);
+        }
+        return 0;
+    }
+    if came_in == 0 {
+        return 0;
+    }
+    let known = HALF_OPEN.get_ptr_mut(&*key);
+    if let Some(flow) = known {
+        // SAFETY: as above.
+        let flow = unsafe { &mut *flow };
+        if flow.origin == FLOW_INBOUND && flow.until > now {
+            let next = flow.arrives(packet, now);
+            if next != Next::Goes {
+                end(Table::HalfOpen, FLOW_INBOUND, next, now);
+            } else if flow.is_open() {
+                *fresh = *flow;
+                promote(flow);
+            }
+            return 0;
+        }
+    }
+    if packet.kind & RST == 0 {
+        *fresh = Flow::arrived(TCP, now);
+        keep(key, fresh);
+    }
+    0
+}
+
+/// Puts the flow in the scratch where no flood can push it out. `flow` is the same
+/// in the map that it comes from.
+#[inline(always)]
+fn promote(flow: &mut Flow) {
+    let Some(Scratch {
+        connection: key,
+        flow: fresh,
+        ..
+    }) = scratch()
+    else {
+        return;
+    };
+    match INBOUND.insert(&*key, &*fresh, u64::from(BPF_NOEXIST)) {
+        Ok(()) | Err(EEXIST) => {
+            _ = forgetful::remove(&HALF_OPEN, Forgetful::HalfOpen, &*key);
+        }
+        Err(_) => {
+            if flow.note_lost() {
+                count(&LOST_FLOWS, LostFlow::Inbound as u8);
+            }
+        }
+    }
+}
