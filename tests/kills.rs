@@ -3,6 +3,7 @@
 use std::{
     env,
     hash::{BuildHasher, RandomState},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,6 +19,8 @@ use crate::{
 /// How long the loop runs; `cargo xtask chaos` sets more.
 const SECONDS: &str = "NETFILTER_CHAOS_SECONDS";
 const IN_CI: u64 = 20;
+/// Another build of the daemon, to go to and fro between.
+const OTHER: &str = "NETFILTER_CHAOS_OTHER";
 
 /// What is cut short.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,10 @@ fn the_daemon_may_be_killed_at_any_instant() {
     drop(world.enforce(&policy(0)));
     let mut chaos = Chaos {
         world: &world,
+        builds: [
+            BINARY.into(),
+            env::var_os(OTHER).map_or(BINARY.into(), PathBuf::from),
+        ],
         random: Random(RandomState::new().hash_one(seconds)),
         lifted: false,
         dropped: 0,
@@ -69,6 +76,7 @@ fn the_daemon_may_be_killed_at_any_instant() {
 
 struct Chaos<'w> {
     world: &'w World,
+    builds: [PathBuf; 2],
     random: Random,
     /// A detach was begun, and no start has ended since.
     lifted: bool,
@@ -90,7 +98,8 @@ impl Chaos<'_> {
         self.world.write_policy(&policy(self.random.below(1000)));
         match act {
             Act::Start => {
-                let mut child = start(self.world);
+                let build = self.random.below(2) as usize;
+                let mut child = start(self.world, &self.builds[build]);
                 pause(self.random.below(1_200_000));
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -123,7 +132,8 @@ impl Chaos<'_> {
 
     /// What is there is adopted, and counters go on.
     fn start(&mut self, traffic: &Traffic) -> Daemon {
-        let daemon = self.world.start();
+        let build = self.random.below(2) as usize;
+        let daemon = self.world.start_build(&self.builds[build]);
         if self.lifted {
             // What got out before this moment may be on its way.
             thread::sleep(Duration::from_millis(20));
@@ -145,8 +155,8 @@ fn kill(mut daemon: Daemon) {
     daemon.kill();
 }
 
-fn start(world: &World) -> Child {
-    quiet(world.protected().command(BINARY))
+fn start(world: &World, build: &Path) -> Child {
+    quiet(world.protected().command(build))
         .args(["run", "--interface", "eth0", "--policy", mounts::POLICY])
         .spawn()
         .unwrap()

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
+    path::Path,
     process::Output,
     thread,
     time::Duration,
@@ -56,7 +57,12 @@ impl World {
     }
 
     pub fn start(&self) -> Daemon {
-        let mut command = self.protected().command(BINARY);
+        self.start_build(BINARY.as_ref())
+    }
+
+    /// Of this or another build.
+    pub fn start_build(&self, binary: &Path) -> Daemon {
+        let mut command = self.protected().command(binary);
         command.args(["run", "--interface", "eth0", "--policy", mounts::POLICY]);
         Daemon::start(command).unwrap_or_else(|error| panic!("{error}"))
     }

@@ -17,6 +17,9 @@ pub(crate) struct Chaos {
     /// For each of the two
     #[arg(long, default_value_t = 10)]
     minutes: u32,
+    /// Another build of the daemon, to upgrade to and go back from
+    #[arg(long, value_name = "FILE")]
+    other: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -94,6 +97,11 @@ pub(crate) fn chaos(chaos: &Chaos) -> Result<()> {
         run_as_root(&mut cargo)?;
         cargo.args(["--", "--nocapture", test]);
         cargo.env("NETFILTER_CHAOS_SECONDS", (chaos.minutes * 60).to_string());
+        if let Some(other) = &chaos.other {
+            let other = fs::canonicalize(other)
+                .with_context(|| format!("cannot read {}", other.display()))?;
+            cargo.env("NETFILTER_CHAOS_OTHER", other);
+        }
         command::run(cargo, Output::Shown)?.succeeded()?;
     }
     Ok(())
