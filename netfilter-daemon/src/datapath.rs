@@ -12,7 +12,7 @@ use aya::{
     Ebpf, EbpfError,
     maps::MapError,
     pin::PinError,
-    programs::{ProgramError, links::LinkError, tc::TcError},
+    programs::{ProgramError, tc::TcError},
 };
 use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
 
@@ -23,16 +23,20 @@ mod attach;
 mod events;
 mod expiry;
 mod fill;
+mod hooks;
 mod keys;
 mod load;
 mod mapping;
 mod maps;
 mod pins;
+mod slots;
 mod sockets;
 mod state;
+mod tcx;
 pub mod test_run;
 
 pub use events::{Event, Events, Resolution, Resolutions};
+pub use hooks::{Cause, Hooks, Target};
 pub use state::State;
 
 /// A running filter that this process loaded or adopted.
@@ -228,8 +232,6 @@ pub enum Error {
     Qdisc { interface: String, source: TcError },
     #[error("cannot pin {path}: {source}")]
     Pin { path: PathBuf, source: PinError },
-    #[error("cannot use the pinned link {path}: {source}")]
-    Link { path: PathBuf, source: LinkError },
     #[error(
         "the policy needs {needed} entries in map {map}, which was made for {available} by an earlier policy; \
          run `netfilter-daemon detach`, then `run`"
@@ -239,8 +241,18 @@ pub enum Error {
         needed: usize,
         available: usize,
     },
-    #[error("more than {0} interfaces are filtered")]
-    TooManyInterfaces(u32),
+    #[error("another tool insists on {interface}: {}", cause.sentence())]
+    Rival { interface: String, cause: Cause },
+    #[error("too many interfaces are filtered")]
+    TooManyInterfaces,
+    #[error(transparent)]
+    Interfaces(Box<crate::interfaces::Error>),
+    #[error("cannot {operation} {interface}: {source}")]
+    Hook {
+        operation: &'static str,
+        interface: String,
+        source: io::Error,
+    },
     #[error("{operation}: {source}")]
     System {
         operation: &'static str,

@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub maps: Vec<Occupancy>,
     /// Every interface that should be filtered, and whether it is enforced upon.
     pub enforcing: Vec<(String, bool)>,
+    /// By interface and cause.
+    pub repairs: Vec<(String, &'static str, u64)>,
     /// Where the service tags in force come from, and their age in seconds.
     pub service_tags: Option<(String, u64)>,
     pub generation: u32,
@@ -103,6 +105,10 @@ const POLICY_RELOAD_FAILURES: Metric = Metric::counter(
 const ENFORCING: Metric = Metric::gauge(
     "netfilter_enforcing",
     "1 where the policy is enforced; 0 where audit lets everything out, or where the filter is not attached.",
+);
+const REPAIRS: Metric = Metric::counter(
+    "netfilter_repairs",
+    "How often another tool took the filter's place on an interface and it was taken back, by what that tool did.",
 );
 const BUILD_INFO: Metric = Metric::gauge(
     "netfilter_build_info",
@@ -225,6 +231,10 @@ fn policy(text: &mut Text, snapshot: &Snapshot) {
     text.declare(&ENFORCING);
     for (interface, enforcing) in &snapshot.enforcing {
         text.sample(&[("interface", interface)], u64::from(*enforcing));
+    }
+    text.declare(&REPAIRS);
+    for (interface, cause, count) in &snapshot.repairs {
+        text.sample(&[("interface", interface), ("cause", cause)], *count);
     }
     text.declare(&POLICY_GENERATION);
     text.sample(&[], u64::from(snapshot.generation));

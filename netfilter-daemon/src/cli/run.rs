@@ -12,10 +12,10 @@ use anyhow::Context;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{StateDir, print};
+use super::{StateDir, columns::columns, print};
 use crate::{
     daemon::{Daemon, Setup, loaded},
-    interfaces::{self, Choice},
+    interfaces::{self, Choice, Interface},
     policy::Mode,
 };
 
@@ -37,8 +37,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
 
-    /// An interface to filter; may be repeated [default: those of the policy,
-    /// else every one that is up, except loopback]
+    /// An interface to filter; may be repeated [default: those of the policy, else
+    /// every one by which a packet can leave; `--dry-run` says which, and why]
     #[arg(long = "interface", value_name = "IF")]
     pub(super) interfaces: Vec<String>,
 
@@ -66,9 +66,10 @@ impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = loaded::load(&self.policy, self.audit)?;
         let named = loaded.policy.interfaces.as_deref();
-        let choice = interfaces::choose(&self.interfaces, named, &interfaces::present()?)?;
+        let present = interfaces::present()?;
+        let choice = interfaces::choose(&self.interfaces, named, &present)?;
         if self.dry_run {
-            print(&plan(&loaded, &choice))?;
+            print(&plan(&loaded, &choice, &present))?;
             return Ok(ExitCode::SUCCESS);
         }
         log_to_stderr();
@@ -98,15 +99,29 @@ impl Run {
 }
 
 /// What would be done.
-fn plan(loaded: &loaded::Loaded, choice: &Choice) -> String {
+fn plan(loaded: &loaded::Loaded, choice: &Choice, present: &[Interface]) -> String {
     let verb = match loaded.policy.mode {
         Mode::Enforce => "enforce",
         Mode::Report => "audit, letting everything pass,",
     };
     let rules = loaded.policy.rules.len();
     let interfaces = choice.names.join(", ");
+    let rows = present.iter().map(|interface| {
+        let coverage = interfaces::coverage(interface, present, choice);
+        let filtered = if coverage.is_covered() {
+            "filtered"
+        } else {
+            "not filtered"
+        };
+        [
+            interface.name.escape_debug().to_string(),
+            filtered.to_owned(),
+            coverage.reason(),
+        ]
+    });
+    let rows = columns(&rows.collect::<Vec<_>>(), &[0]);
     format!(
-        "would {verb} {rules} rules on {interfaces} (chosen by {})\nnothing was changed\n",
+        "would {verb} {rules} rules on {interfaces} (chosen by {})\n{rows}nothing was changed\n",
         choice.by
     )
 }

@@ -12,15 +12,14 @@ use std::{
 
 use super::{
     denials::Denials,
+    keeper::Shared,
     loaded::Loaded,
     minute::Minute,
-    status::{self, InForce, Running, ServiceTags, Status},
-    ways_out::{self, Told, WayOut},
+    status::{self, InForce, Looked, Repaired, Running, ServiceTags, Status},
+    ways_out::{self, Report, Told},
 };
 use crate::{
-    causes,
     datapath::{self, State},
-    interfaces::{self, Choice},
     metrics::{PerFamily, Snapshot},
     moment,
     policy::{Mode, service_tag::Edition},
@@ -34,7 +33,6 @@ const ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct View {
     state: State,
     denials: Arc<Denials>,
-    choice: Choice,
     policy_path: PathBuf,
     since: SystemTime,
     kernel: String,
@@ -43,6 +41,7 @@ pub(super) struct View {
 
 /// What changes while the daemon runs.
 struct Present {
+    keeper: Arc<Shared>,
     policy: PolicyInForce,
     failed_reloads: u64,
     minute: Minute,
@@ -64,7 +63,7 @@ impl View {
     pub(super) fn new(
         state: State,
         denials: Arc<Denials>,
-        choice: Choice,
+        keeper: Arc<Shared>,
         policy_path: PathBuf,
         loaded: &Loaded,
         generation: u32,
@@ -73,11 +72,11 @@ impl View {
         Self {
             state,
             denials,
-            choice,
             policy_path,
             since: SystemTime::now(),
             kernel: kernel.trim().to_owned(),
             present: Mutex::new(Present {
+                keeper,
                 policy: PolicyInForce::of(loaded, generation),
                 failed_reloads: 0,
                 minute: Minute::default(),
@@ -91,6 +90,19 @@ impl View {
         self.present().policy = PolicyInForce::of(loaded, generation);
     }
 
+    pub(super) fn kept_by(&self, keeper: Arc<Shared>) {
+        self.present().keeper = keeper;
+    }
+
+    /// The names of the interfaces where packets are filtered.
+    pub(super) fn filtered(&self) -> Vec<String> {
+        let ways_out = self.report().0.ways_out.into_iter();
+        ways_out
+            .filter(|way| way.filtered)
+            .map(|way| way.interface)
+            .collect()
+    }
+
     pub(super) fn reload_failed(&self) {
         self.present().failed_reloads += 1;
     }
@@ -99,7 +111,7 @@ impl View {
     /// is not as it should be, once.
     pub(super) fn turn(&self) -> anyhow::Result<()> {
         self.present().turned = Instant::now();
-        let ways_out = self.ways_out()?;
+        let ways_out = self.report().0.ways_out;
         let counters = self.state.counters()?;
         let mut present = self.present();
         present.minute.note(Instant::now(), &counters);
@@ -110,6 +122,7 @@ impl View {
     pub(super) fn status(&self) -> Result<Status, datapath::Error> {
         let mut status = status::of_kernel(&self.state)?;
         let complaint = self.health().err();
+        let report = self.report().0;
         let present = self.present();
         let policy = &present.policy;
         let now = moment::unix_seconds(SystemTime::now());
@@ -120,6 +133,16 @@ impl View {
             since: moment::unix_seconds(self.since),
             enforcing: policy.enforcing,
             complaint,
+            interfaces: report.ways_out.into_iter().map(Looked::from).collect(),
+            repairs: report
+                .repairs
+                .into_iter()
+                .map(|((interface, cause), count)| Repaired {
+                    interface,
+                    cause: cause.label().to_owned(),
+                    count,
+                })
+                .collect(),
             policy: InForce {
                 path: self.policy_path.display().to_string(),
                 rules: policy.rules,
@@ -138,12 +161,9 @@ impl View {
         Ok(status)
     }
 
-    fn ways_out(&self) -> anyhow::Result<Vec<WayOut>> {
-        Ok(ways_out::of(
-            &self.choice,
-            &interfaces::present()?,
-            &self.state.attachments()?,
-        ))
+    fn report(&self) -> (Report, Duration, Option<String>) {
+        let keeper = Arc::clone(&self.present().keeper);
+        keeper.report()
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -155,7 +175,7 @@ impl Source for View {
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let counters = self.state.counters()?;
         let maps = self.state.occupancy()?;
-        let ways_out = self.ways_out()?;
+        let report = self.report().0;
         // Several names can lend one address.
         let learned: HashSet<IpAddr> = self
             .state
@@ -166,8 +186,8 @@ impl Source for View {
         let ipv4 = learned.iter().filter(|address| address.is_ipv4()).count();
         let present = self.present();
         let policy = &present.policy;
+        let ways_out = report.ways_out.into_iter().filter(|way| way.is_watched());
         let enforcing = ways_out
-            .into_iter()
             .map(|way| (way.interface, way.filtered && policy.enforcing));
         let now = moment::unix_seconds(SystemTime::now());
         let tags = ServiceTags::of(&policy.catalogue, now);
@@ -180,6 +200,11 @@ impl Source for View {
             prefixes: policy.prefixes,
             maps,
             enforcing: enforcing.collect(),
+            repairs: report
+                .repairs
+                .into_iter()
+                .map(|((interface, cause), count)| (interface, cause.label(), count))
+                .collect(),
             service_tags: tags.age_seconds.map(|age| (tags.source, age)),
             generation: policy.generation,
             loaded_at: moment::unix_seconds(policy.loaded_at),
@@ -197,13 +222,17 @@ impl Source for View {
                 moment::span(turned)
             ));
         }
-        match self.ways_out() {
-            Ok(ways_out) => ways_out::complaint(&ways_out).map_or(Ok(()), Err),
-            Err(error) => Err(format!(
-                "cannot tell whether packets are filtered: {}",
-                causes::told(&error)
-            )),
+        let (report, looked, error) = self.report();
+        if looked > ALIVE {
+            return Err(format!(
+                "nobody has looked after the interfaces for {}",
+                moment::span(looked)
+            ));
         }
+        if let Some(error) = error {
+            return Err(format!("cannot tell whether packets are filtered: {error}"));
+        }
+        ways_out::complaint(&report.ways_out).map_or(Ok(()), Err)
     }
 }
 

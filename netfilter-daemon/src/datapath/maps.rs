@@ -35,6 +35,9 @@ pub(super) const LOST: &str = "LOST";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
+/// Of this process only: what the relays jump to.
+pub(super) const RELAYED: &str = "RELAYED";
+
 /// Everything that outlives the daemon.
 pub(super) const PINNED: [&str; 27] = [
     ACTIVE,

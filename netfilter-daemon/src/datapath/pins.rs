@@ -12,13 +12,14 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::Error;
 
 /// A state directory on a BPF file system.
+#[derive(Debug, Clone)]
 pub(super) struct Pins {
     base: PathBuf,
     state_dir: PathBuf,
 }
 
 /// What a program does where it hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Ingress,
     Egress,

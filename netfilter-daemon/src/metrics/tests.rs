@@ -48,6 +48,7 @@ fn snapshot() -> Snapshot {
             answers: vec![(Answer::Learned, 39), (Answer::Unsolicited, 1)],
             lost_events: vec![(LossStage::RateLimit, 5)],
         },
+        repairs: vec![("eth0".to_owned(), "detached", 3)],
         learned: PerFamily { ipv4: 12, ipv6: 4 },
         prefixes: PerFamily {
             ipv4: 310,

@@ -13,7 +13,7 @@ use crate::{
     frame::{Frame, read},
     maps::{ANSWER_COUNTS, FLOWS, Scratch, count},
     message::scratch,
-    refuse,
+    passage, refuse,
     skb::Skb,
     stream,
     tables::Generation,
@@ -24,7 +24,7 @@ const REFRESH: u32 = 8;
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
-    if refuse::is_refusal(skb) {
+    if refuse::is_refusal(skb) || passage::is_admitted(skb) {
         return conclude::PASS;
     }
     let (Some(generation), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
@@ -39,6 +39,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
             let verdict = Verdict::Drop(Reason::DnsStream);
             return conclude::conclude(skb, verdict, Subject::Incoming);
         }
+        passage::admit(skb);
     }
     flow(packet, &generation);
     conclude::PASS
@@ -88,7 +89,10 @@ fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> i32 {
     let reason = match outcome {
         Answer::Unsolicited => Reason::DnsUnsolicited,
         Answer::Malformed => Reason::DnsMalformed,
-        _ => return conclude::PASS,
+        _ => {
+            passage::admit(skb);
+            return conclude::PASS;
+        }
     };
     conclude::conclude(skb, Verdict::Drop(reason), Subject::Incoming)
 }
