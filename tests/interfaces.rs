@@ -50,10 +50,7 @@ fn unplug(world: &World, name: &str) {
 
 fn enforcing(world: &World, name: &str) -> Option<u64> {
     let line = format!("netfilter_enforcing{{interface=\"{name}\"}}");
-    world
-        .metrics()
-        .contains(&line)
-        .then(|| world.metric(&line))
+    world.metrics().contains(&line).then(|| world.metric(&line))
 }
 
 fn dropped(world: &World, name: &str) -> u64 {
@@ -120,7 +117,9 @@ fn an_interface_that_comes_is_filtered_under_whatever_name_and_goes_without_a_tr
     protected.ip("link set eth1 down").unwrap();
     protected.ip("link set eth1 name lan0").unwrap();
     protected.ip("link set lan0 up").unwrap();
-    protected.ip("route add 198.51.100.0/24 via 10.98.0.1").unwrap();
+    protected
+        .ip("route add 198.51.100.0/24 via 10.98.0.1")
+        .unwrap();
     assert!(!world.connects("198.51.100.1", 443));
     assert!(eventually(|| enforcing(&world, "lan0") == Some(1)));
     assert_eq!(enforcing(&world, "eth1"), None);
@@ -162,7 +161,10 @@ fn a_reload_filters_what_it_adds_and_keeps_what_it_leaves_out() {
     assert!(!world.connects("203.0.113.1", 443), "eth0 remains filtered");
     let status = world.daemon(&["status"]);
     let text = String::from_utf8(status.stdout).unwrap();
-    assert!(text.contains("not named by the policy, and filtered before"), "{text}");
+    assert!(
+        text.contains("not named by the policy, and filtered before"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -197,8 +199,13 @@ fn what_another_tool_takes_is_taken_back_and_counted() {
     let _rival = Rival::before_egress(world.protected(), "eth0");
     assert!(eventually(|| repairs(&world, "eth0", "displaced") == 1));
     assert!(denied());
-    assert!(eventually(|| world.get("/healthz").starts_with("HTTP/1.1 200")));
-    assert!(world.connects("192.0.2.1", 443), "and what is allowed passes");
+    assert!(eventually(|| world
+        .get("/healthz")
+        .starts_with("HTTP/1.1 200")));
+    assert!(
+        world.connects("192.0.2.1", 443),
+        "and what is allowed passes"
+    );
     // Once: two that stand in peace are left in peace.
     thread::sleep(Duration::from_millis(2500));
     assert_eq!(repairs(&world, "eth0", "displaced"), 1);

@@ -124,11 +124,7 @@ fn open(groups: u32) -> io::Result<OwnedFd> {
 }
 
 /// Lists what `read` makes of the answer. Again where it changed meanwhile.
-fn dump<T>(
-    kind: u16,
-    body: &[u8],
-    read: impl Fn(&Message<'_>) -> Option<T>,
-) -> io::Result<Vec<T>> {
+fn dump<T>(kind: u16, body: &[u8], read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
     const TRIES: usize = 8;
     for _ in 0..TRIES {
         if let Some(list) = dump_once(kind, body, &read)? {

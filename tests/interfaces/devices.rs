@@ -20,7 +20,10 @@ use crate::world::{World, echo_tcp, eventually};
 fn tun(name: &str) -> io::Result<File> {
     const IFF_TUN_NO_PI: u16 = 0x1001;
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
     let mut request = [0u8; 40];
     request[..name.len()].copy_from_slice(name.as_bytes());
     request[16..18].copy_from_slice(&IFF_TUN_NO_PI.to_ne_bytes());
@@ -77,7 +80,8 @@ fn a_device_without_an_ethernet_header_is_judged_and_refuses_at_once() {
 #[test]
 fn an_answer_that_passes_a_port_and_its_bridge_is_learned_and_arrives() {
     let mut zone = Zone::new();
-    zone.address("a.example", 60, [192, 0, 2, 10].into()).unwrap();
+    zone.address("a.example", 60, [192, 0, 2, 10].into())
+        .unwrap();
     let world = World::new(Some(zone));
     let protected = world.protected();
     for command in [
@@ -110,7 +114,9 @@ fn a_containers_traffic_is_judged_where_it_leaves_and_the_hosts_to_it_is_not() {
     let protected = world.protected();
     let container = Namespace::new().unwrap();
     protected.ip("link add docker0 type bridge").unwrap();
-    protected.ip("address add 10.96.0.1/24 dev docker0").unwrap();
+    protected
+        .ip("address add 10.96.0.1/24 dev docker0")
+        .unwrap();
     protected.ip("link set docker0 up").unwrap();
     veth(protected, "vethc", &container, "eth0").unwrap();
     protected.ip("link set vethc master docker0").unwrap();
@@ -137,6 +143,12 @@ fn a_containers_traffic_is_judged_where_it_leaves_and_the_hosts_to_it_is_not() {
     drop(listener);
     assert_eq!(enforcing(&world, "docker0"), None);
     let status = String::from_utf8(world.daemon(&["status"]).stdout).unwrap();
-    assert!(status.contains("leads to this machine's containers only"), "{status}");
-    assert!(status.contains("leads to a container of this machine"), "{status}");
+    assert!(
+        status.contains("leads to this machine's containers only"),
+        "{status}"
+    );
+    assert!(
+        status.contains("leads to a container of this machine"),
+        "{status}"
+    );
 }

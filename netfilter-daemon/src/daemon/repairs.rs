@@ -29,7 +29,8 @@ impl Repairs {
 
     /// Counts a repair, and logs it unless it was logged lately.
     pub(super) fn note(&mut self, target: &Target, cause: Cause, now: Instant) {
-        self.last.retain(|_, last| now.duration_since(*last) < PAUSE);
+        self.last
+            .retain(|_, last| now.duration_since(*last) < PAUSE);
         self.last.insert(target.index, now);
         let key = (target.name.clone(), cause);
         let count = self.counts.entry(key.clone()).or_default();

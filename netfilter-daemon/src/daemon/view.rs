@@ -187,8 +187,7 @@ impl Source for View {
         let present = self.present();
         let policy = &present.policy;
         let ways_out = report.ways_out.into_iter().filter(|way| way.is_watched());
-        let enforcing = ways_out
-            .map(|way| (way.interface, way.filtered && policy.enforcing));
+        let enforcing = ways_out.map(|way| (way.interface, way.filtered && policy.enforcing));
         let now = moment::unix_seconds(SystemTime::now());
         let tags = ServiceTags::of(&policy.catalogue, now);
         Ok(Snapshot {

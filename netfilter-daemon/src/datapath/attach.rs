@@ -101,8 +101,7 @@ fn attach_link(
         }
         fs::remove_file(&pin).map_err(path("remove", &pin))?;
     }
-    let link =
-        tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface))?;
+    let link = tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface))?;
     tcx::pin(&link, &pin).map_err(hook("pin the link of", interface))?;
     Ok(link)
 }

@@ -261,8 +261,7 @@ impl Hooks {
             Role::Ingress | Role::Loopback => &self.relays.ingress,
         };
         let relay = relay.fd().map_err(refused(&target.name))?.as_fd();
-        let stand_in =
-            tcx::attach_first(relay, target.index, role).map_err(failed("attach to"))?;
+        let stand_in = tcx::attach_first(relay, target.index, role).map_err(failed("attach to"))?;
         if let Some(former) = self.links.remove(&(role, target.index)) {
             tcx::detach(&former).map_err(failed("detach the former link of"))?;
         }

@@ -56,7 +56,13 @@ impl Slots {
     pub(super) fn retire(&mut self, is_there: impl Fn(u32) -> bool) -> Result<(), Error> {
         for (at, entry) in self.entries() {
             if entry.ifindex != 0 && !is_there(entry.ifindex) {
-                self.store(at, Interface { ifindex: 0, ..entry })?;
+                self.store(
+                    at,
+                    Interface {
+                        ifindex: 0,
+                        ..entry
+                    },
+                )?;
             }
         }
         Ok(())
@@ -80,8 +86,8 @@ impl Slots {
         };
         let cpus = nr_cpus().map_err(|(_, error)| system(error))?;
         for within in 0..COUNTERS_PER_SLOT {
-            let zero = PerCpuValues::try_from(vec![Plain(Counter::default()); cpus])
-                .map_err(system)?;
+            let zero =
+                PerCpuValues::try_from(vec![Plain(Counter::default()); cpus]).map_err(system)?;
             self.passed
                 .set(slot * COUNTERS_PER_SLOT + within, zero, 0)
                 .map_err(maps::failed("clear", maps::PASSED))?;
@@ -164,7 +170,9 @@ fn place(entries: &[(usize, Interface)], ifindex: u32, name: &str) -> Option<Pla
         // Without one of its own it is counted as "other".
         slot: former.map_or(0, |(_, entry)| entry.slot),
         fresh: former.is_some(),
-        vacated: former.map(|(former, _)| *former).filter(|former| *former != at),
+        vacated: former
+            .map(|(former, _)| *former)
+            .filter(|former| *former != at),
     })
 }
 

@@ -63,12 +63,7 @@ pub(super) fn attach_first(
 
 /// Replaces the program of a link, atomically.
 pub(super) fn update(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes = [
-        number(link.as_raw_fd()),
-        number(program.as_raw_fd()),
-        0,
-        0,
-    ];
+    let mut attributes = [number(link.as_raw_fd()), number(program.as_raw_fd()), 0, 0];
     bpf(LINK_UPDATE, &mut attributes).map(|_| ())
 }
 

@@ -143,9 +143,7 @@ fn slot(skb: &Skb) -> u32 {
 fn count_pass(skb: &Skb, family: Family, protocol: ProtocolLabel) {
     const PROTOCOLS: u32 = ProtocolLabel::ALL.len() as u32;
     const { assert!(COUNTERS_PER_SLOT == PROTOCOLS * Family::ALL.len() as u32) };
-    let index = slot(skb) * COUNTERS_PER_SLOT
-        + family as u32 * PROTOCOLS
-        + protocol as u32;
+    let index = slot(skb) * COUNTERS_PER_SLOT + family as u32 * PROTOCOLS + protocol as u32;
     if let Some(counter) = PASSED.get_ptr_mut(index) {
         add(counter, skb);
     }
