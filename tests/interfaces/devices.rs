@@ -8,13 +8,28 @@ use std::{
     time::Duration,
 };
 
-use netfilter_daemon::lab::{
-    dns::Zone,
-    namespace::{Namespace, veth},
+use netfilter_daemon::{
+    datapath::{
+        Target,
+        test_run::{Context, Program},
+    },
+    lab::{
+        dns::Zone,
+        namespace::{Namespace, veth},
+    },
+};
+use netfilter_ebpf::{
+    abi::INTERFACE_UNREADABLE,
+    packet::{self, Frame, Link},
+    verdict::Reason,
 };
 
 use super::{POLICY, enforcing};
-use crate::world::{World, echo_tcp, eventually};
+use crate::{
+    bpffs::{DROP, Kernel, PASS},
+    frame::tcp,
+    world::{World, echo_tcp, eventually},
+};
 
 /// A tun device of the calling thread's namespace.
 fn tun(name: &str) -> io::Result<File> {
@@ -151,4 +166,68 @@ fn a_containers_traffic_is_judged_where_it_leaves_and_the_hosts_to_it_is_not() {
         status.contains("leads to a container of this machine"),
         "{status}"
     );
+}
+
+#[test]
+fn nothing_leaves_by_an_interface_that_nobody_described_or_whose_frames_are_unknown() {
+    let mut kernel = Kernel::new(POLICY);
+    let machine = Namespace::new().unwrap();
+    machine
+        .ip("link add eth0 type veth peer name eth1")
+        .unwrap();
+    let ifindex = machine
+        .run(|| nix::net::if_::if_nametoindex("eth0").unwrap())
+        .unwrap();
+    let with = Context { ifindex, mark: 0 };
+    let allowed = tcp("192.0.2.1", 443).bytes();
+    for (flags, action) in [
+        (None, DROP),
+        (Some(0), PASS),
+        (Some(INTERFACE_UNREADABLE), DROP),
+    ] {
+        if let Some(flags) = flags {
+            let target = Target {
+                index: ifindex,
+                name: "eth0".to_owned(),
+                flags,
+            };
+            kernel.datapath.hooks().unwrap().describe(&target).unwrap();
+        }
+        let outcome = machine
+            .run(|| kernel.run(Program::Egress, &allowed, with))
+            .unwrap();
+        assert_eq!(outcome.action, action, "{flags:?}");
+    }
+}
+
+#[test]
+fn exactly_an_lacpdu_of_a_member_of_a_bond_is_plumbing() {
+    let mut lacpdu = vec![0; 124];
+    lacpdu[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, 2]);
+    lacpdu[12..18].copy_from_slice(&[0x88, 0x09, 1, 1, 1, 20]);
+    lacpdu[36..38].copy_from_slice(&[2, 20]);
+    lacpdu[56..58].copy_from_slice(&[3, 16]);
+    let read = |bytes: &[u8], link| packet::parse_on(bytes, link);
+    assert_eq!(read(&lacpdu, Link::Bonded), Ok(Frame::Lacp));
+    assert_eq!(read(&lacpdu, Link::Ethernet), Err(Reason::Ethertype));
+    for at in [5, 14, 15, 35, 55, 60, 72, 74, 123] {
+        let mut other = lacpdu.clone();
+        other[at] ^= 1;
+        assert_eq!(read(&other, Link::Bonded), Err(Reason::Ethertype), "{at}");
+    }
+    lacpdu.push(0);
+    assert_eq!(read(&lacpdu, Link::Bonded), Err(Reason::Ethertype));
+}
+
+/// The kernel may say that a packet is what its bytes are not.
+#[test]
+fn without_an_ethernet_header_the_bytes_must_be_what_the_kernel_says() {
+    const IPV4: u16 = 0x0800;
+    let frame = tcp("192.0.2.1", 443).bytes();
+    let bare = &frame[14..];
+    let read = |ethertype| packet::parse_on(bare, Link::Bare(ethertype));
+    assert!(matches!(read(IPV4), Ok(Frame::Ip(packet)) if packet.network == 0));
+    assert_eq!(read(0x86dd), Err(Reason::Malformed));
+    assert_eq!(read(0x0806), Err(Reason::Ethertype));
+    assert_eq!(read(0x8137), Err(Reason::Ethertype));
 }
