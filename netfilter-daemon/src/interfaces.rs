@@ -66,7 +66,7 @@ pub enum Error {
 }
 
 /// The command line wins over the policy. Without either, every interface by which a
-/// packet can leave the machine, see [`coverage`]: those of the default routes first.
+/// packet can leave the machine, see [`coverage()`]: those of the default routes first.
 pub fn choose(
     command_line: &[String],
     policy: Option<&[String]>,
