@@ -16,7 +16,7 @@ use crate::{
 };
 
 const KERNEL: &str = "linux-image-6.1.";
-const MINUTES: u32 = 8;
+const MINUTES: u32 = 10;
 /// What `timeout` ends with when it had to end the command.
 const TIMED_OUT: i32 = 124;
 /// Stands before the lab's exit code on the console.

@@ -97,3 +97,6 @@ say "clsact: $(tc filter show dev vlan5 egress | grep -c netfilter_egress) of ou
 netfilter-daemon status | sed -n '/^interfaces/,/^$/p'
 wget -qO- http://127.0.0.1:9477/healthz >/dev/null && say "devices: healthy"
 netfilter-daemon detach >/dev/null
+for device in vlan5 wg8 bridge7 bond6 bond0 v0 v1 v2 v3; do ip link del $device; done
+kill $(pidof dnsmasq) $(pidof nc)
+ip netns del far
