@@ -133,7 +133,7 @@ impl Chaos<'_> {
     /// What is there is adopted, and counters go on.
     fn start(&mut self, traffic: &Traffic) -> Daemon {
         let build = self.random.below(2) as usize;
-        let daemon = self.world.start_build(&self.builds[build]);
+        let daemon = self.world.start_build(&self.builds[build], &["eth0"]);
         if self.lifted {
             // What got out before this moment may be on its way.
             thread::sleep(Duration::from_millis(20));

@@ -3,7 +3,10 @@
 use std::{thread::sleep, time::Duration};
 
 use netfilter_daemon::{
-    datapath::test_run::{Context, Program},
+    datapath::{
+        Target,
+        test_run::{Context, Program},
+    },
     lab::namespace::Namespace,
 };
 use netfilter_ebpf::{abi::GRANTS, verdict::Answer};
@@ -1160,6 +1163,12 @@ fn a_question_asks_for_no_answer_that_would_be_fragmented() {
         })
         .unwrap();
     for (with, limited) in ways {
+        let target = Target {
+            index: with.ifindex,
+            name: String::new(),
+            flags: 0,
+        };
+        kernel.datapath.hooks().unwrap().describe(&target).unwrap();
         for name in ["a.example", "x.b.example", "xy.b.example"] {
             for asked_for in [4096u16, 1233, 1232, 512] {
                 for resolver in [RESOLVER, "fd00::53"] {

@@ -57,13 +57,21 @@ impl World {
     }
 
     pub fn start(&self) -> Daemon {
-        self.start_build(BINARY.as_ref())
+        self.start_on(&["eth0"])
+    }
+
+    /// On these interfaces; none: on those of the policy, or on all that lead out.
+    pub fn start_on(&self, interfaces: &[&str]) -> Daemon {
+        self.start_build(BINARY.as_ref(), interfaces)
     }
 
     /// Of this or another build.
-    pub fn start_build(&self, binary: &Path) -> Daemon {
+    pub fn start_build(&self, binary: &Path, interfaces: &[&str]) -> Daemon {
         let mut command = self.protected().command(binary);
-        command.args(["run", "--interface", "eth0", "--policy", mounts::POLICY]);
+        command.args(["run", "--policy", mounts::POLICY]);
+        for interface in interfaces {
+            command.args(["--interface", interface]);
+        }
         Daemon::start(command).unwrap_or_else(|error| panic!("{error}"))
     }
 

@@ -25,18 +25,21 @@ mod bpffs;
 pub mod denials;
 pub mod event;
 pub mod history;
+mod keeper;
 pub mod loaded;
 mod memory;
 mod minute;
 mod notify;
 pub mod opening;
 mod pending;
+mod repairs;
 pub mod status;
 mod view;
 mod watch;
 mod ways_out;
 
 use denials::Denials;
+use keeper::Keeper;
 use loaded::Loaded;
 use pending::{Former, Pending};
 use status::Place;
@@ -64,6 +67,8 @@ pub struct Setup {
 /// Packets are filtered; [`Daemon::run`] looks after that.
 pub struct Daemon {
     setup: Setup,
+    /// Before the datapath, whose programs it uses.
+    keeper: Keeper,
     datapath: Datapath,
     view: Arc<View>,
     denials: Arc<Denials>,
@@ -72,7 +77,6 @@ pub struct Daemon {
     lists: channel::Sender<tags::keep::InForce>,
     /// Newer lists of service tags are stored.
     newer_lists: mpsc::Receiver<()>,
-    filtered: Vec<String>,
     announcement: String,
     signals: Signals,
     asks: mpsc::Receiver<Ask>,
@@ -140,13 +144,14 @@ impl Daemon {
         let generation = datapath.generation();
         let filtered = filtered(&choice, &state.attachments()?);
         let announcement = announcement(&loaded, &filtered, generation);
+        let keeper = block_in_place(|| keep(&mut datapath, choice))?;
         let denials = Arc::new(Denials::default());
         let health = Arc::new(tags::keep::Health::default());
         let view = Arc::new(View::new(
             state,
             Arc::clone(&denials),
             Arc::clone(&health),
-            choice,
+            keeper.shared(),
             setup.policy.clone(),
             &loaded,
             generation,
@@ -170,6 +175,7 @@ impl Daemon {
         let watch = Watch::new(loaded.stamp);
         Ok(Self {
             setup,
+            keeper,
             datapath,
             view,
             denials,
@@ -177,7 +183,6 @@ impl Daemon {
             names,
             lists,
             newer_lists,
-            filtered,
             announcement,
             signals,
             asks,
@@ -250,17 +255,18 @@ impl Daemon {
         }
     }
 
-    fn leave(&self) -> anyhow::Result<()> {
+    fn leave(&mut self) -> anyhow::Result<()> {
         let state_dir = self.setup.state_dir.display();
+        block_in_place(|| self.keeper.stop());
         if self.setup.detach_on_exit {
             let lifted = datapath::detach(&self.setup.state_dir)?;
             let lifted: Vec<Place> = lifted.into_iter().map(Place::from).collect();
             tracing::warn!("stopping; the filter is lifted{}", on(&lifted));
         } else {
             tracing::info!(
-                "stopping; the filter stays in force on {}; \
+                "stopping; the filter stays in force on {}; interfaces that come are not filtered; \
                  `netfilter-daemon detach --state-dir {state_dir}` lifts it",
-                self.filtered.join(", ")
+                self.view.filtered().join(", ")
             );
         }
         Ok(())
@@ -282,6 +288,10 @@ async fn over(pending: Option<&Pending>) {
         Some(pending) => sleep_until(pending.until()).await,
         None => std::future::pending().await,
     }
+}
+
+fn keep(datapath: &mut Datapath, choice: Choice) -> anyhow::Result<Keeper> {
+    Keeper::start(datapath.hooks()?, choice).context("cannot listen for new interfaces")
 }
 
 fn announcement(loaded: &Loaded, interfaces: &[String], generation: u32) -> String {

@@ -13,7 +13,7 @@ use aya::{
     Ebpf, EbpfError,
     maps::MapError,
     pin::PinError,
-    programs::{ProgramError, links::LinkError, tc::TcError},
+    programs::{ProgramError, tc::TcError},
 };
 use netfilter_ebpf::verdict::{
     Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
@@ -27,17 +27,21 @@ mod attach;
 mod events;
 mod expiry;
 mod fill;
+mod hooks;
 mod keys;
 mod lend;
 mod load;
 mod mapping;
 mod maps;
 mod pins;
+mod slots;
 mod sockets;
 mod state;
+mod tcx;
 pub mod test_run;
 
 pub use events::{Event, Events, Resolution, Resolutions};
+pub use hooks::{Cause, Hooks, Target};
 pub use state::State;
 
 /// How a policy comes into force.
@@ -171,6 +175,11 @@ impl Datapath {
         } else {
             attach::detach_role(&self.pins, Role::Loopback, |_| true)
         }
+    }
+
+    /// Whether a policy fits the tables, and needs no others.
+    pub fn fits(&self, image: &Image) -> bool {
+        self.writer.check(image).is_ok()
     }
 
     /// Puts another policy into force, whole. On an error the former one remains.
@@ -378,8 +387,6 @@ pub enum Error {
     Qdisc { interface: String, source: TcError },
     #[error("cannot pin {path}: {source}")]
     Pin { path: PathBuf, source: PinError },
-    #[error("cannot use the pinned link {path}: {source}")]
-    Link { path: PathBuf, source: LinkError },
     #[error(
         "the policy needs {needed} entries in map {map}, which was made for {available} by an earlier policy; \
          run `netfilter-daemon detach`, then `run`"
@@ -396,8 +403,18 @@ pub enum Error {
          could not put back; run without --confirm"
     )]
     NoWayBack,
-    #[error("more than {0} interfaces are filtered")]
-    TooManyInterfaces(u32),
+    #[error("another tool insists on {interface}: {}", cause.sentence())]
+    Rival { interface: String, cause: Cause },
+    #[error("too many interfaces are filtered")]
+    TooManyInterfaces,
+    #[error(transparent)]
+    Interfaces(Box<crate::interfaces::Error>),
+    #[error("cannot {operation} {interface}: {source}")]
+    Hook {
+        operation: &'static str,
+        interface: String,
+        source: io::Error,
+    },
     #[error("{operation}: {source}")]
     System {
         operation: &'static str,

@@ -2,18 +2,32 @@
 
 use std::{fs, io};
 
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLike};
+use crate::netlink;
+
+mod coverage;
+mod frames;
+
+pub use coverage::{Coverage, coverage};
+pub use frames::flags;
 
 /// Of the thread's own network namespace. /sys/class/net would be that of
 /// whoever mounted /sys.
 const ROUTES_IPV4: &str = "/proc/thread-self/net/route";
 const ROUTES_IPV6: &str = "/proc/thread-self/net/ipv6_route";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interface {
+    pub index: u32,
     pub name: String,
-    pub up: bool,
     pub loopback: bool,
+    /// `ARPHRD_`: what its frames begin with.
+    pub hardware: u16,
+    /// What made it: `vlan`, `bridge`, `veth`; a physical one has none.
+    pub kind: Option<String>,
+    /// The bridge, bond or VRF that it belongs to.
+    pub master: Option<u32>,
+    /// The interface that it stands on or is a pair with.
+    pub lower: Option<u32>,
     /// A default route of IPv4 or IPv6 leaves by it.
     pub default_route: bool,
 }
@@ -46,14 +60,13 @@ pub enum Error {
         present: String,
     },
     #[error(
-        "no interface but loopback is up; name those to filter with --interface, or with `interfaces:` in the policy"
+        "there is no interface by which a packet could leave; name those to filter with --interface, or with `interfaces:` in the policy"
     )]
-    NoneUp,
+    None,
 }
 
-/// The command line wins over the policy. Without either, every interface that
-/// could let something out: those of the default routes first, then all others
-/// that are up.
+/// The command line wins over the policy. Without either, every interface by which a
+/// packet can leave the machine, see [`coverage()`]: those of the default routes first.
 pub fn choose(
     command_line: &[String],
     policy: Option<&[String]>,
@@ -88,27 +101,18 @@ pub fn present() -> Result<Vec<Interface>, Error> {
         default_routes_ipv6(&read(ROUTES_IPV6)?),
     ]
     .concat();
-    let mut present: Vec<Interface> = Vec::new();
-    for address in getifaddrs().map_err(|errno| Error::List(errno.into()))? {
-        // The link's own entry: those of IPv4 addresses may carry a label such as eth0:1.
-        let link = address.address.is_some_and(|address| {
-            address.family() == Some(nix::sys::socket::AddressFamily::Packet)
-        });
-        if !link
-            || present
-                .iter()
-                .any(|known| known.name == address.interface_name)
-        {
-            continue;
-        }
-        present.push(Interface {
-            up: address.flags.contains(InterfaceFlags::IFF_UP),
-            loopback: address.flags.contains(InterfaceFlags::IFF_LOOPBACK),
-            default_route: routed.contains(&address.interface_name),
-            name: address.interface_name,
-        });
-    }
-    Ok(present)
+    let described = netlink::links().map_err(Error::List)?;
+    let present = described.into_iter().map(|link| Interface {
+        default_route: routed.contains(&link.name),
+        index: link.index,
+        name: link.name,
+        loopback: link.loopback,
+        hardware: link.hardware,
+        kind: link.kind,
+        master: link.master,
+        lower: link.lower,
+    });
+    Ok(present.collect())
 }
 
 impl std::fmt::Display for By {
@@ -122,20 +126,26 @@ impl std::fmt::Display for By {
 }
 
 fn automatic(present: &[Interface]) -> Result<Choice, Error> {
-    let usable = || present.iter().filter(|interface| !interface.loopback);
-    let routed = usable().filter(|interface| interface.default_route);
-    let others = usable().filter(|interface| interface.up && !interface.default_route);
+    let choice = |names| Choice {
+        names,
+        by: By::Auto,
+    };
+    let covered = || {
+        let nobody = choice(Vec::new());
+        present
+            .iter()
+            .filter(move |interface| coverage(interface, present, &nobody).is_covered())
+    };
+    let routed = covered().filter(|interface| interface.default_route);
+    let others = covered().filter(|interface| !interface.default_route);
     let names: Vec<String> = routed
         .chain(others)
         .map(|interface| interface.name.clone())
         .collect();
     if names.is_empty() {
-        return Err(Error::NoneUp);
+        return Err(Error::None);
     }
-    Ok(Choice {
-        names,
-        by: By::Auto,
-    })
+    Ok(choice(names))
 }
 
 /// A kernel without IPv6 has no such file.
@@ -177,21 +187,21 @@ fn default_routes_ipv6(table: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn interface(name: &str, up: bool, default_route: bool) -> Interface {
+    fn interface(name: &str, default_route: bool) -> Interface {
         Interface {
             name: name.to_owned(),
-            up,
             loopback: name == "lo",
             default_route,
+            ..Interface::default()
         }
     }
 
     fn machine() -> Vec<Interface> {
         vec![
-            interface("lo", true, false),
-            interface("docker0", true, false),
-            interface("eth0", true, true),
-            interface("eth1", false, false),
+            interface("lo", false),
+            interface("docker0", false),
+            interface("eth0", true),
+            interface("eth1", false),
         ]
     }
 
@@ -200,12 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_the_default_routes_first_and_then_all_that_is_up() {
+    fn auto_takes_the_default_routes_first_and_then_the_others() {
         let choice = choose(&[], None, &machine()).unwrap();
         assert_eq!(
             choice,
             Choice {
-                names: names(&["eth0", "docker0"]),
+                names: names(&["eth0", "docker0", "eth1"]),
                 by: By::Auto
             }
         );
@@ -213,17 +223,17 @@ mod tests {
 
     #[test]
     fn auto_never_takes_loopback_even_if_a_default_route_leaves_by_it() {
-        let present = [interface("lo", true, true), interface("eth0", true, false)];
+        let present = [interface("lo", true), interface("eth0", false)];
         assert_eq!(choose(&[], None, &present).unwrap().names, names(&["eth0"]));
     }
 
     #[test]
     fn nothing_to_filter_is_an_error_and_not_an_empty_filter() {
-        let error = choose(&[], None, &[interface("lo", true, false)]).unwrap_err();
+        let error = choose(&[], None, &[interface("lo", false)]).unwrap_err();
         assert!(
             error
                 .to_string()
-                .starts_with("no interface but loopback is up")
+                .starts_with("there is no interface by which a packet could leave")
         );
     }
 

@@ -11,6 +11,7 @@ pub mod interfaces;
 pub mod lab;
 pub mod metrics;
 pub mod moment;
+pub mod netlink;
 pub mod policy;
 pub mod rate;
 pub mod refresh;

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub enforcing: Vec<(String, bool)>,
     /// The lists of service tags in force.
     pub service_tags: Vec<ListHealth>,
+    /// By interface and cause.
+    pub repairs: Vec<(String, &'static str, u64)>,
     pub generation: u32,
     /// Seconds since 1970.
     pub loaded_at: u64,
@@ -119,6 +121,10 @@ const POLICY_RELOAD_FAILURES: Metric = Metric::counter(
 const ENFORCING: Metric = Metric::gauge(
     "netfilter_enforcing",
     "1 where the policy is enforced; 0 where audit lets everything out, or where the filter is not attached.",
+);
+const REPAIRS: Metric = Metric::counter(
+    "netfilter_repairs",
+    "How often another tool took the filter's place on an interface and it was taken back, by what that tool did.",
 );
 const BUILD_INFO: Metric = Metric::gauge(
     "netfilter_build_info",
@@ -250,6 +256,10 @@ fn policy(text: &mut Text, snapshot: &Snapshot) {
     text.declare(&ENFORCING);
     for (interface, enforcing) in &snapshot.enforcing {
         text.sample(&[("interface", interface)], u64::from(*enforcing));
+    }
+    text.declare(&REPAIRS);
+    for (interface, cause, count) in &snapshot.repairs {
+        text.sample(&[("interface", interface), ("cause", cause)], *count);
     }
     text.declare(&POLICY_GENERATION);
     text.sample(&[], u64::from(snapshot.generation));

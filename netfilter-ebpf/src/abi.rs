@@ -18,8 +18,10 @@ pub const ATOM_NEIGHBOUR: u8 = 1;
 
 /// Interfaces counted apart. Slot 0 is whatever has no slot of its own.
 pub const INTERFACE_SLOTS: u32 = 64;
-/// [`Interface`] entries, indexed by `ifindex % INTERFACE_INDEXES`.
+/// Places for [`Interface`] entries; see [`interface_place`].
 pub const INTERFACE_INDEXES: u32 = 4096;
+/// Places in which the entry of one interface can be.
+pub const INTERFACE_PROBES: u32 = 4;
 /// Counters per interface slot: families times protocol labels.
 pub const COUNTERS_PER_SLOT: u32 = 12;
 
@@ -46,6 +48,14 @@ pub const REPORTED_ADDRESSES: usize = 32;
 pub const QUERY_TYPES: usize = 512;
 /// Bytes of a DNS message that the programs read (EDNS limit, RFC 6891 6.2.5).
 pub const MAX_DNS_MESSAGE: usize = 4096;
+
+/// The `probe`-th place where the entry of an interface can be. The stride is odd and far
+/// from the distances between interfaces that were made one after the other.
+#[must_use]
+#[inline(always)]
+pub const fn interface_place(ifindex: u32, probe: u32) -> u32 {
+    ifindex.wrapping_add(probe * 1021) % INTERFACE_INDEXES
+}
 
 /// The copy of the tables that a generation uses: policies are double-buffered.
 #[must_use]
@@ -386,12 +396,34 @@ pub struct DropKey {
     pub audited: u8,
 }
 
+/// What the programs must know of an interface before they judge its packets:
+/// without an entry nothing leaves by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Interface {
+    /// Zero: no entry.
     pub ifindex: u32,
+    /// Of the counters.
     pub slot: u32,
+    /// Zero or more of the `INTERFACE_` bits below.
+    pub flags: u32,
+    pub padding: u32,
+    /// The last name it had, padded with zeros: for the counters of one that is gone.
+    pub name: [u8; 16],
 }
+
+/// Frames begin with the IP header (WireGuard, tun, PPP).
+pub const INTERFACE_BARE: u32 = 1;
+/// Frames begin with a header that the programs do not read. Nothing leaves.
+pub const INTERFACE_UNREADABLE: u32 = 2;
+/// What arrives goes on through another filtered interface: a bond, a bridge, a VLAN.
+pub const INTERFACE_UNDER: u32 = 4;
+/// Belongs to a bond, which negotiates with the switch by LACP.
+pub const INTERFACE_BONDED: u32 = 8;
+
+/// Of the loopback interface, in every network namespace (LOOPBACK_IFINDEX,
+/// include/net/flow.h).
+pub const LOOPBACK_IFINDEX: u32 = 1;
 
 /// The tokens of one processor's event budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -470,7 +502,7 @@ layout! {
     FragmentKey = 40, id = 32, protocol = 36, padding = 37;
     Counter = 16;
     DropKey = 8;
-    Interface = 8;
+    Interface = 32, slot = 4, flags = 8, name = 16;
     EventBudget = 8;
     Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, name = 56;
     Resolved = 776, time = 4, name = 8, addresses = 264;

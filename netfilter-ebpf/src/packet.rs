@@ -78,6 +78,7 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
+const ETHERTYPE_SLOW: u16 = 0x8809;
 
 pub const ICMP: u8 = 1;
 pub const IGMP: u8 = 2;
@@ -103,6 +104,8 @@ pub const ACK: u8 = 0x10;
 pub enum Frame {
     /// Exactly an ARP packet for IPv4 over Ethernet (RFC 826).
     Arp,
+    /// Exactly a message by which a bond negotiates with the switch.
+    Lacp,
     Ip(Packet),
 }
 
@@ -163,12 +166,48 @@ impl Packet {
     }
 }
 
-/// Reads a frame.
+/// What stands before the IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Ethernet,
+    /// As [`Ethernet`](Self::Ethernet), of a member of a bond.
+    Bonded,
+    /// Nothing; the kernel says that this EtherType is what it is.
+    Bare(u16),
+}
+
+/// Reads a frame from its Ethernet header on.
 ///
 /// # Errors
 /// The reason to drop it.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Reason> {
+    parse_on(bytes, Link::Ethernet)
+}
+
+/// Reads a frame of an interface of this kind.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn parse_on<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Frame, Reason> {
+    let (ethertype, network) = match link {
+        Link::Bare(ethertype) => (ethertype, 0),
+        Link::Ethernet | Link::Bonded => ethernet(bytes)?,
+    };
+    let network = B::widen(network);
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(bytes, network).map(Frame::Ip),
+        ETHERTYPE_IPV6 => ipv6(bytes, network).map(Frame::Ip),
+        ETHERTYPE_ARP if !matches!(link, Link::Bare(_)) => arp(bytes, network),
+        ETHERTYPE_SLOW if link == Link::Bonded => lacp(bytes),
+        _ => Err(Reason::Ethertype),
+    }
+}
+
+/// The EtherType behind the tags, and where what it names begins.
+#[inline(always)]
+fn ethernet<B: Bytes + ?Sized>(bytes: &B) -> Result<(u16, usize), Reason> {
     let mut offset = ETHERNET_HEADER - 2;
     let mut ethertype = u16::from_be_bytes(bytes.read(offset).ok_or(Reason::Malformed)?);
     for _ in 0..MAX_VLAN_TAGS {
@@ -177,12 +216,25 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Reason> {
             ethertype = u16::from_be_bytes(bytes.read(offset).ok_or(Reason::Malformed)?);
         }
     }
-    let network = B::widen(offset + 2);
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(bytes, network).map(Frame::Ip),
-        ETHERTYPE_IPV6 => ipv6(bytes, network).map(Frame::Ip),
-        ETHERTYPE_ARP => arp(bytes, network),
-        _ => Err(Reason::Ethertype),
+    Ok((ethertype, offset + 2))
+}
+
+/// An LACPDU, untagged, to the group that bridges never forward (IEEE 802.1AX-2014
+/// sections 6.2.10 and 6.4.2.3): with its TLVs and nothing in what is reserved.
+#[inline(always)]
+fn lacp<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Reason> {
+    const LENGTH: usize = ETHERNET_HEADER + 110;
+    let exact = bytes.length() == LENGTH
+        && bytes.read(0) == Some([0x01, 0x80, 0xc2, 0, 0, 2])
+        && bytes.read(12) == Some([0x88, 0x09, 1, 1, 1, 20]) // LACP version 1, actor
+        && bytes.read(33) == Some([0, 0, 0, 2, 20]) // partner
+        && bytes.read(53) == Some([0, 0, 0, 3, 16]) // collector
+        && bytes.read(60) == Some([0; 14]) // terminator
+        && bytes.read(74) == Some([0; 50]);
+    if exact {
+        Ok(Frame::Lacp)
+    } else {
+        Err(Reason::Ethertype)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 const KERNEL: &str = "linux-image-6.1.";
-const MINUTES: u32 = 8;
+const MINUTES: u32 = 10;
 /// What `timeout` ends with when it had to end the command.
 const TIMED_OUT: i32 = 124;
 /// Stands before the lab's exit code on the console.
@@ -28,6 +28,12 @@ apt-get download $1
 dpkg-deb -x *.deb . && rm *.deb
 mv ../kernel.part ../kernel
 ";
+/// As above. WireGuard's own tool, unpacked and not installed.
+const FETCH_TOOLS: &str = "rm -rf tools.part && mkdir tools.part && cd tools.part
+apt-get download $1
+dpkg-deb -x *.deb . && rm *.deb
+mv ../tools.part ../tools
+";
 const PACK: &str = "PATH=$PATH:/usr/sbin:/sbin
 rm -rf root && mkdir root && cd root
 mkdir bin dev etc modules proc run sbin sys tmp
@@ -35,15 +41,22 @@ touch etc/hosts etc/resolv.conf etc/nsswitch.conf
 echo root:x:0:0::/:/bin/sh >etc/passwd
 echo root:x:0: >etc/group
 cp ../init . && chmod +x init
-for module in drivers/net/veth net/sched/sch_ingress net/sched/cls_bpf; do
-    cp ../kernel/lib/modules/6.1.*/kernel/$module.ko modules
-done
-cp $(command -v busybox) $(command -v ip) $(command -v dnsmasq) bin
+# A module's file has the names of those that it needs; the number is the order.
+add() {
+    file=$(find ../kernel/lib/modules -name $1.ko -o -name $(echo $1 | tr _ -).ko)
+    for needed in $(tr '\\0' '\\n' <$file | sed -n 's/^depends=//p' | tr , ' '); do add $needed; done
+    ls modules | grep -q -- -$1.ko || cp $(find ../kernel/lib/modules -name $1.ko -o -name \
+        $(echo $1 | tr _ -).ko) modules/$((100 + $(ls modules | wc -l)))-$1.ko
+}
+for module in veth sch_ingress cls_bpf 8021q bonding bridge wireguard; do add $module; done
+cp $(command -v busybox) $(command -v ip) $(command -v tc) $(command -v dnsmasq) bin
+cp ../tools/usr/bin/wg ../devices bin && chmod +x bin/devices
 cp \"$1\" bin/netfilter-daemon && chmod +x bin/netfilter-daemon
 cp -L --parents $(ldd bin/* 2>/dev/null | grep -o '[[:space:]]/[^ ]*' | sort -u) .
 find . | cpio -o -H newc --quiet -R 0:0 >../initrd.cpio
 cp ../kernel/boot/vmlinuz-6.1.* ../vmlinuz
 ";
+const DEVICES: &str = include_str!("vm/devices.sh");
 /// Through `cat`, the lab writes as to a file, without colours.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /sbin
@@ -59,6 +72,7 @@ for module in /modules/*; do insmod $module; done
 ip link set lo up
 uname -sr
 { netfilter-daemon lab; echo \"vmtest: exit $?\"; } 2>&1 | cat
+devices 2>&1 | cat
 # What the lab has not: a local resolver, whose answers a program of its own
 # reads, and a suspension, in which an address that it lent expires.
 cat >/tmp/policy.yaml <<END
@@ -113,8 +127,16 @@ pub(crate) fn run(arguments: &Vmtest) -> Result<()> {
             fetch(&directory)
         })?;
     }
+    if !directory.join("tools").exists() {
+        step("tools: unpack Debian's `wg`, not install it", || {
+            setup::update()?;
+            let package = Path::new("wireguard-tools");
+            script(&directory, "fetch-tools.sh", FETCH_TOOLS, package)
+        })?;
+    }
     step("pack: the initramfs", || {
         fs::write(directory.join("init"), INIT)?;
+        fs::write(directory.join("devices"), DEVICES)?;
         script(&directory, "pack.sh", PACK, &binary)
     })?;
     let promise = format!("lab: run it on that kernel, for {MINUTES} minutes at most");
@@ -169,7 +191,7 @@ fn boot(directory: &Path) -> Result<()> {
 }
 
 /// What else the console says, a name's TTL of 8 seconds being shorter than the sleep.
-const PROMISES: [(&str, &str, &str); 4] = [
+const PROMISES: [(&str, &str, &str); 13] = [
     (
         "enforcing on v0",
         "",
@@ -185,6 +207,51 @@ const PROMISES: [(&str, &str, &str); 4] = [
         "vmtest: later: ",
         "refused",
         "an address outlived its time in a suspension",
+    ),
+    (
+        "vmtest: vlan5: before denied, ",
+        "learned passed, other denied",
+        "a VLAN device did not carry what is allowed and nothing else",
+    ),
+    (
+        "vmtest: bond6: before denied, ",
+        "learned passed, other denied",
+        "a bond device did not carry what is allowed and nothing else",
+    ),
+    (
+        "vmtest: bridge7: before denied, ",
+        "learned passed, other denied",
+        "a bridge device did not carry what is allowed and nothing else",
+    ),
+    (
+        "vmtest: wg8: before denied, ",
+        "learned passed, other denied",
+        "a WireGuard device did not carry what is allowed and nothing else",
+    ),
+    (
+        "vmtest: bond6: LACP negotiated",
+        "",
+        "a bond could not negotiate",
+    ),
+    (
+        "vmtest: clsact: detached, ",
+        "other denied",
+        "a qdisc that was deleted was not put back",
+    ),
+    (
+        "vmtest: clsact: displaced, ",
+        "other denied",
+        "a filter that stood before ours was left there",
+    ),
+    (
+        "vmtest: clsact: 1 of ours",
+        "",
+        "a filter was put back twice",
+    ),
+    (
+        "vmtest: devices: healthy",
+        "",
+        "the daemon complained about a device",
     ),
 ];
 

@@ -12,13 +12,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{NO, StateDir, TagsDir, print};
+use super::{NO, StateDir, TagsDir, columns::columns, print};
 use crate::{
     daemon::{
         Daemon, End, Setup, loaded,
         opening::{self, Opening},
     },
-    interfaces::{self, Choice},
+    interfaces::{self, Choice, Interface},
     policy::Mode,
     tags::{self, Outcome, store::Store},
 };
@@ -44,8 +44,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
 
-    /// An interface to filter; may be repeated [default: those of the policy,
-    /// else every one that is up, except loopback]
+    /// An interface to filter; may be repeated [default: those of the policy, else
+    /// every one by which a packet can leave; `--dry-run` says which, and why]
     #[arg(long = "interface", value_name = "IF")]
     pub(super) interfaces: Vec<String>,
 
@@ -85,7 +85,8 @@ impl Run {
         }
         let loaded = loaded::load(&self.policy, self.audit, &store)?;
         let named = loaded.policy.interfaces.as_deref();
-        let choice = interfaces::choose(&self.interfaces, named, &interfaces::present()?)?;
+        let present = interfaces::present()?;
+        let choice = interfaces::choose(&self.interfaces, named, &present)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -94,7 +95,7 @@ impl Run {
         if self.dry_run {
             let opening = runtime.block_on(opening::look(&loaded));
             let opening = opening.context("cannot read the table of connections")?;
-            print(&plan(&loaded, &choice, &opening))?;
+            print(&plan(&loaded, &choice, &present, &opening))?;
             return Ok(ExitCode::SUCCESS);
         }
         log_to_stderr();
@@ -140,15 +141,34 @@ fn fetch_missing(policy: &Path, store: &Store) -> anyhow::Result<()> {
 }
 
 /// What would be done.
-fn plan(loaded: &loaded::Loaded, choice: &Choice, opening: &Opening) -> String {
+fn plan(
+    loaded: &loaded::Loaded,
+    choice: &Choice,
+    present: &[Interface],
+    opening: &Opening,
+) -> String {
     let (verb, cut) = match loaded.policy.mode {
         Mode::Enforce => ("enforce", "would be cut"),
         Mode::Report => ("audit, letting everything pass,", "would be counted"),
     };
     let rules = loaded.policy.rules.len();
     let interfaces = choice.names.join(", ");
+    let rows = present.iter().map(|interface| {
+        let coverage = interfaces::coverage(interface, present, choice);
+        let filtered = if coverage.is_covered() {
+            "filtered"
+        } else {
+            "not filtered"
+        };
+        [
+            interface.name.escape_debug().to_string(),
+            filtered.to_owned(),
+            coverage.reason(),
+        ]
+    });
+    let rows = columns(&rows.collect::<Vec<_>>(), &[0]);
     let mut plan = format!(
-        "would {verb} {rules} rules on {interfaces} (chosen by {})\n",
+        "would {verb} {rules} rules on {interfaces} (chosen by {})\n{rows}",
         choice.by
     );
     let total = opening.kept + opening.cut.len();

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{NO, StateDir, columns::columns, print, print_json};
 use crate::{
     control::{self, Answer, Request},
-    daemon::status::{self, Address, DeniedLately, Drops, ListHealth, Place, Running},
+    daemon::status::{self, Address, DeniedLately, Drops, ListHealth, Place, Repaired, Running},
     datapath::State,
     moment,
 };
@@ -72,7 +72,10 @@ impl Status {
 fn text(status: &status::Status, now: u64) -> String {
     let mut text = in_force(status, now);
     match &status.daemon {
-        Some(daemon) => text.push_str(&looked_after(daemon, status.generation, now)),
+        Some(daemon) => {
+            text.push_str(&looked_after(daemon, status.generation, now));
+            text.push_str(&interfaces(daemon));
+        }
         None => text.push_str(&format!(
             "daemon        none runs; the filter stays in force, with policy generation {}, until\n\
              {:14}`netfilter-daemon detach` lifts it or `run` takes it over\n",
@@ -197,6 +200,38 @@ fn refreshing(list: &ListHealth, now: u64) -> Option<String> {
         list.list.source,
         since(at, now)
     ))
+}
+
+fn interfaces(daemon: &Running) -> String {
+    let rows = daemon.interfaces.iter().map(|looked| {
+        let filtered = if looked.filtered {
+            "filtered"
+        } else {
+            "not filtered"
+        };
+        [
+            looked.interface.clone(),
+            filtered.to_owned(),
+            looked.why.clone(),
+        ]
+    });
+    let rows = columns(&rows.collect::<Vec<_>>(), &[0]);
+    let mut text = format!("\ninterfaces\n{rows}");
+    for Repaired {
+        interface,
+        cause,
+        count,
+    } in &daemon.repairs
+    {
+        let times = match count {
+            1 => "once".to_owned(),
+            count => format!("{count} times"),
+        };
+        text.push_str(&format!(
+            "  {interface}: another tool interfered ({cause}), put right {times}\n"
+        ));
+    }
+    text
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {

@@ -87,7 +87,7 @@ fn a_system_that_refuses_is_3() {
 
 #[test]
 fn wrong_usage_is_2_even_behind_a_context() {
-    let error = anyhow::Error::from(interfaces::Error::NoneUp).context("cannot start");
+    let error = anyhow::Error::from(interfaces::Error::None).context("cannot start");
     assert_eq!(code(&error), WRONG);
     let error = explaining::Question::parse("*.pypi.org", None).unwrap_err();
     assert_eq!(code(&error.into()), WRONG);

@@ -91,13 +91,20 @@ impl Daemon {
     fn put_into_force(&mut self, confirm_within: Option<Duration>) -> anyhow::Result<(usize, u32)> {
         self.watch.read(Stamp::of(&self.setup.policy));
         let loaded = loaded::load(&self.setup.policy, self.setup.audit, &self.setup.tags)?;
-        let generation = self.datapath.replace_on(
-            &loaded.image,
-            Terms {
-                confirm_within,
-                ..Terms::default()
-            },
-        )?;
+        let terms = Terms {
+            confirm_within,
+            ..Terms::default()
+        };
+        let generation = if self.datapath.fits(&loaded.image) {
+            self.datapath.replace_on(&loaded.image, terms)?
+        } else {
+            // Other programs come with larger tables: nobody hangs up the former ones meanwhile.
+            let keeper = self.keeper.shared();
+            let mut hooks = keeper.hooks();
+            let generation = self.datapath.replace_on(&loaded.image, terms)?;
+            *hooks = self.datapath.hooks()?;
+            generation
+        };
         let former = self.view.replaced(&loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));
@@ -106,26 +113,43 @@ impl Daemon {
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }
-        if let Some(named) = &loaded.policy.interfaces
-            && named.iter().any(|name| !self.filtered.contains(name))
-        {
-            tracing::warn!(
-                "the policy now names the interfaces {}; {} remain filtered until the daemon is started anew",
-                named.join(", "),
-                self.filtered.join(", "),
-            );
+        let filtered = self.view.filtered();
+        self.keeper.choose(loaded.policy.interfaces.as_deref());
+        if let Some(named) = &loaded.policy.interfaces {
+            let dropped = filtered.iter().filter(|name| !named.contains(name));
+            let dropped: Vec<&str> = dropped.map(String::as_str).collect();
+            if !dropped.is_empty() {
+                tracing::warn!(
+                    "the policy does not name {} any more, which remains filtered; \
+                     `netfilter-daemon detach`, then `run`, to change that",
+                    dropped.join(", ")
+                );
+            }
         }
         Ok((loaded.policy.rules.len(), generation))
     }
 
-    fn detach(&self) -> (Answer, Option<End>) {
+    fn detach(&mut self) -> (Answer, Option<End>) {
+        // It would put everything back.
+        block_in_place(|| self.keeper.stop());
         match block_in_place(|| datapath::detach(&self.setup.state_dir)) {
             Ok(lifted) => {
                 let lifted: Vec<Place> = lifted.into_iter().map(Place::from).collect();
                 tracing::warn!("the filter is lifted{}", on(&lifted));
                 (Answer::Detached { lifted }, Some(End::Detached))
             }
-            Err(error) => (failed(&error), None),
+            Err(error) => {
+                // What could not be lifted is looked after again.
+                let choice = self.keeper.shared().choice();
+                match block_in_place(|| super::keep(&mut self.datapath, choice)) {
+                    Ok(keeper) => {
+                        self.view.kept_by(keeper.shared());
+                        self.keeper = keeper;
+                    }
+                    Err(error) => tracing::error!("{}", causes::told(&error)),
+                }
+                (failed(&error), None)
+            }
         }
     }
 }

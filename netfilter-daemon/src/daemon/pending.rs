@@ -107,10 +107,13 @@ impl Daemon {
                 Ok(None)
             }
             Former::Start(attached) if attached.is_empty() => {
+                // It would put everything back.
+                self.keeper.stop();
                 datapath::detach(&self.setup.state_dir)?;
                 Ok(Some(End::Unconfirmed))
             }
             Former::Start(attached) => {
+                self.keeper.stop();
                 self.datapath.revert()?;
                 self.datapath.withdraw(&attached)?;
                 Ok(Some(End::Unconfirmed))

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Event;
+use super::{event::Event, ways_out::WayOut};
 use crate::{
     datapath::{self, Attachment, Hook},
     moment,
@@ -36,6 +36,10 @@ pub struct Running {
     pub enforcing: bool,
     /// Why `/healthz` is not 200.
     pub complaint: Option<String>,
+    /// Every interface of the machine.
+    pub interfaces: Vec<Looked>,
+    /// What other tools did to the filter, and was put right.
+    pub repairs: Vec<Repaired>,
     pub policy: InForce,
     /// All lists as one.
     pub service_tags: ServiceTags,
@@ -49,6 +53,21 @@ pub struct Running {
 pub struct Place {
     pub interface: String,
     pub hook: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    pub interface: String,
+    pub filtered: bool,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repaired {
+    pub interface: String,
+    /// As the metric's label.
+    pub cause: String,
+    pub count: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,6 +233,16 @@ impl From<Attachment> for Place {
         Self {
             interface: attachment.interface.escape_debug().to_string(),
             hook: hook.to_owned(),
+        }
+    }
+}
+
+impl From<WayOut> for Looked {
+    fn from(way: WayOut) -> Self {
+        Self {
+            interface: way.interface.escape_debug().to_string(),
+            filtered: way.filtered,
+            why: way.why,
         }
     }
 }

@@ -12,15 +12,14 @@ use std::{
 
 use super::{
     denials::Denials,
+    keeper::Shared,
     loaded::Loaded,
     minute::Minute,
-    status::{self, InForce, ListHealth, Running, ServiceTags, Status},
-    ways_out::{self, Told, WayOut},
+    status::{self, InForce, ListHealth, Looked, Repaired, Running, ServiceTags, Status},
+    ways_out::{self, Report, Told},
 };
 use crate::{
-    causes,
     datapath::{self, State},
-    interfaces::{self, Choice},
     metrics::{PerFamily, Snapshot},
     moment,
     policy::{Mode, service_tag::Edition},
@@ -36,7 +35,6 @@ pub(super) struct View {
     state: State,
     denials: Arc<Denials>,
     health: Arc<Health>,
-    choice: Choice,
     policy_path: PathBuf,
     since: SystemTime,
     kernel: String,
@@ -45,6 +43,7 @@ pub(super) struct View {
 
 /// What changes while the daemon runs.
 struct Present {
+    keeper: Arc<Shared>,
     policy: PolicyInForce,
     failed_reloads: u64,
     minute: Minute,
@@ -68,7 +67,7 @@ impl View {
         state: State,
         denials: Arc<Denials>,
         health: Arc<Health>,
-        choice: Choice,
+        keeper: Arc<Shared>,
         policy_path: PathBuf,
         loaded: &Loaded,
         generation: u32,
@@ -78,11 +77,11 @@ impl View {
             state,
             denials,
             health,
-            choice,
             policy_path,
             since: SystemTime::now(),
             kernel: kernel.trim().to_owned(),
             present: Mutex::new(Present {
+                keeper,
                 policy: PolicyInForce::of(loaded, generation),
                 failed_reloads: 0,
                 minute: Minute::default(),
@@ -105,6 +104,19 @@ impl View {
         };
     }
 
+    pub(super) fn kept_by(&self, keeper: Arc<Shared>) {
+        self.present().keeper = keeper;
+    }
+
+    /// The names of the interfaces where packets are filtered.
+    pub(super) fn filtered(&self) -> Vec<String> {
+        let ways_out = self.report().0.ways_out.into_iter();
+        ways_out
+            .filter(|way| way.filtered)
+            .map(|way| way.interface)
+            .collect()
+    }
+
     pub(super) fn reload_failed(&self) {
         self.present().failed_reloads += 1;
     }
@@ -113,7 +125,7 @@ impl View {
     /// is not as it should be, once.
     pub(super) fn turn(&self) -> anyhow::Result<()> {
         self.present().turned = Instant::now();
-        let ways_out = self.ways_out()?;
+        let ways_out = self.report().0.ways_out;
         let counters = self.state.counters()?;
         let mut present = self.present();
         present.minute.note(Instant::now(), &counters);
@@ -124,6 +136,7 @@ impl View {
     pub(super) fn status(&self) -> Result<Status, datapath::Error> {
         let mut status = status::of_kernel(&self.state)?;
         let complaint = self.health().err();
+        let report = self.report().0;
         let present = self.present();
         let policy = &present.policy;
         let now = moment::unix_seconds(SystemTime::now());
@@ -134,6 +147,16 @@ impl View {
             since: moment::unix_seconds(self.since),
             enforcing: policy.enforcing,
             complaint,
+            interfaces: report.ways_out.into_iter().map(Looked::from).collect(),
+            repairs: report
+                .repairs
+                .into_iter()
+                .map(|((interface, cause), count)| Repaired {
+                    interface,
+                    cause: cause.label().to_owned(),
+                    count,
+                })
+                .collect(),
             policy: InForce {
                 path: self.policy_path.display().to_string(),
                 rules: policy.rules,
@@ -160,12 +183,9 @@ impl View {
         lists.collect()
     }
 
-    fn ways_out(&self) -> anyhow::Result<Vec<WayOut>> {
-        Ok(ways_out::of(
-            &self.choice,
-            &interfaces::present()?,
-            &self.state.attachments()?,
-        ))
+    fn report(&self) -> (Report, Duration, Option<String>) {
+        let keeper = Arc::clone(&self.present().keeper);
+        keeper.report()
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -178,7 +198,7 @@ impl Source for View {
         let counters = self.state.counters()?;
         let maps = self.state.occupancy()?;
         let [flows_ipv4, flows_ipv6] = self.state.flows()?;
-        let ways_out = self.ways_out()?;
+        let report = self.report().0;
         // Several names can lend one address.
         let learned: HashSet<IpAddr> = self
             .state
@@ -189,9 +209,8 @@ impl Source for View {
         let ipv4 = learned.iter().filter(|address| address.is_ipv4()).count();
         let present = self.present();
         let policy = &present.policy;
-        let enforcing = ways_out
-            .into_iter()
-            .map(|way| (way.interface, way.filtered && policy.enforcing));
+        let ways_out = report.ways_out.into_iter().filter(|way| way.is_watched());
+        let enforcing = ways_out.map(|way| (way.interface, way.filtered && policy.enforcing));
         let now = moment::unix_seconds(SystemTime::now());
         Ok(Snapshot {
             counters,
@@ -207,6 +226,11 @@ impl Source for View {
             maps,
             enforcing: enforcing.collect(),
             service_tags: self.lists(&policy.editions, now),
+            repairs: report
+                .repairs
+                .into_iter()
+                .map(|((interface, cause), count)| (interface, cause.label(), count))
+                .collect(),
             generation: policy.generation,
             loaded_at: moment::unix_seconds(policy.loaded_at),
             reload_failures: present.failed_reloads,
@@ -223,13 +247,17 @@ impl Source for View {
                 moment::span(turned)
             ));
         }
-        match self.ways_out() {
-            Ok(ways_out) => ways_out::complaint(&ways_out).map_or(Ok(()), Err),
-            Err(error) => Err(format!(
-                "cannot tell whether packets are filtered: {}",
-                causes::told(&error)
-            )),
+        let (report, looked, error) = self.report();
+        if looked > ALIVE {
+            return Err(format!(
+                "nobody has looked after the interfaces for {}",
+                moment::span(looked)
+            ));
         }
+        if let Some(error) = error {
+            return Err(format!("cannot tell whether packets are filtered: {error}"));
+        }
+        ways_out::complaint(&report.ways_out).map_or(Ok(()), Err)
     }
 }
 

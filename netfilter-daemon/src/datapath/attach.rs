@@ -1,30 +1,37 @@
-//! Hangs the programs on interfaces: tcx links where the kernel has them, the
-//! clsact qdisc otherwise. Either outlives the daemon.
+//! Hangs the programs on interfaces, as the first of their hook: tcx links where the
+//! kernel has them, the clsact qdisc otherwise. Either outlives the daemon.
 
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
-        links::{FdLink, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+        SchedClassifier, TcAttachType,
+        tc::{
+            self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError,
+            TcHandle,
+        },
     },
     util::KernelVersion,
 };
-use netfilter_ebpf::abi::{INTERFACE_INDEXES, INTERFACE_SLOTS, Interface};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
-    Attachment, Error, Hook, load,
-    mapping::Mapping,
-    maps,
+    Attachment, Error, Hook, Hooks, Target, load,
     pins::{Pins, Role, path},
+    tcx,
+};
+use crate::{
+    interfaces::{self, Interface},
+    netlink::{self, Direction, Filter},
 };
 
-/// Our place among the filters of a clsact qdisc: the first.
+/// The highest that a filter of a clsact qdisc can have. Among those that have it, the
+/// kernel runs the latest first.
 const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
 /// The kernel's own name for it, in every network namespace.
 const LOOPBACK: &str = "lo";
 
@@ -34,63 +41,87 @@ const LOOPBACK: &str = "lo";
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: &Pins,
-    interfaces: &[String],
+    names: &[String],
     between: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let indexed: Vec<(String, u32)> = interfaces
-        .iter()
-        .map(|name| Ok((name.clone(), index_of(name)?)))
-        .collect::<Result<_, Error>>()?;
-    give_slots(pins, &indexed)?;
+    let present = interfaces::present().map_err(|source| Error::Interfaces(Box::new(source)))?;
+    let mut hooks = Hooks::of(ebpf, pins)?;
+    // Those of an earlier start that were not named this time are filtered on.
+    let earlier = hooks.filtered()?;
+    let mut wanted: Vec<&Interface> = Vec::new();
+    for name in names {
+        let named = present.iter().find(|each| each.name == *name);
+        wanted.push(named.ok_or_else(|| Error::NoInterface(name.clone()))?);
+    }
+    for interface in &present {
+        if earlier.contains(&interface.index) && !names.contains(&interface.name) {
+            wanted.push(interface);
+        }
+    }
+    let indexes: Vec<u32> = wanted.iter().map(|interface| interface.index).collect();
+    hooks.retire(|ifindex| present.iter().any(|each| each.index == ifindex))?;
+    let targets: Vec<Target> = wanted
+        .into_iter()
+        .map(|interface| Target::of(interface, &present, &indexes))
+        .collect();
+    for target in &targets {
+        hooks.describe(target)?;
+    }
     for role in [Role::Ingress, Role::Egress] {
         if role == Role::Egress {
             between()?;
         }
-        let program = load::program(ebpf, role.program())?;
-        for (name, ifindex) in &indexed {
-            attach_one(program, pins, role, name, *ifindex)?;
-        }
-        // Those of an earlier start that were not named this time are filtered on.
-        for ifindex in pins.links(role)? {
-            if !indexed.iter().any(|(_, index)| *index == ifindex)
-                && let Some(name) = name_of(ifindex)
-            {
-                attach_one(program, pins, role, &name, ifindex)?;
-            }
+        for target in &targets {
+            hooks.attach(role, target)?;
         }
     }
     Ok(())
 }
 
-fn attach_one(
+/// Attaches a program or replaces it where it is. On tcx, its link.
+pub(super) fn attach_one(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    role: Role,
+    interface: &str,
+    ifindex: u32,
+) -> Result<Option<OwnedFd>, Error> {
+    if has_tcx() {
+        attach_link(program, pins, role, interface, ifindex).map(Some)
+    } else {
+        attach_filter(program, pins, role, interface, ifindex).map(|()| None)
+    }
+}
+
+fn attach_link(
+    program: &SchedClassifier,
+    pins: &Pins,
+    role: Role,
+    interface: &str,
+    ifindex: u32,
+) -> Result<OwnedFd, Error> {
+    let program = program.fd().map_err(refused(interface))?.as_fd();
+    let pin = pins.link(role, ifindex);
+    if pin.exists() {
+        let link = tcx::open(&pin).map_err(hook("open the link of", interface))?;
+        // Otherwise its interface went away and another has its number now.
+        if tcx::update(&link, program).is_ok() {
+            return Ok(link);
+        }
+        fs::remove_file(&pin).map_err(path("remove", &pin))?;
+    }
+    let link = tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface))?;
+    tcx::pin(&link, &pin).map_err(hook("pin the link of", interface))?;
+    Ok(link)
+}
+
+fn attach_filter(
     program: &mut SchedClassifier,
     pins: &Pins,
     role: Role,
     interface: &str,
     ifindex: u32,
 ) -> Result<(), Error> {
-    let pin = pins.link(role, ifindex);
-    let refused = |source| Error::Attach {
-        interface: interface.to_owned(),
-        source: Box::new(source),
-    };
-    if has_tcx() {
-        if pin.exists() && replace_link(program, &pin)? {
-            return Ok(());
-        }
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program
-            .attach_with_options(interface, attach_type(role), options)
-            .map_err(refused)?;
-        let link: FdLink = program
-            .take_link(id)
-            .map_err(refused)?
-            .try_into()
-            .map_err(link_error(&pin))?;
-        link.pin(&pin)
-            .map_err(|source| Error::Pin { path: pin, source })?;
-        return Ok(());
-    }
     match tc::qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
@@ -101,66 +132,83 @@ fn attach_one(
             });
         }
     }
-    let attached = if pin.exists() {
-        let former =
-            SchedClassifierLink::attached(interface, attach_type(role), PRIORITY, HANDLE, None)
-                .map_err(|source| Error::System {
-                    operation: "find the attached filter",
-                    source,
-                })?;
-        program.attach_to_link(former)
-    } else {
-        let options = NlOptions {
-            priority: PRIORITY,
-            handle: HANDLE,
-            classid: None,
-        };
-        program.attach_with_options(
-            interface,
-            attach_type(role),
-            TcAttachOptions::Netlink(options),
-        )
+    let pin = pins.link(role, ifindex);
+    let former = filters(role, interface, ifindex)?
+        .into_iter()
+        .find(|filter| pin.exists() && is_named(filter, role));
+    let attached = match former {
+        Some(former) => {
+            let former = attached_filter(interface, role, former.handle)?;
+            program.attach_to_link(former).map_err(refused(interface))
+        }
+        None => add_filter(program, role, interface),
     };
-    let link = program
-        .take_link(attached.map_err(refused)?)
-        .map_err(refused)?;
-    // Dropped, it would detach.
-    std::mem::forget(link);
-    if !pin.exists() {
-        program
-            .pin(&pin)
-            .map_err(|source| Error::Pin { path: pin, source })?;
+    keep(program, attached?, interface)?;
+    if pin.exists() {
+        return Ok(());
     }
+    program
+        .pin(&pin)
+        .map_err(|source| Error::Pin { path: pin, source })
+}
+
+/// Adds a filter, which the kernel then runs first.
+pub(super) fn add_filter(
+    program: &mut SchedClassifier,
+    role: Role,
+    interface: &str,
+) -> Result<SchedClassifierLinkId, Error> {
+    let options = NlOptions {
+        priority: PRIORITY,
+        handle: TcHandle::AUTO_ASSIGN,
+        classid: None,
+    };
+    let options = TcAttachOptions::Netlink(options);
+    program
+        .attach_with_options(interface, attach_type(role), options)
+        .map_err(refused(interface))
+}
+
+/// Dropped, the link would detach.
+pub(super) fn keep(
+    program: &mut SchedClassifier,
+    id: SchedClassifierLinkId,
+    interface: &str,
+) -> Result<(), Error> {
+    std::mem::forget(program.take_link(id).map_err(refused(interface))?);
     Ok(())
 }
 
-/// Replaces the program of a pinned link. False where the link is dead, for its
-/// interface went away and another has its index now; the pin is removed then.
-fn replace_link(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Error> {
-    let pinned = PinnedLink::from_pin(pin).map_err(link_error(pin))?;
-    let link: SchedClassifierLink = FdLink::from(pinned).try_into().map_err(link_error(pin))?;
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            // The pin holds the link; ours may close.
-            let link = program.take_link(id).map_err(|source| Error::Program {
-                program: "link",
-                source: Box::new(source),
-            })?;
-            drop(link);
-            Ok(true)
-        }
-        Err(_) => {
-            fs::remove_file(pin).map_err(path("remove", pin))?;
-            Ok(false)
-        }
-    }
+pub(super) fn attached_filter(
+    interface: &str,
+    role: Role,
+    handle: u32,
+) -> Result<SchedClassifierLink, Error> {
+    let handle = TcHandle::from(handle);
+    SchedClassifierLink::attached(interface, attach_type(role), PRIORITY, handle, None)
+        .map_err(hook("find the filter of", interface))
+}
+
+/// In the order in which they run.
+pub(super) fn filters(role: Role, interface: &str, ifindex: u32) -> Result<Vec<Filter>, Error> {
+    let direction = match role {
+        Role::Ingress | Role::Loopback => Direction::Ingress,
+        Role::Egress => Direction::Egress,
+    };
+    netlink::filters(ifindex, direction).map_err(hook("list the filters of", interface))
+}
+
+pub(super) fn is_named(filter: &Filter, role: Role) -> bool {
+    let program = filter.program.as_ref();
+    program.is_some_and(|(name, _)| name == role.program())
 }
 
 /// Attaches the reader of local resolvers' answers to the loopback interface,
 /// or replaces it there.
 pub(super) fn listen(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
     let program = load::loaded(ebpf, Role::Loopback.program())?;
-    attach_one(program, pins, Role::Loopback, LOOPBACK, index_of(LOOPBACK)?)
+    attach_one(program, pins, Role::Loopback, LOOPBACK, index_of(LOOPBACK)?)?;
+    Ok(())
 }
 
 /// Detaches everything that is pinned.
@@ -188,7 +236,7 @@ pub(super) fn detach_role(
         {
             match tc::qdisc_detach_program(&interface, attach_type(role), role.program()) {
                 Ok(()) => {}
-                Err(TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(Error::Qdisc { interface, source }),
             }
         }
@@ -213,37 +261,6 @@ pub(super) fn attachments(pins: &Pins) -> Result<Vec<Attachment>, Error> {
         .collect())
 }
 
-/// Gives each interface a slot of the counters and keeps those that have one.
-fn give_slots(pins: &Pins, interfaces: &[(String, u32)]) -> Result<(), Error> {
-    let mut map: Mapping<Interface> = Mapping::open(pins, maps::INTERFACES, 1)?;
-    let mut taken: Vec<Interface> = (0..map.len())
-        .filter_map(|index| map.load(index))
-        .filter(|interface| interface.slot != 0)
-        .collect();
-    for (_, ifindex) in interfaces {
-        if taken.iter().any(|interface| interface.ifindex == *ifindex) {
-            continue;
-        }
-        let place = ifindex % INTERFACE_INDEXES;
-        // Two that share a place are rare: the second is counted as "other".
-        if taken.iter().any(|interface| {
-            interface.ifindex % INTERFACE_INDEXES == place && name_of(interface.ifindex).is_some()
-        }) {
-            continue;
-        }
-        let free =
-            (1..INTERFACE_SLOTS).find(|slot| taken.iter().all(|interface| interface.slot != *slot));
-        let slot = free.ok_or(Error::TooManyInterfaces(INTERFACE_SLOTS - 1))?;
-        let interface = Interface {
-            ifindex: *ifindex,
-            slot,
-        };
-        map.store(place as usize, std::iter::once(interface))?;
-        taken.push(interface);
-    }
-    Ok(())
-}
-
 pub(super) fn name_of(ifindex: u32) -> Option<String> {
     // nix 0.31 makes an empty name of an index that is gone.
     if_indextoname(ifindex)
@@ -258,7 +275,7 @@ fn index_of(name: &str) -> Result<u32, Error> {
 }
 
 /// The multi-program interface of tc came with Linux 6.6.
-fn has_tcx() -> bool {
+pub(super) fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
@@ -269,7 +286,24 @@ const fn attach_type(role: Role) -> TcAttachType {
     }
 }
 
-fn link_error(path: &Path) -> impl FnOnce(aya::programs::links::LinkError) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Link { path, source }
+pub(super) fn refused(
+    interface: &str,
+) -> impl FnOnce(aya::programs::ProgramError) -> Error + use<> {
+    let interface = interface.to_owned();
+    move |source| Error::Attach {
+        interface,
+        source: Box::new(source),
+    }
+}
+
+pub(super) fn hook(
+    operation: &'static str,
+    interface: &str,
+) -> impl FnOnce(io::Error) -> Error + use<> {
+    let interface = interface.to_owned();
+    move |source| Error::Hook {
+        operation,
+        interface,
+        source,
+    }
 }

@@ -55,7 +55,7 @@ pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
             flags: 0,
         };
         match bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
-            Ok(()) => count += 1,
+            Ok(_) => count += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
             Err(error) => return Err(error),
         }
@@ -85,7 +85,7 @@ pub(super) fn walk<K: Copy>(map: &MapData, mut visit: impl FnMut(&K)) -> io::Res
             flags: 0,
         };
         let end = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
-            Ok(()) => false,
+            Ok(_) => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(error),
         };
@@ -113,7 +113,7 @@ pub(super) fn take<K: Copy, V: Copy>(map: &MapData, key: &K) -> io::Result<Optio
     };
     match bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attributes) {
         // SAFETY: the caller's promise, and it was zeroed before.
-        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

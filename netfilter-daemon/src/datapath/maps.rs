@@ -41,6 +41,9 @@ pub(super) const TURNOVER: &str = "TURNOVER";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
+/// Of this process only: what the relays jump to.
+pub(super) const RELAYED: &str = "RELAYED";
+
 /// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
 /// tells whether there are any.
 pub(super) const TABLES: [&str; 9] = [
@@ -61,7 +64,7 @@ pub(super) const LEARNED: [(&str, u32); 22] = [
     (OUTBOUND, 1),
     (HALF_OPEN, 1),
     (FRAGMENTS, 1),
-    (INTERFACES, 1),
+    (INTERFACES, 2),
     (PASSED, 1),
     (DROPPED, 1),
     (QUESTION_COUNTS, 1),

@@ -30,7 +30,7 @@ const UNFINISHED: &str = "unfinished";
 const FORMER: &str = "abi-2";
 
 /// A state directory on a BPF file system.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Pins {
     state_dir: PathBuf,
     /// Tables are those under `next`, not those in force.
@@ -45,7 +45,7 @@ struct Tables {
 }
 
 /// What a program does where it hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Ingress,
     Egress,

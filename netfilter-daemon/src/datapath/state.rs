@@ -22,6 +22,7 @@ use super::{
     mapping::Mapping,
     maps::{self, ArrayOf, HashOf, LpmOf, PerCpuArrayOf, PerCpuHashOf},
     pins::Pins,
+    slots,
 };
 
 /// The read side of what is pinned under a state directory.
@@ -102,8 +103,8 @@ impl State {
         let mut names = Vec::new();
         for interface in (0..map.len()).filter_map(|index| map.load(index)) {
             if interface.slot != 0 {
-                let name = attach::name_of(interface.ifindex)
-                    .unwrap_or_else(|| format!("ifindex {}", interface.ifindex));
+                let name = attach::name_of(interface.ifindex);
+                let name = name.unwrap_or_else(|| slots::name(&interface));
                 names.push((interface.slot, name));
             }
         }
@@ -112,7 +113,7 @@ impl State {
 
     fn passed(&self, interfaces: &[(u32, String)]) -> Result<Vec<Passed>, Error> {
         let map: PerCpuArrayOf<Counter> = maps::open(&self.pins, maps::PASSED)?;
-        let mut passed = Vec::new();
+        let mut passed: Vec<Passed> = Vec::new();
         for (slot, interface) in std::iter::once(&(0, "other".to_owned())).chain(interfaces) {
             for (family, &family_label) in Family::ALL.iter().enumerate() {
                 for (protocol, &protocol_label) in ProtocolLabel::ALL.iter().enumerate() {
@@ -124,6 +125,16 @@ impl State {
                     let (packets, bytes) = sum(values.iter().map(|value| value.0));
                     if packets > 0 {
                         let interface = interface.clone();
+                        // One that is gone may have had the name of another.
+                        let same = |known: &&mut Passed| {
+                            (&known.interface, known.family, known.protocol)
+                                == (&interface, family_label, protocol_label)
+                        };
+                        if let Some(known) = passed.iter_mut().find(same) {
+                            known.packets += packets;
+                            known.bytes += bytes;
+                            continue;
+                        }
                         passed.push(Passed {
                             interface,
                             family: family_label,
@@ -140,7 +151,7 @@ impl State {
 
     fn dropped(&self, name: &impl Fn(u32) -> String) -> Result<Vec<Dropped>, Error> {
         let map: PerCpuHashOf<DropKey, Counter> = maps::open(&self.pins, maps::DROPPED)?;
-        let mut dropped = Vec::new();
+        let mut dropped: Vec<Dropped> = Vec::new();
         for entry in map.iter() {
             let (key, values) = entry.map_err(maps::failed("read", maps::DROPPED))?;
             let DropKey {
@@ -180,6 +191,15 @@ impl State {
                 )
             };
             key(one).cmp(&key(other))
+        });
+        dropped.dedup_by(|one, kept| {
+            let label = |each: &Dropped| (each.reason, each.family, each.protocol, each.audited);
+            let same = one.interface == kept.interface && label(one) == label(kept);
+            if same {
+                kept.packets += one.packets;
+                kept.bytes += one.bytes;
+            }
+            same
         });
         Ok(dropped)
     }

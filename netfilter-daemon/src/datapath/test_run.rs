@@ -185,7 +185,7 @@ pub fn run(fd: i32, frame: &[u8], with: Context, repeat: u32) -> io::Result<Outc
 }
 
 /// The bpf(2) system call, which libc has no function for.
-pub(super) fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
+pub(super) fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the caller's attributes are those of the command and their pointers are valid.
     match unsafe {
         libc::syscall(
@@ -195,7 +195,7 @@ pub(super) fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()>
             size_of::<T>(),
         )
     } {
-        0.. => Ok(()),
+        returned @ 0.. => Ok(returned),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -68,6 +68,7 @@ fn snapshot() -> Snapshot {
             lost_events: vec![(LossStage::RateLimit, 5)],
             lost_flows: vec![(LostFlow::Inbound, 2)],
         },
+        repairs: vec![("eth0".to_owned(), "detached", 3)],
         learned: PerFamily { ipv4: 12, ipv6: 4 },
         flows: PerFamily { ipv4: 7, ipv6: 2 },
         prefixes: PerFamily {

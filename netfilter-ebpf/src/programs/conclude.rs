@@ -6,16 +6,15 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        COUNTERS_PER_SLOT, Counter, DropKey, INTERFACE_INDEXES, INTERFACE_SLOTS, RCODE_DROP,
-        SETTING_REJECT, SETTING_REPORT, Settings,
+        COUNTERS_PER_SLOT, Counter, DropKey, RCODE_DROP, SETTING_REJECT, SETTING_REPORT, Settings,
     },
     packet::{Bytes, TCP},
     verdict::{Family, ProtocolLabel, Reason, Verdict},
 };
 
 use crate::{
-    event,
-    maps::{DROPPED, INTERFACES, PASSED},
+    event, interface,
+    maps::{DROPPED, PASSED, RELAYED},
     message::scratch,
     refuse,
     skb::Skb,
@@ -25,6 +24,14 @@ use crate::{
 /// Goes on to whatever other program is attached, then on its way.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
 const DROP: i32 = TC_ACT_SHOT;
+
+/// Jumps to a program, and does not come back if it is there.
+#[inline(always)]
+pub(crate) fn relay(ctx: &TcContext, index: u32) -> i32 {
+    // SAFETY: a jump to a program of the same type, with its context.
+    unsafe { RELAYED.tail_call(ctx, index) };
+    DROP
+}
 
 /// What a verdict is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,20 +136,14 @@ extern "C" fn netfilter_conclude(raw: *mut __sk_buff, code: u64, subject: u64) -
 
 #[inline(always)]
 fn slot(skb: &Skb) -> u32 {
-    let ifindex = skb.ifindex();
-    match INTERFACES.get(ifindex % INTERFACE_INDEXES) {
-        Some(interface) if interface.ifindex == ifindex => interface.slot,
-        _ => 0,
-    }
+    interface::slot(skb.ifindex())
 }
 
 #[inline(always)]
 fn count_pass(skb: &Skb, family: Family, protocol: ProtocolLabel) {
     const PROTOCOLS: u32 = ProtocolLabel::ALL.len() as u32;
     const { assert!(COUNTERS_PER_SLOT == PROTOCOLS * Family::ALL.len() as u32) };
-    let index = (slot(skb) % INTERFACE_SLOTS) * COUNTERS_PER_SLOT
-        + family as u32 * PROTOCOLS
-        + protocol as u32;
+    let index = slot(skb) * COUNTERS_PER_SLOT + family as u32 * PROTOCOLS + protocol as u32;
     if let Some(counter) = PASSED.get_ptr_mut(index) {
         add(counter, skb);
     }

@@ -30,7 +30,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
         return conclude::PASS;
     }
     match read(skb) {
-        Ok(Frame::Arp) => {
+        Ok(Frame::Plumbing) => {
             conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread)
         }
         Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),

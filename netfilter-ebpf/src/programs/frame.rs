@@ -2,15 +2,17 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
-    packet::{self, Packet},
+    abi::{INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_UNREADABLE},
+    packet::{self, Link, Packet},
     quote,
     verdict::Reason,
 };
 
-use crate::{maps::Scratch, message::scratch, skb::Skb};
+use crate::{interface, maps::Scratch, message::scratch, skb::Skb};
 
 pub(crate) enum Frame {
-    Arp,
+    /// ARP, or LACP of a bond.
+    Plumbing,
     Ip(&'static Packet),
 }
 
@@ -18,7 +20,7 @@ pub(crate) enum Frame {
 #[inline(always)]
 pub(crate) fn read(skb: &Skb) -> Result<Frame, Reason> {
     match netfilter_frame(skb.raw()) {
-        ARP => Ok(Frame::Arp),
+        PLUMBING => Ok(Frame::Plumbing),
         IP => scratch()
             .map(|scratch| Frame::Ip(&scratch.packet))
             .ok_or(Reason::TableFull),
@@ -65,7 +67,7 @@ extern "C" fn netfilter_quote(raw: *mut __sk_buff) -> u64 {
 }
 
 const IP: u64 = 0x100;
-const ARP: u64 = 0x101;
+const PLUMBING: u64 = 0x101;
 
 /// A global function, see `message`. Returns the reason to drop the frame, or more.
 #[inline(never)]
@@ -75,8 +77,21 @@ extern "C" fn netfilter_frame(raw: *mut __sk_buff) -> u64 {
         return Reason::TableFull as u64;
     };
     let skb = Skb::new(TcContext::new(raw));
-    match packet::parse(&skb) {
-        Ok(packet::Frame::Arp) => ARP,
+    // Who does not know how frames begin here cannot judge them.
+    let Some(flags) = interface::flags(skb.ifindex()) else {
+        return Reason::Unready as u64;
+    };
+    let link = if flags & INTERFACE_UNREADABLE != 0 {
+        return Reason::Ethertype as u64;
+    } else if flags & INTERFACE_BARE != 0 {
+        Link::Bare(skb.ethertype())
+    } else if flags & INTERFACE_BONDED != 0 {
+        Link::Bonded
+    } else {
+        Link::Ethernet
+    };
+    match packet::parse_on(&skb, link) {
+        Ok(packet::Frame::Arp | packet::Frame::Lacp) => PLUMBING,
         Ok(packet::Frame::Ip(packet)) => {
             scratch.packet = packet;
             IP

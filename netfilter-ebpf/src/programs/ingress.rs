@@ -12,7 +12,7 @@ use crate::{
     flow,
     frame::{Frame, read},
     maps::{ANSWER_COUNTS, count},
-    refuse,
+    passage, refuse,
     skb::Skb,
     stream,
     tables::Generation,
@@ -20,7 +20,7 @@ use crate::{
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
-    if refuse::is_refusal(skb) {
+    if refuse::is_refusal(skb) || passage::is_admitted(skb) {
         return conclude::PASS;
     }
     let (Some(generation), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
@@ -38,6 +38,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
             let verdict = Verdict::Drop(Reason::DnsStream);
             return conclude::conclude(skb, verdict, Subject::Incoming);
         }
+        passage::admit(skb);
     }
     flow::arriving(packet, &generation);
     conclude::PASS
@@ -54,7 +55,10 @@ fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> i32 {
         }
         Answer::Unsolicited => Reason::DnsUnsolicited,
         Answer::Malformed => Reason::DnsMalformed,
-        _ => return conclude::PASS,
+        _ => {
+            passage::admit(skb);
+            return conclude::PASS;
+        }
     };
     conclude::conclude(skb, Verdict::Drop(reason), Subject::Incoming)
 }

@@ -21,10 +21,12 @@ mod flow;
 mod forgetful;
 mod frame;
 mod ingress;
+mod interface;
 mod lease;
 mod loopback;
 mod maps;
 mod message;
+mod passage;
 mod question;
 mod refuse;
 mod skb;
@@ -47,6 +49,19 @@ fn netfilter_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 fn netfilter_loopback(ctx: TcContext) -> i32 {
     loopback::run(&skb::Skb { ctx })
+}
+
+// Stand in for the two while these change their places: the kernel attaches no program
+// twice. Without a target they let nothing pass.
+
+#[classifier]
+fn netfilter_relay_egress(ctx: TcContext) -> i32 {
+    conclude::relay(&ctx, 0)
+}
+
+#[classifier]
+fn netfilter_relay_ingress(ctx: TcContext) -> i32 {
+    conclude::relay(&ctx, 1)
 }
 
 #[panic_handler]

@@ -3,7 +3,9 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
+    },
 };
 use netfilter_ebpf::{
     abi::{
@@ -95,8 +97,13 @@ pub(crate) static HALF_OPEN: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_en
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(4_096, 0);
 
+/// Egress and ingress, for the relays.
+#[map]
+pub(crate) static RELAYED: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
 // Counters and events.
 
+/// See `abi::interface_place`.
 #[map]
 pub(crate) static INTERFACES: Array<Interface> =
     Array::with_max_entries(INTERFACE_INDEXES, BPF_F_MMAPABLE);
@@ -186,6 +193,12 @@ pub(crate) fn seed() -> u64 {
 #[inline(always)]
 pub(crate) fn refusal_mark() -> u32 {
     (seed() >> 32) as u32 | 1
+}
+
+/// What marks a packet that one interface has admitted, for the one above it.
+#[inline(always)]
+pub(crate) fn admitted_mark() -> u32 {
+    refusal_mark() ^ 1 << 31
 }
 
 #[inline(always)]

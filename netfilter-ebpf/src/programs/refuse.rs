@@ -9,11 +9,13 @@ use aya_ebpf::{
     },
 };
 use netfilter_ebpf::{
+    abi::INTERFACE_BARE,
     packet::{Fragment, ICMP, ICMPV6, Packet, TCP},
     refusal,
 };
 
 use crate::{
+    interface,
     maps::{MAX_QUESTIONS, Scratch, refusal_mark},
     message::{UDP_HEADER, scratch},
     skb::{Skb, load},
@@ -383,7 +385,9 @@ fn write<const N: usize>(raw: *mut __sk_buff, offset: usize, bytes: &[u8; N]) ->
 #[inline(always)]
 fn bounce(skb: &Skb) -> Option<i32> {
     let raw = skb.raw();
-    exchange::<6>(raw, 0)?;
+    if interface::flags(skb.ifindex())? & INTERFACE_BARE == 0 {
+        exchange::<6>(raw, 0)?;
+    }
     // SAFETY: the context pointer that the kernel passed.
     unsafe { (*raw).mark = refusal_mark() };
     // SAFETY: a helper without pointers.

@@ -33,6 +33,13 @@ impl Skb {
         unsafe { (*self.raw()).ifindex }
     }
 
+    /// What the kernel takes the packet for.
+    #[inline(always)]
+    pub(crate) fn ethertype(&self) -> u16 {
+        // SAFETY: the context pointer that the kernel passed. The low half is in network order.
+        u16::from_be(unsafe { (*self.raw()).protocol } as u16)
+    }
+
     /// Packets on the wire that this buffer becomes.
     #[inline(always)]
     pub(crate) fn segments(&self) -> u64 {

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     daemon::{
         event::Event,
-        status::{InForce, ServiceTags, Status as Report, Table},
+        status::{InForce, Looked, ServiceTags, Status as Report, Table},
     },
     golden,
 };
@@ -51,6 +51,14 @@ fn denied(destination: &str, name: Option<&str>) -> DeniedLately {
     DeniedLately { event, count: 3 }
 }
 
+fn looked(interface: &str, filtered: bool, why: &str) -> Looked {
+    Looked {
+        interface: interface.to_owned(),
+        filtered,
+        why: why.to_owned(),
+    }
+}
+
 fn without_daemon() -> Report {
     let table = |map: &str, entries, max_entries| Table {
         map: map.to_owned(),
@@ -90,6 +98,15 @@ fn with_daemon() -> Report {
         since: NOW - 11_520,
         enforcing: true,
         complaint: None,
+        interfaces: vec![
+            looked("lo", false, "leads nowhere: loopback"),
+            looked("eth0", true, "a default route leaves by it"),
+        ],
+        repairs: vec![Repaired {
+            interface: "eth0".to_owned(),
+            cause: "displaced".to_owned(),
+            count: 3,
+        }],
         policy: InForce {
             path: "/etc/netfilter/policy.yaml".to_owned(),
             rules: 8,
