@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Traffic {
     tap: Tap,
     over: AtomicBool,
-    /// When the filter was last on its way from nothing.
+    /// Until when nothing was judged, the last time; in the future while that lasts.
     lifted: Mutex<Option<Instant>>,
     faults: Mutex<Vec<String>>,
     pub exchanged: AtomicU64,
@@ -139,11 +139,17 @@ impl Traffic {
         self.check_approved(when);
     }
 
-    /// Only that no connection was cut: the filter was lifted, so whatever got out is
-    /// forgotten, and what was asked for before it came back is not learned.
-    pub fn check_lifted(&self, when: &str) {
+    /// The filter was lifted. Nobody suffered from that; from now on names may be asked
+    /// for before it is there and used when it is, which must fail.
+    pub fn lifted(&self) {
+        self.check_approved("while the filter was lifted");
+        *self.lifted.lock().unwrap() = Some(Instant::now() + Duration::from_secs(3600));
+    }
+
+    /// It is in force again. What got out before is forgotten.
+    pub fn enforced(&self) {
+        self.check_approved("while the filter came back");
         *self.lifted.lock().unwrap() = Some(Instant::now());
-        self.check_approved(when);
     }
 
     fn check_approved(&self, when: &str) {

@@ -344,6 +344,13 @@ pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
     let Some(pins) = Pins::open(state_dir)? else {
         return Ok(Vec::new());
     };
+    // First by one word, for all interfaces: without this, whoever is between the
+    // removal of one program and of the other would lose answers.
+    if pins.knows_tables()
+        && let Ok(mut writer) = Writer::open(&pins, 0)
+    {
+        writer.lift()?;
+    }
     let lifted = attach::detach(&pins)?;
     pins.remove()?;
     Ok(lifted)

@@ -102,7 +102,7 @@ impl Daemon {
             let keeper = self.keeper.shared();
             let mut hooks = keeper.hooks();
             let generation = self.datapath.replace_on(&loaded.image, terms)?;
-            *hooks = self.datapath.hooks()?;
+            *hooks = Some(self.datapath.hooks()?);
             generation
         };
         let former = self.view.replaced(&loaded, generation);

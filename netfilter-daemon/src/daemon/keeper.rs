@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
@@ -39,8 +40,8 @@ pub(super) struct Keeper {
 
 /// What the daemon and the thread tell each other.
 pub(super) struct Shared {
-    /// Held while the thread looks.
-    hooks: Mutex<Hooks>,
+    /// Held while the thread looks; none once it has ended.
+    hooks: Mutex<Option<Hooks>>,
     orders: Mutex<Orders>,
     report: Mutex<Seen>,
     wake: EventFd,
@@ -61,7 +62,7 @@ impl Keeper {
     /// Looks once before it returns, so that there is a report.
     pub(super) fn start(hooks: Hooks, choice: Choice) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            hooks: Mutex::new(hooks),
+            hooks: Mutex::new(Some(hooks)),
             orders: Mutex::new(Orders {
                 choice,
                 stop: false,
@@ -126,6 +127,7 @@ impl Keeper {
         {
             tracing::error!("what looks after the interfaces had failed");
         }
+        *self.shared.hooks() = None;
     }
 }
 
@@ -147,7 +149,7 @@ impl Shared {
     }
 
     /// While this is held, nothing is attached or repaired; other programs may be put in.
-    pub(super) fn hooks(&self) -> MutexGuard<'_, Hooks> {
+    pub(super) fn hooks(&self) -> MutexGuard<'_, Option<Hooks>> {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -218,6 +220,7 @@ impl Keeping {
     fn look(&mut self) -> anyhow::Result<Vec<WayOut>> {
         let shared = Arc::clone(&self.shared);
         let mut hooks = shared.hooks();
+        let hooks = hooks.as_mut().context("the programs are gone")?;
         let present = interfaces::present()?;
         let choice = self.shared.choice();
         let is_there = |ifindex| present.iter().any(|each| each.index == ifindex);
@@ -283,7 +286,7 @@ impl Keeping {
         }
         for target in &targets {
             if !failed.contains_key(&target.index)
-                && let Err(error) = self.look_at(target, &mut hooks)
+                && let Err(error) = self.look_at(target, hooks)
             {
                 failed.insert(target.index, error);
             }

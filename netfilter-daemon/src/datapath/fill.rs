@@ -163,6 +163,14 @@ impl Writer {
         )
     }
 
+    /// Nothing is judged any more.
+    pub(super) fn lift(&mut self) -> Result<(), Error> {
+        let copy = slot(self.generation());
+        let settings = self.settings(copy)?;
+        let flags = settings.flags | SETTING_LIFTED;
+        self.set(copy, Settings { flags, ..settings })
+    }
+
     /// The predecessor of the policy in force, which is still in the other copy, follows it.
     pub(super) fn revert(&mut self) -> Result<u32, Error> {
         let generation = self.generation().wrapping_add(1).max(1);
