@@ -74,11 +74,12 @@ uname -sr
 { netfilter-daemon lab; echo \"vmtest: exit $?\"; } 2>&1 | cat
 devices 2>&1 | cat
 # What the lab has not: a local resolver, whose answers a program of its own
-# reads, and a suspension, in which an address that it lent expires.
+# reads, and a suspension, in which an address that it lent expires (by a wildcard:
+# exact names the daemon asks for again).
 cat >/tmp/policy.yaml <<END
 resolvers: [127.0.0.53, 192.0.2.53]
 dns: { minimum_ttl: 0, grace: 0 }
-outbound_rules: [{ name: host, type: fqdn, destination: { fqdn: host.example, protocol: TCP, port_ranges: '443' } }]
+outbound_rules: [{ name: host, type: fqdn, destination: { fqdn: '*.example', protocol: TCP, port_ranges: '443' } }]
 END
 /bin/ip link add v0 type veth peer name v1
 /bin/ip addr add 10.9.0.1/24 dev v0
