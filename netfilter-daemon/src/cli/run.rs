@@ -10,16 +10,20 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use super::{NO, StateDir, print};
 use crate::{
     daemon::{
-        Daemon, End, Setup, loaded,
+        Daemon, End, Setup,
+        groundwork::Groundwork,
+        loaded,
         opening::{self, Opening},
     },
     interfaces::{self, Choice},
     policy::Mode,
+    sessions::Owners,
 };
 
 /// Put a policy into force and look after it
@@ -76,13 +80,8 @@ impl Run {
         let loaded = loaded::load(&self.policy, self.audit)?;
         let named = loaded.policy.interfaces.as_deref();
         let choice = interfaces::choose(&self.interfaces, named, &interfaces::present()?)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
         if self.dry_run {
-            let opening = runtime.block_on(opening::look(&loaded));
+            let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));
             let opening = opening.context("cannot read the table of connections")?;
             print(&plan(&loaded, &choice, &opening))?;
             return Ok(ExitCode::SUCCESS);
@@ -99,8 +98,10 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             confirm_within: self.confirm,
         };
+        let groundwork = Groundwork::lay(&setup)?;
+        let runtime = runtime()?;
         let done = runtime.block_on(async {
-            let daemon = Daemon::start(setup, loaded, choice).await?;
+            let daemon = Daemon::start(setup, loaded, choice, groundwork).await?;
             eprintln!("{}", daemon.announcement());
             daemon.run().await
         });
@@ -110,6 +111,14 @@ impl Run {
             End::Signal | End::Detached => ExitCode::SUCCESS,
         })
     }
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 /// What would be done.
