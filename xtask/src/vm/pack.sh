@@ -1,0 +1,59 @@
+# $1: a kernel that was unpacked; $2: the daemon; $3: the tests.
+PATH=$PATH:/usr/sbin:/sbin
+target=$(pwd | sed 's,/vm$,,')
+rm -rf root && mkdir root && cd root
+mkdir bin busybox dev etc modules proc run sbin sys tmp
+touch etc/hosts etc/resolv.conf etc/nsswitch.conf
+echo root:x:0:0::/:/bin/sh >etc/passwd
+echo root:x:0: >etc/group
+cp ../init.sh init && chmod +x init
+cd "$1"/lib/modules/*
+for module in drivers/net/veth drivers/net/tun net/sched/sch_ingress net/sched/cls_bpf; do
+    # Debian compresses them since 6.5, and busybox does not uncompress them all.
+    if [ -e kernel/$module.ko.xz ]; then
+        xz -dc kernel/$module.ko.xz >$OLDPWD/modules/${module##*/}.ko
+    else
+        cp kernel/$module.ko $OLDPWD/modules
+    fi
+done
+cd "$OLDPWD"
+
+# Where it looks for them: programs at their own places, and beside the tests.
+add() {
+    cp --parents -L "$@" .
+    elf="$elf $*"
+}
+elf=
+cp $(command -v busybox) bin
+ln -s busybox bin/sh
+for program in curl dig dnsmasq ifconfig ip kresd python3 tc unbound; do
+    add $(command -v $program)
+done
+# busybox's shell has an `ip` of its own, which a path passes by.
+ln -s $(command -v ip) bin/ip
+strip --strip-debug -o bin/tests "$3"
+mkdir -p ".$target/debug"
+strip --strip-debug -o ".$target/debug/netfilter-daemon" "$2"
+ln -s "$target/debug/netfilter-daemon" bin/netfilter-daemon
+elf="$elf bin/tests .$target/debug/netfilter-daemon"
+for tree in /usr/lib/python3* /usr/lib/*/knot-resolver /usr/share/dns; do
+    [ ! -d $tree ] || cp -a --parents $tree .
+done
+rm -rf usr/lib/python3/dist-packages usr/lib/python3*/test usr/lib/python3*/__pycache__
+elf="$elf $(find usr/lib/python3* usr/lib/*/knot-resolver -name '*.so' | tr '\n' ' ')"
+
+# What a program is linked with. Two of one name can lie in two places.
+libraries() {
+    ldd "$@" 2>/dev/null | grep -o '[[:space:]]/[^ ]*' | sort -u
+}
+cp -L --parents $(libraries $elf) .
+if [ -d "$target/servers" ]; then
+    cp -a --parents "$target/servers" .
+    beside=$(echo "$target"/servers/usr/lib/*-linux-gnu)
+    export LD_LIBRARY_PATH=$beside:$beside/systemd
+    cp -L --parents $(libraries $(find "$target/servers" -type f -perm -u+x -path '*bin/*') \
+        "$target/servers/lib/systemd/systemd-resolved") .
+    unset LD_LIBRARY_PATH
+fi
+find . | cpio -o -H newc --quiet -R 0:0 >../initrd.cpio
+cp "$1"/boot/vmlinuz-* ../vmlinuz
