@@ -14,6 +14,7 @@ use aya::{
     maps::MapError,
     pin::PinError,
     programs::{ProgramError, links::LinkError, tc::TcError},
+    util::KernelVersion,
 };
 use netfilter_ebpf::verdict::{Answer, Family, LossStage, ProtocolLabel, Question, Reason};
 
@@ -105,6 +106,9 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn load(state_dir: &Path, image: &Image) -> Result<Self, Error> {
+        if let Ok(kernel) = KernelVersion::current() {
+            load::check(kernel)?;
+        }
         let pins = Pins::create(state_dir)?;
         let in_force = Writer::open(&pins, 0).ok().filter(|_| pins.knows_tables());
         let after = in_force.as_ref().map_or(0, Writer::generation);
@@ -391,6 +395,10 @@ pub enum Error {
          could not put back; run without --confirm"
     )]
     NoWayBack,
+    #[error(
+        "this kernel is too old: the programs need Linux 5.15 or newer, 6.1 is the oldest that was tried; nothing was changed"
+    )]
+    OldKernel,
     #[error("more than {0} interfaces are filtered")]
     TooManyInterfaces(u32),
     #[error("{operation}: {source}")]
