@@ -1,7 +1,10 @@
 //! The tables against the obvious slow evaluation of the rules, and the kernel
 //! against the same code on the host.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    env,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use netfilter_daemon::{
@@ -239,6 +242,9 @@ fn assert_agreement(policy: &Policy, random: &[u128], ports: &[u16]) -> usize {
     frames
 }
 
+/// Of policies; `cargo xtask vmtest` has less time.
+const ROUNDS: &str = "NETFILTER_AGREEMENT_ROUNDS";
+
 #[test]
 fn the_kernel_agrees_with_the_host_on_random_policies() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -247,15 +253,16 @@ fn the_kernel_agrees_with_the_host_on_random_policies() {
         prop::collection::vec(any::<u128>(), 30),
         prop::collection::vec(0..25u16, 7),
     );
+    let rounds = env::var(ROUNDS).map_or(12, |text| text.parse().unwrap());
     let mut frames = 0;
-    for _ in 0..12 {
+    for _ in 0..rounds {
         let (policy, random, ports) =
             proptest::strategy::Strategy::new_tree(&strategy, &mut runner)
                 .unwrap()
                 .current();
         frames += assert_agreement(&policy, &random, &ports);
     }
-    assert!(frames > 2_000, "{frames}");
+    assert!(frames > rounds * 160, "{frames}");
 }
 
 #[test]

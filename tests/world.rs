@@ -1,6 +1,7 @@
 //! A protected machine and an internet, in namespaces, with the daemon as a child.
 
 use std::{
+    env,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
     path::Path,
@@ -149,10 +150,17 @@ pub fn resolve(name: &str, port: u16) -> Option<SocketAddr> {
     (name, port).to_socket_addrs().ok()?.next()
 }
 
+/// How many times as long as usual an emulated machine may take; `cargo xtask vmtest`
+/// says so.
+fn patience() -> u32 {
+    env::var("NETFILTER_PATIENCE").map_or(1, |text| text.parse().unwrap())
+}
+
 pub fn echo_tcp(address: SocketAddr) -> bool {
+    let wait = Duration::from_secs(2) * patience();
     let attempt = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut stream = TcpStream::connect_timeout(&address, wait)?;
+        stream.set_read_timeout(Some(wait))?;
         stream.write_all(b"hello")?;
         let mut back = [0; 5];
         stream.read_exact(&mut back)?;
@@ -169,14 +177,14 @@ fn echo_udp(address: SocketAddr) -> std::io::Result<()> {
     };
     let socket = UdpSocket::bind((local, 0))?;
     socket.connect(address)?;
-    socket.set_read_timeout(Some(Duration::from_millis(700)))?;
+    socket.set_read_timeout(Some(Duration::from_millis(700) * patience()))?;
     socket.send(b"hello")?;
     socket.recv(&mut [0; 16]).map(|_| ())
 }
 
-/// Polls until it holds; at most five seconds.
+/// Polls until it holds; at most five seconds, of usual ones.
 pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    (0..100).any(|_| {
+    (0..100 * patience()).any(|_| {
         holds() || {
             thread::sleep(Duration::from_millis(50));
             false

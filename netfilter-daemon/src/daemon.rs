@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    control::{self, Ask, Socket},
+    control::{Ask, Socket},
     datapath::{self, Attachment, Datapath, State, Terms},
     interfaces::Choice,
     policy::Mode,
@@ -24,6 +24,7 @@ mod answers;
 mod bpffs;
 pub mod denials;
 pub mod event;
+pub mod groundwork;
 pub mod history;
 mod keeper;
 pub mod loaded;
@@ -32,6 +33,7 @@ mod minute;
 mod notify;
 pub mod opening;
 mod pending;
+pub mod privileges;
 mod repairs;
 pub mod status;
 mod view;
@@ -39,6 +41,7 @@ mod watch;
 mod ways_out;
 
 use denials::Denials;
+use groundwork::Groundwork;
 use keeper::Keeper;
 use loaded::Loaded;
 use pending::{Former, Pending};
@@ -105,13 +108,18 @@ pub enum End {
 impl Daemon {
     /// Puts the policy into force. Whatever was in force before remains so if
     /// this fails. Needs a multi-threaded runtime.
-    pub async fn start(setup: Setup, loaded: Loaded, choice: Choice) -> anyhow::Result<Self> {
+    pub async fn start(
+        setup: Setup,
+        loaded: Loaded,
+        choice: Choice,
+        groundwork: Groundwork,
+    ) -> anyhow::Result<Self> {
         let signals = Signals::listen().context("cannot listen for signals")?;
-        let claim = control::claim(&setup.state_dir)?;
-        if bpffs::mount_usual(&setup.state_dir)? {
-            tracing::info!("mounted a BPF file system on /sys/fs/bpf");
-        }
-        let listener = serve::bind(setup.listen).await?;
+        let Groundwork {
+            claim,
+            listener,
+            owners,
+        } = groundwork;
         let socket = Socket::bind(claim)?;
 
         tracing::info!(
@@ -122,7 +130,7 @@ impl Daemon {
         let state = State::at(&setup.state_dir);
         let former = state.attachments()?;
         let lent = match former.is_empty() {
-            true => opening::prepare(&loaded).await?,
+            true => opening::prepare(&loaded, &owners).await?,
             // What is in force has learned its addresses.
             false => Vec::new(),
         };
@@ -239,6 +247,7 @@ impl Daemon {
     }
 
     fn turn(&mut self) {
+        notify::alive();
         if let Err(error) = block_in_place(|| self.view.turn()) {
             tracing::error!("cannot read the counters: {error}");
         }
@@ -327,7 +336,7 @@ fn on(places: &[Place]) -> String {
 }
 
 /// The filter does not depend on being seen.
-async fn show(listener: tokio::net::TcpListener, view: Arc<View>) {
+async fn show(listener: std::net::TcpListener, view: Arc<View>) {
     if let Err(error) = serve::serve(listener, view).await {
         tracing::error!("the HTTP listener failed: {error}");
     }

@@ -14,6 +14,7 @@ use aya::{
     maps::MapError,
     pin::PinError,
     programs::{ProgramError, tc::TcError},
+    util::KernelVersion,
 };
 use netfilter_ebpf::verdict::{
     Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
@@ -111,6 +112,9 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn load(state_dir: &Path, image: &Image) -> Result<Self, Error> {
+        if let Ok(kernel) = KernelVersion::current() {
+            load::check(kernel)?;
+        }
         let pins = Pins::create(state_dir)?;
         let in_force = Writer::open(&pins, 0).ok().filter(|_| pins.knows_tables());
         let after = in_force.as_ref().map_or(0, Writer::generation);
@@ -422,6 +426,10 @@ pub enum Error {
         interface: String,
         source: io::Error,
     },
+    #[error(
+        "this kernel is too old: the programs need Linux 5.15 or newer, 6.1 is the oldest that was tried; nothing was changed"
+    )]
+    OldKernel,
     #[error("{operation}: {source}")]
     System {
         operation: &'static str,

@@ -1,6 +1,9 @@
 //! The read-only HTTP listener: `/metrics`, `/healthz`, `/`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -10,7 +13,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, task};
+use tokio::task;
 
 use crate::{
     causes,
@@ -40,14 +43,15 @@ pub enum Error {
     },
 }
 
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind { address, source })
+/// Before there is a runtime: a port below 1024 takes a privilege.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|source| Error::Bind { address, source })
 }
 
 /// Answers requests for as long as the process lives.
 pub async fn serve(listener: TcpListener, source: Arc<impl Source>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     axum::serve(Connections::on(listener), router(source)).await
 }
 

@@ -87,6 +87,7 @@ impl Session {
 }
 
 /// Which program has each socket, as far as `/proc` shows.
+#[derive(Default)]
 pub struct Owners(HashMap<u64, String>);
 
 impl Owners {

@@ -64,6 +64,28 @@ pub(crate) fn binary() -> Result<PathBuf> {
     Ok(command::target_dir()?.join("release/netfilter-daemon"))
 }
 
+/// Builds the integration tests, and the daemon that they run. Returns where they are.
+pub(crate) fn tests() -> Result<PathBuf> {
+    let build = || {
+        let mut cargo = command::cargo();
+        cargo.args(["test", "--locked", "--package", "netfilter-daemon"]);
+        cargo.args(["--test", "tests", "--no-run"]);
+        cargo
+    };
+    command::run(build(), Output::OnFailure)?.succeeded()?;
+    // Again, now that there is nothing to be said for people.
+    let mut told = build();
+    told.arg("--message-format=json");
+    let built = command::run(told, Output::OnFailure)?;
+    let executable = built.lines.iter().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let path = message["executable"].as_str().map(PathBuf::from)?;
+        (message["target"]["name"] == "tests").then_some(path)
+    });
+    built.succeeded()?;
+    executable.context("cargo does not say where the tests are")
+}
+
 pub(crate) fn demo(demo: &Demo) -> Result<()> {
     // Before the long wait.
     let mut lab = command::as_root(binary()?)?;

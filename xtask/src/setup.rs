@@ -44,6 +44,8 @@ const FOR_VM: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("dnsmasq", "dnsmasq-base"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
 ];
 
 /// Debian's names for rustc, cargo, the sources and clippy. A stable release has
@@ -66,11 +68,13 @@ const SERVICES: &[(&str, &[&str])] = &[
 /// Programs whose packages would change the machine, and those packages: they
 /// are unpacked beside what is built, and installed nowhere. systemd-resolved's
 /// would take over /etc/resolv.conf, iodine's upgrades systemd by way of udev,
-/// bind9's confines named to its own directories, and tunnels belong nowhere.
+/// bind9's confines named to its own directories, systemd is this machine's own
+/// choice, and tunnels belong nowhere.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/named", &["bind9", "bind9-libs"]),
     ("usr/sbin/iodine", &["iodine"]),
     ("usr/bin/dns2tcpc", &["dns2tcp"]),
+    ("usr/bin/systemd-analyze", &["systemd", "libsystemd-shared"]),
     (
         "lib/systemd/systemd-resolved",
         &["systemd-resolved", "libsystemd-shared"],

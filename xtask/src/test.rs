@@ -11,6 +11,7 @@ use crate::{
     fuzz::{self, Fuzz},
     setup::{self, Purpose},
     toolchain::{self, Toolchain},
+    vm::{self, Vmtest},
 };
 
 #[derive(clap::Args)]
@@ -42,6 +43,8 @@ enum Step {
     Fuzz,
     /// Tests with namespaces and BPF programs, as root
     Integration,
+    /// The lab and the tests that show it, on Debian 12's kernel
+    Vm,
 }
 
 /// What the test runners counted.
@@ -98,6 +101,7 @@ impl Step {
             Self::Unit => unit(runner, counts),
             Self::Fuzz => fuzz::run(&Fuzz::of_all(5)),
             Self::Integration => integration(runner, counts),
+            Self::Vm => vm(counts),
         }
     }
 
@@ -170,6 +174,15 @@ fn integration(runner: &[OsString], counts: &mut Counts) -> Result<()> {
     let mut with_root = vec![OsString::from("--ignored")];
     with_root.extend_from_slice(runner);
     promises.and(tests(parts, &with_root, counts))
+}
+
+/// After all others: it has the processors to itself.
+fn vm(counts: &mut Counts) -> Result<()> {
+    let console = vm::run(&Vmtest::in_ci())?;
+    for line in &console {
+        counts.add(line);
+    }
+    Ok(())
 }
 
 /// Shows what the test runner says, and adds up what it counts.

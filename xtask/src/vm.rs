@@ -1,150 +1,129 @@
-//! `cargo xtask vmtest`: the lab on Debian 12's kernel, under qemu's software emulation.
+//! `cargo xtask vmtest`: the lab and the integration tests on another kernel, under qemu.
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     build,
-    command::{self, Output},
+    command::{self, Output, Ran},
     setup::{self, Purpose},
 };
 
-const KERNEL: &str = "linux-image-6.1.";
-const MINUTES: u32 = 10;
+mod kernel;
+
+/// Debian 12's.
+const KERNEL: &str = "6.1";
 /// What `timeout` ends with when it had to end the command.
 const TIMED_OUT: i32 = 124;
-/// Stands before the lab's exit code on the console.
-const MARKER: &str = "vmtest: exit ";
 
+const DEVICES: &str = include_str!("vm/devices.sh");
 /// The directory has its name when it is whole.
-const FETCH: &str = "rm -rf kernel.part && mkdir kernel.part && cd kernel.part
-apt-get download $1
-dpkg-deb -x *.deb . && rm *.deb
-mv ../kernel.part ../kernel
-";
-/// As above. WireGuard's own tool, unpacked and not installed.
 const FETCH_TOOLS: &str = "rm -rf tools.part && mkdir tools.part && cd tools.part
-apt-get download $1
+apt-get download wireguard-tools
 dpkg-deb -x *.deb . && rm *.deb
 mv ../tools.part ../tools
 ";
-const PACK: &str = "PATH=$PATH:/usr/sbin:/sbin
-rm -rf root && mkdir root && cd root
-mkdir bin dev etc modules proc run sbin sys tmp
-touch etc/hosts etc/resolv.conf etc/nsswitch.conf
-echo root:x:0:0::/:/bin/sh >etc/passwd
-echo root:x:0: >etc/group
-cp ../init . && chmod +x init
-# A module's file has the names of those that it needs; the number is the order.
-add() {
-    file=$(find ../kernel/lib/modules -name $1.ko -o -name $(echo $1 | tr _ -).ko)
-    for needed in $(tr '\\0' '\\n' <$file | sed -n 's/^depends=//p' | tr , ' '); do add $needed; done
-    ls modules | grep -q -- -$1.ko || cp $(find ../kernel/lib/modules -name $1.ko -o -name \
-        $(echo $1 | tr _ -).ko) modules/$((100 + $(ls modules | wc -l)))-$1.ko
-}
-for module in veth sch_ingress cls_bpf 8021q bonding bridge wireguard; do add $module; done
-cp $(command -v busybox) $(command -v ip) $(command -v tc) $(command -v dnsmasq) bin
-cp ../tools/usr/bin/wg ../devices bin && chmod +x bin/devices
-cp \"$1\" bin/netfilter-daemon && chmod +x bin/netfilter-daemon
-cp -L --parents $(ldd bin/* 2>/dev/null | grep -o '[[:space:]]/[^ ]*' | sort -u) .
-find . | cpio -o -H newc --quiet -R 0:0 >../initrd.cpio
-cp ../kernel/boot/vmlinuz-6.1.* ../vmlinuz
-";
-const DEVICES: &str = include_str!("vm/devices.sh");
-/// Through `cat`, the lab writes as to a file, without colours.
-const INIT: &str = "#!/bin/busybox sh
-/bin/busybox --install -s /sbin
-export PATH=/bin:/sbin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs run /run
-mount -t tmpfs tmp /tmp
-mount -t bpf bpf /sys/fs/bpf
-stty -onlcr
-for module in /modules/*; do insmod $module; done
-ip link set lo up
-uname -sr
-{ netfilter-daemon lab; echo \"vmtest: exit $?\"; } 2>&1 | cat
-devices 2>&1 | cat
-# What the lab has not: a local resolver, whose answers a program of its own
-# reads, and a suspension, in which an address that it lent expires (by a wildcard:
-# exact names the daemon asks for again).
-cat >/tmp/policy.yaml <<END
-resolvers: [127.0.0.53, 192.0.2.53]
-dns: { minimum_ttl: 0, grace: 0 }
-outbound_rules: [{ name: host, type: fqdn, destination: { fqdn: '*.example', protocol: TCP, port_ranges: '443' } }]
-END
-/bin/ip link add v0 type veth peer name v1
-/bin/ip addr add 10.9.0.1/24 dev v0
-/bin/ip link set v0 up
-/bin/ip link set v1 up
-/bin/ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev v0
-/bin/ip route add default via 10.9.0.2
-dnsmasq -k -R -h -a 127.0.0.53 -z -A /host.example/198.18.0.7 -T 8 -u root --pid-file= &
-(sleep 120; poweroff -f) &
-netfilter-daemon run --policy /tmp/policy.yaml --interface v0 2>&1 | {
-    grep -m 1 -e '^enforcing on v0' -e '^error'
-    cat >/dev/null &
-    netfilter-daemon explain --policy /tmp/policy.yaml host.example:443 --resolve | grep TTL
-    nc -w 2 198.18.0.7 443 </dev/null 2>&1 | sed 's/^/vmtest: awake: /'
-    echo +12 >/sys/class/rtc/rtc0/wakealarm
-    echo mem >/sys/power/state
-    nc -w 2 198.18.0.7 443 </dev/null 2>&1 | sed 's/^/vmtest: later: /'
-    running=$(sed -n 's/^now at \\([0-9]*\\) nsecs$/\\1/p' /proc/timer_list)
-    read up rest </proc/uptime
-    echo \"vmtest: slept $((${up%.*} - running / 1000000000))\"
-    poweroff -f
-}
-";
+const PACK: &str = include_str!("vm/pack.sh");
+const INIT: &str = include_str!("vm/init.sh");
+
+/// Tests that meet a kernel: those that show what differs between kernels, and that
+/// an emulated machine runs in minutes. In the words of the test runner.
+const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_agrees_with_the_host_on_random \
+     enforcement::the_preset enforcement::two_daemons flows::a_ flows::fragments kills:: \
+     live::what_is_permitted names::an_address names::an_answer names::the_verifier privileges:: \
+     reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a \
+     upgrade::tables_of";
+/// Without what meets no kernel, or no machine without systemd.
+const ALL: &str = "--skip tables_agree --skip service::";
+/// What takes as long as it is told, and how patient tests are.
+const BRIEFLY: &str =
+    "NETFILTER_PATIENCE=5 NETFILTER_CHAOS_SECONDS=10 NETFILTER_AGREEMENT_ROUNDS=2";
+const MINUTES: u32 = 20;
+const MINUTES_FOR_ALL: u32 = 90;
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: cargo xtask vmtest")]
+#[command(after_help = "Examples:\n  \
+    cargo xtask vmtest\n  \
+    cargo xtask vmtest --all --kernel 6.12\n  \
+    cargo xtask vmtest -- forgery::")]
 pub(crate) struct Vmtest {
-    /// Run this binary's lab, instead of building the daemon
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    /// A kernel: a version of which apt has a cloud kernel, or the file of a Debian package
+    #[arg(long, value_name = "VERSION|FILE.deb", default_value = KERNEL)]
+    kernel: String,
+    /// All integration tests, and for as long as they like
+    #[arg(long)]
+    all: bool,
+    /// For the test runner, instead of the lab and what CI runs
+    #[arg(last = true, value_name = "ARGS")]
+    runner: Vec<String>,
 }
 
-pub(crate) fn run(arguments: &Vmtest) -> Result<()> {
+impl Vmtest {
+    /// What CI runs.
+    pub(crate) fn in_ci() -> Self {
+        Self {
+            kernel: KERNEL.to_owned(),
+            all: false,
+            runner: Vec::new(),
+        }
+    }
+
+    /// What the first process gets: its environment, and the test runner's arguments.
+    fn words(&self) -> String {
+        match (&self.runner[..], self.all) {
+            ([], false) => format!("{BRIEFLY} -- {SUBSET}"),
+            ([], true) => format!("NETFILTER_PATIENCE=5 -- {ALL}"),
+            (runner, _) => format!("{BRIEFLY} only_tests=1 -- {}", runner.join(" ")),
+        }
+    }
+}
+
+/// Returns what the console said.
+pub(crate) fn run(arguments: &Vmtest) -> Result<Vec<String>> {
     ensure!(cfg!(target_arch = "x86_64"), "vmtest needs an x86_64");
     let directory = command::target_dir()?.join("vm");
     fs::create_dir_all(&directory)?;
-    step("setup: install what is missing", || setup::run(Purpose::Vm))?;
-    let binary = if let Some(binary) = &arguments.binary {
-        fs::canonicalize(binary).with_context(|| format!("cannot read {}", binary.display()))?
-    } else {
-        step("build: the daemon", build::daemon)?;
-        build::binary()?
-    };
-    if !directory.join("kernel").exists() {
-        step("kernel: unpack Debian's, not install it", || {
-            fetch(&directory)
-        })?;
-    }
+    step("setup: install what is missing", || {
+        setup::run(Purpose::Tests)?;
+        setup::run(Purpose::Vm)
+    })?;
+    let tests = step("build: the daemon and its tests", build::tests)?;
+    let kernel = step("kernel: unpack Debian's, not install it", || {
+        kernel::unpack(&arguments.kernel, &directory)
+    })?;
     if !directory.join("tools").exists() {
         step("tools: unpack Debian's `wg`, not install it", || {
             setup::update()?;
-            let package = Path::new("wireguard-tools");
-            script(&directory, "fetch-tools.sh", FETCH_TOOLS, package)
+            script(&directory, "fetch-tools.sh", FETCH_TOOLS, &[])
         })?;
     }
     step("pack: the initramfs", || {
-        fs::write(directory.join("init"), INIT)?;
+        fs::write(directory.join("init.sh"), INIT)?;
         fs::write(directory.join("devices"), DEVICES)?;
-        script(&directory, "pack.sh", PACK, &binary)
+        let daemon = command::target_dir()?.join("debug/netfilter-daemon");
+        script(&directory, "pack.sh", PACK, &[&kernel, &daemon, &tests])
     })?;
-    let promise = format!("lab: run it on that kernel, for {MINUTES} minutes at most");
-    step(&promise, || boot(&directory))
+    let minutes = match arguments.all {
+        true => MINUTES_FOR_ALL,
+        false => MINUTES,
+    };
+    let accelerator = accelerator(&directory);
+    let promise = format!("boot: that kernel, by {accelerator}, for {minutes} minutes at most");
+    step(&promise, || {
+        let ran = boot(&directory, accelerator, &arguments.words(), minutes)?;
+        judge(&ran.lines, arguments.runner.is_empty())?;
+        let console = ran.lines.clone();
+        ran.succeeded().map(|()| console)
+    })
 }
 
-fn step(promise: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(promise: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("\n== {promise}");
     let start = Instant::now();
     let result = work();
@@ -153,42 +132,63 @@ fn step(promise: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-fn fetch(directory: &Path) -> Result<()> {
-    setup::update()?;
-    let depends = setup::asked("apt-cache", &["depends", "linux-image-cloud-amd64"]);
-    let package = depends
-        .iter()
-        .flat_map(|depends| depends.split_whitespace())
-        .find(|word| word.starts_with(KERNEL))
-        .context("apt has no linux-image-6.1*-cloud-amd64, which Debian 12 has")?;
-    script(directory, "fetch.sh", FETCH, Path::new(package))
-}
-
-fn script(directory: &Path, name: &str, text: &str, argument: &Path) -> Result<()> {
+fn script(directory: &Path, name: &str, text: &str, arguments: &[&Path]) -> Result<()> {
     fs::write(directory.join(name), text)?;
     let mut sh = Command::new("sh");
-    sh.args(["-eu", name]).arg(argument).current_dir(directory);
+    sh.args(["-eu", name])
+        .args(arguments)
+        .current_dir(directory);
     command::run(sh, Output::OnFailure)?.succeeded()
 }
 
-fn boot(directory: &Path) -> Result<()> {
+/// Where a virtual machine has a /dev/kvm, a guest of it may hang for ever. One that
+/// has nothing to start ends at once where it does not.
+fn accelerator(directory: &Path) -> &'static str {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    if !Path::new("/dev/kvm").exists() {
+        return "tcg";
+    }
+    let line = format!(
+        "--pdeathsig KILL timeout --signal=KILL {} {} -accel kvm -cpu host -m 256 -kernel vmlinuz -append panic=-1",
+        PATIENCE.as_secs(),
+        qemu()
+    );
+    let mut probe = Command::new("setpriv");
+    probe
+        .args(line.split_whitespace())
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    match probe.status() {
+        Ok(status) if status.success() => "kvm",
+        _ => "tcg",
+    }
+}
+
+fn qemu() -> &'static str {
+    "qemu-system-x86_64 -display none -serial stdio -monitor none -no-reboot -net none"
+}
+
+fn boot(directory: &Path, accelerator: &str, words: &str, minutes: u32) -> Result<Ran> {
+    let cpu = if accelerator == "kvm" { "host" } else { "max" };
     // Should this program end early, `timeout` is told, and ends qemu.
     let line = format!(
-        "--pdeathsig TERM timeout --kill-after=5 {MINUTES}m nice qemu-system-x86_64 \
-         -display none -serial stdio -monitor none -no-reboot -m 1024 -cpu max -net none \
-         -kernel vmlinuz -initrd initrd.cpio -append"
+        "--pdeathsig TERM timeout --kill-after=5 {minutes}m nice {} -accel {accelerator} -cpu {cpu} \
+         -m 3072 -smp 2 -kernel vmlinuz -initrd initrd.cpio -append",
+        qemu()
     );
-    let mut qemu = Command::new("setpriv");
-    qemu.args(line.split_whitespace())
-        .arg("console=ttyS0 panic=-1 quiet")
+    let mut machine = Command::new("setpriv");
+    machine
+        .args(line.split_whitespace())
+        .arg(format!("console=ttyS0 panic=-1 quiet {words}"))
         .current_dir(directory)
         .stdin(Stdio::null());
-    let ran = command::run(qemu, Output::Shown)?;
+    let ran = command::run(machine, Output::Shown)?;
     if ran.status.code() == Some(TIMED_OUT) {
-        bail!("the lab had not ended after {MINUTES} minutes");
+        bail!("the machine had not ended after {minutes} minutes");
     }
-    judge(&ran.lines)?;
-    ran.succeeded()
+    Ok(ran)
 }
 
 /// What else the console says, a name's TTL of 8 seconds being shorter than the sleep.
@@ -256,13 +256,18 @@ const PROMISES: [(&str, &str, &str); 13] = [
     ),
 ];
 
-/// Asks for the exit code and for probes, lest a lab without any passes.
-fn judge(console: &[String]) -> Result<()> {
-    let code = console
-        .iter()
-        .find_map(|line| line.trim().strip_prefix(MARKER))
-        .context("the machine stopped before the lab ended")?;
-    ensure!(code == "0", "the lab ended with exit code {code}");
+/// Asks for exit codes, and for tests and probes, lest a machine without any passes.
+fn judge(console: &[String], with_lab: bool) -> Result<()> {
+    ended_well(console, "tests")?;
+    let passed = console.iter().any(|line| {
+        let result = line.trim().strip_prefix("test result: ok. ");
+        result.is_some_and(|result| !result.starts_with("0 "))
+    });
+    ensure!(passed, "no test ran");
+    if !with_lab {
+        return Ok(());
+    }
+    ended_well(console, "lab")?;
     let all_right = console.iter().any(|line| {
         let words: Vec<_> = line.split_whitespace().take(4).collect();
         matches!(words[..], [right, "of", all, "probes"] if right == all && all != "0")
@@ -273,4 +278,33 @@ fn judge(console: &[String]) -> Result<()> {
         ensure!(console.iter().any(kept), "{otherwise}");
     }
     Ok(())
+}
+
+fn ended_well(console: &[String], what: &str) -> Result<()> {
+    let marker = format!("vmtest: {what} exit ");
+    let code = console
+        .iter()
+        .find_map(|line| line.trim().strip_prefix(&marker))
+        .with_context(|| format!("the machine stopped before the {what} ended"))?;
+    ensure!(code == "0", "the {what} ended with exit code {code}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn console(lines: &str) -> Vec<String> {
+        lines.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_machine_that_ran_no_test_has_failed() {
+        let ran = "test result: ok. 3 passed; 0 failed\nvmtest: tests exit 0";
+        judge(&console(ran), false).unwrap();
+        assert!(judge(&console(&ran.replace("3 passed", "0 passed")), false).is_err());
+        assert!(judge(&console(&ran.replace("exit 0", "exit 101")), false).is_err());
+        assert!(judge(&console("test result: ok. 3 passed; 0 failed"), false).is_err());
+        assert!(judge(&console(ran), true).is_err(), "no lab");
+    }
 }

@@ -10,16 +10,20 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use super::{NO, StateDir, TagsDir, columns::columns, print};
 use crate::{
     daemon::{
-        Daemon, End, Setup, loaded,
+        Daemon, End, Setup,
+        groundwork::Groundwork,
+        loaded,
         opening::{self, Opening},
     },
     interfaces::{self, Choice, Interface},
     policy::Mode,
+    sessions::Owners,
     tags::{self, Outcome, store::Store},
 };
 
@@ -87,13 +91,8 @@ impl Run {
         let named = loaded.policy.interfaces.as_deref();
         let present = interfaces::present()?;
         let choice = interfaces::choose(&self.interfaces, named, &present)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
         if self.dry_run {
-            let opening = runtime.block_on(opening::look(&loaded));
+            let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));
             let opening = opening.context("cannot read the table of connections")?;
             print(&plan(&loaded, &choice, &present, &opening))?;
             return Ok(ExitCode::SUCCESS);
@@ -111,8 +110,10 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             confirm_within: self.confirm,
         };
+        let groundwork = Groundwork::lay(&setup)?;
+        let runtime = runtime()?;
         let done = runtime.block_on(async {
-            let daemon = Daemon::start(setup, loaded, choice).await?;
+            let daemon = Daemon::start(setup, loaded, choice, groundwork).await?;
             eprintln!("{}", daemon.announcement());
             daemon.run().await
         });
@@ -138,6 +139,14 @@ fn fetch_missing(policy: &Path, store: &Store) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 /// What would be done.

@@ -18,6 +18,13 @@ pub(super) fn ready(status: &str) {
     tell(&format!("READY=1\nSTATUS={status}\n"));
 }
 
+/// The loop turns. Once a second, which is often enough for any watchdog.
+pub(super) fn alive() {
+    if env::var_os("WATCHDOG_USEC").is_some() {
+        tell("WATCHDOG=1\n");
+    }
+}
+
 pub(super) fn stopping() {
     tell("STOPPING=1\n");
 }

@@ -30,7 +30,7 @@ pub struct Opening {
 ///
 /// # Errors
 /// Where the kernel's tables cannot be read.
-pub async fn look(loaded: &Loaded) -> io::Result<Opening> {
+pub async fn look(loaded: &Loaded, owners: &Owners) -> io::Result<Opening> {
     let sessions = sessions::established()?;
     let is_cut = |session: &&Session, lent: &[Lent]| {
         matches!(session.fate(&loaded.image, lent), Fate::Cut(_))
@@ -44,12 +44,8 @@ pub async fn look(loaded: &Loaded) -> io::Result<Opening> {
         .filter(|session| is_cut(session, &lent))
         .collect();
     let kept = sessions.len() - cut.len();
-    let owners = match cut.is_empty() {
-        true => None,
-        false => Some(Owners::look()),
-    };
     let told = cut.into_iter().map(|session| {
-        let owner = owners.as_ref().and_then(|owners| owners.of(session));
+        let owner = owners.of(session);
         let reason = match session.fate(&loaded.image, &lent) {
             Fate::Cut(reason) => reason.sentence(),
             Fate::Inbound | Fate::Allowed => "",
@@ -64,8 +60,8 @@ pub async fn look(loaded: &Loaded) -> io::Result<Opening> {
 }
 
 /// Says what a start is about to cut; what the names lend.
-pub(super) async fn prepare(loaded: &Loaded) -> anyhow::Result<Vec<Lent>> {
-    let opening = look(loaded)
+pub(super) async fn prepare(loaded: &Loaded, owners: &Owners) -> anyhow::Result<Vec<Lent>> {
+    let opening = look(loaded, owners)
         .await
         .context("cannot read the table of connections")?;
     let verb = match loaded.policy.mode {

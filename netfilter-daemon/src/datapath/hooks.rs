@@ -1,7 +1,6 @@
 //! What keeps the programs in their places while the daemon runs.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     fs,
     os::fd::{AsFd, OwnedFd},
@@ -108,9 +107,9 @@ impl Hooks {
         Ok(Self {
             pins: pins.clone(),
             slots: Slots::open(pins)?,
-            ingress: copy(ebpf, Role::Ingress.program())?,
-            egress: copy(ebpf, Role::Egress.program())?,
-            relays: Relays::of(ebpf)?,
+            ingress: copy(ebpf, pins, Role::Ingress.program())?,
+            egress: copy(ebpf, pins, Role::Egress.program())?,
+            relays: Relays::of(ebpf, pins)?,
             links: HashMap::new(),
         })
     }
@@ -306,7 +305,7 @@ impl Hooks {
 }
 
 impl Relays {
-    fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    fn of(ebpf: &mut Ebpf, pins: &Pins) -> Result<Self, Error> {
         for (index, role) in [(0, Role::Egress), (1, Role::Ingress)] {
             let refused = |source| Error::Program {
                 program: role.program(),
@@ -324,18 +323,29 @@ impl Relays {
                 .map_err(maps::failed("write", maps::RELAYED))?;
         }
         Ok(Self {
-            ingress: copy(ebpf, "netfilter_relay_ingress")?,
-            egress: copy(ebpf, "netfilter_relay_egress")?,
+            ingress: copy(ebpf, pins, "netfilter_relay_ingress")?,
+            egress: copy(ebpf, pins, "netfilter_relay_egress")?,
         })
     }
 }
 
-/// The same program, with its own descriptor.
-fn copy(ebpf: &mut Ebpf, name: &'static str) -> Result<SchedClassifier, Error> {
+/// The same program, with its own descriptor: by way of a pin, for to open it by its
+/// number needs CAP_SYS_ADMIN.
+fn copy(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<SchedClassifier, Error> {
     let refused = |source| Error::Program {
         program: name,
         source: Box::new(source),
     };
-    let info = load::loaded(ebpf, name)?.info().map_err(refused)?;
-    SchedClassifier::from_program_info(info, Cow::Borrowed(name)).map_err(refused)
+    let pin = pins.passing();
+    // What a start that was killed has left.
+    fs::remove_file(&pin).ok();
+    load::loaded(ebpf, name)?
+        .pin(&pin)
+        .map_err(|source| Error::Pin {
+            path: pin.clone(),
+            source,
+        })?;
+    let copy = SchedClassifier::from_pin(&pin).map_err(refused);
+    fs::remove_file(&pin).map_err(path("remove", &pin))?;
+    copy
 }

@@ -1,6 +1,6 @@
 //! Loads the BPF object that is embedded in this binary.
 
-use aya::{EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
+use aya::{EbpfLoader, VerifierLogLevel, programs::SchedClassifier, util::KernelVersion};
 
 use super::{
     Error, maps,
@@ -15,6 +15,19 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT")
 const MIN_NODES: usize = 16_384;
 const MIN_LEAVES: usize = 65_536;
 const MIN_CLASSES: usize = 1_024;
+
+/// What the programs ask for came step by step, and older verifiers say of what is missing
+/// what nobody understands.
+const OLDEST: KernelVersion = KernelVersion::new(5, 15, 0);
+
+/// # Errors
+/// [`Error::OldKernel`]
+pub(super) fn check(kernel: KernelVersion) -> Result<(), Error> {
+    match kernel >= OLDEST {
+        true => Ok(()),
+        false => Err(Error::OldKernel),
+    }
+}
 
 /// Maps that are pinned are used as they are; others are made.
 pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
@@ -78,4 +91,22 @@ pub(super) fn program<'a>(
         program: name,
         source: Box::new(source),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_so_and_the_first_that_is_not_is_taken() {
+        let told = check(KernelVersion::new(5, 10, 250))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            told,
+            "this kernel is too old: the programs need Linux 5.15 or newer, 6.1 is the oldest that was tried; nothing was changed"
+        );
+        check(KernelVersion::new(5, 15, 0)).unwrap();
+        check(KernelVersion::current().unwrap()).unwrap();
+    }
 }

@@ -13,6 +13,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -86,6 +87,8 @@ impl Pins {
         for directory in [pins.directory(LEARNED), pins.directory(LINKS)] {
             fs::create_dir_all(&directory).map_err(path("create", &directory))?;
         }
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(state_dir, mode).map_err(path("protect", state_dir))?;
         pins.take_over()?;
         Ok(pins)
     }
@@ -138,6 +141,11 @@ impl Pins {
                 .map_or_else(|| self.directory("no-tables"), |tables| tables.path),
         };
         tables.join(name)
+    }
+
+    /// Where something is pinned for a moment.
+    pub(super) fn passing(&self) -> PathBuf {
+        self.directory(LEARNED).join("passing")
     }
 
     /// The policies' tables, oldest first; an unfinished set last.

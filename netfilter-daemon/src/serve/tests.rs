@@ -37,8 +37,8 @@ impl Source for Filter {
     }
 }
 
-async fn start(filter: Filter) -> SocketAddr {
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+fn start(filter: Filter) -> SocketAddr {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Arc::new(filter)));
     address
@@ -62,7 +62,7 @@ async fn get_page(address: SocketAddr, path: &str) -> String {
 
 #[tokio::test]
 async fn metrics_come_in_the_format_that_was_asked_for() {
-    let address = start(Filter::default()).await;
+    let address = start(Filter::default());
     let plain = get_page(address, "/metrics").await;
     assert!(plain.starts_with("HTTP/1.1 200 OK\r\n"), "{plain}");
     assert!(plain.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
@@ -80,15 +80,14 @@ async fn metrics_come_in_the_format_that_was_asked_for() {
 
 #[tokio::test]
 async fn health_is_200_while_filtering_and_503_with_the_reason_otherwise() {
-    let well = get_page(start(Filter::default()).await, "/healthz").await;
+    let well = get_page(start(Filter::default()), "/healthz").await;
     assert!(well.starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(well.ends_with("\r\n\r\nok\n"));
 
     let ill = get_page(
         start(Filter {
             ill: AtomicBool::new(true),
-        })
-        .await,
+        }),
         "/healthz",
     )
     .await;
@@ -100,8 +99,7 @@ async fn health_is_200_while_filtering_and_503_with_the_reason_otherwise() {
 async fn metrics_that_cannot_be_read_are_an_error_and_not_zeros() {
     let address = start(Filter {
         ill: AtomicBool::new(true),
-    })
-    .await;
+    });
     let page = get_page(address, "/metrics").await;
     assert!(page.starts_with("HTTP/1.1 500 "));
     assert!(page.ends_with("cannot read COUNTERS\n"));
@@ -109,7 +107,7 @@ async fn metrics_that_cannot_be_read_are_an_error_and_not_zeros() {
 
 #[tokio::test]
 async fn nothing_but_reading_is_possible() {
-    let address = start(Filter::default()).await;
+    let address = start(Filter::default());
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         let answer = exchange(address, &request).await;
@@ -125,9 +123,11 @@ async fn nothing_but_reading_is_possible() {
 
 #[tokio::test]
 async fn clients_that_say_nothing_are_cut_off_and_make_room() {
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let life = Duration::from_millis(300);
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let connections = Connections::bounded(listener, 2, life);
     let server = axum::serve(connections, router(Arc::new(Filter::default())));
     tokio::spawn(server.into_future());
@@ -145,13 +145,10 @@ async fn clients_that_say_nothing_are_cut_off_and_make_room() {
     assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0);
 }
 
-#[tokio::test]
-async fn an_address_in_use_is_named_with_the_way_out() {
-    let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    let error = bind(taken.local_addr().unwrap())
-        .await
-        .unwrap_err()
-        .to_string();
+#[test]
+fn an_address_in_use_is_named_with_the_way_out() {
+    let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let error = bind(taken.local_addr().unwrap()).unwrap_err().to_string();
     assert!(error.starts_with("cannot listen on 127.0.0.1:"));
     assert!(error.ends_with("choose another address with --listen"));
 }

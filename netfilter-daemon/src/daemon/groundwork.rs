@@ -1,0 +1,53 @@
+//! What a start does with all the privileges that it was given, before it gives them up.
+
+use std::net::TcpListener;
+
+use anyhow::Context;
+use nix::sys::stat::{Mode, umask};
+
+use super::{Setup, bpffs, privileges};
+use crate::{
+    control::{self, Claim},
+    datapath::State,
+    policy, serve,
+    sessions::Owners,
+};
+
+/// The state directory is claimed, and the daemon has the privileges that it keeps.
+pub struct Groundwork {
+    pub(super) claim: Claim,
+    pub(super) listener: TcpListener,
+    /// Who has the connections that a first start may cut.
+    pub(super) owners: Owners,
+}
+
+impl Groundwork {
+    /// To be called while there is one thread: others would keep all.
+    ///
+    /// # Errors
+    /// Where another daemon runs, or the system refuses.
+    pub fn lay(setup: &Setup) -> anyhow::Result<Self> {
+        // Nothing that it makes is anybody else's business, and all is its own: root that
+        // has given up its capabilities is bound by modes, too.
+        umask(Mode::from_bits_truncate(0o077));
+        let claim = control::claim(&setup.state_dir)?;
+        if bpffs::mount_usual(&setup.state_dir)? {
+            tracing::info!("mounted a BPF file system on /sys/fs/bpf");
+        }
+        let listener = serve::bind(setup.listen)?;
+        let is_first = State::at(&setup.state_dir).attachments()?.is_empty();
+        let owners = match is_first {
+            true => Owners::look(),
+            false => Owners::default(),
+        };
+        let reads =
+            || policy::source::load(&setup.policy, &|url| setup.tags.catalogue(url)).is_ok();
+        let kept = privileges::shed(reads).context("cannot give up privileges")?;
+        tracing::info!("keeping {kept}, and no other privilege");
+        Ok(Self {
+            claim,
+            listener,
+            owners,
+        })
+    }
+}
