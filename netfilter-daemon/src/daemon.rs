@@ -142,7 +142,7 @@ impl Daemon {
             let mut datapath = Datapath::load(&setup.state_dir, &loaded.image)?;
             datapath.enforce(&loaded.image, terms)?;
             datapath.lend(&loaded.image, &lent)?;
-            datapath.attach(&loaded.image, &choice.names)?;
+            datapath.attach(&loaded.image, &choice.names, terms)?;
             Ok(datapath)
         };
         let mut datapath = block_in_place(start)?;

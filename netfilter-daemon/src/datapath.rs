@@ -103,7 +103,7 @@ impl Datapath {
     pub fn start(state_dir: &Path, image: &Image, interfaces: &[String]) -> Result<Self, Error> {
         let mut datapath = Self::load(state_dir, image)?;
         datapath.enforce(image, Terms::default())?;
-        datapath.attach(image, interfaces)?;
+        datapath.attach(image, interfaces, Terms::default())?;
         Ok(datapath)
     }
 
@@ -164,18 +164,26 @@ impl Datapath {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn attach(&mut self, image: &Image, interfaces: &[String]) -> Result<(), Error> {
-        self.listen(image)?;
+    pub fn attach(
+        &mut self,
+        image: &Image,
+        interfaces: &[String],
+        terms: Terms,
+    ) -> Result<(), Error> {
+        self.listen(image, terms)?;
         attach::attach(&mut self.ebpf, &self.pins, interfaces, || {
             sockets::remember_inbound(&self.pins, image)
         })?;
         self.pins.commit()
     }
 
-    /// Reads the answers of local resolvers if the policy names any.
-    fn listen(&mut self, image: &Image) -> Result<(), Error> {
+    /// Reads the answers of local resolvers if the policy names any. A policy that may come
+    /// back finds the reader where it was.
+    fn listen(&mut self, image: &Image, terms: Terms) -> Result<(), Error> {
         if image.local_resolver {
             attach::listen(&mut self.ebpf, &self.pins)
+        } else if terms.confirm_within.is_some() {
+            Ok(())
         } else {
             attach::detach_role(&self.pins, Role::Loopback, |_| true)
         }
@@ -202,7 +210,7 @@ impl Datapath {
     pub fn replace_on(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         match self.writer.check(image) {
             Ok(()) => {
-                self.listen(image)?;
+                self.listen(image, terms)?;
                 self.enforce(image, terms)
             }
             Err(Error::TooSmall { .. }) => self.grow(image, terms),
@@ -215,7 +223,7 @@ impl Datapath {
     fn grow(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let mut larger = Self::load(self.state.directory(), image)?;
         let generation = larger.enforce(image, terms)?;
-        if let Err(error) = larger.attach(image, &[]) {
+        if let Err(error) = larger.attach(image, &[], terms) {
             // Some of the places may have been taken.
             attach::attach(&mut self.ebpf, &self.pins, &[], || Ok(()))?;
             return Err(error);
