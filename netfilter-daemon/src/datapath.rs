@@ -31,6 +31,7 @@ mod load;
 mod mapping;
 mod maps;
 mod pins;
+mod remedy;
 mod sockets;
 mod state;
 pub mod test_run;
@@ -112,8 +113,10 @@ impl Datapath {
             Some(Ok(())) => pins,
             _ => pins.next()?,
         };
-        let ebpf = load::load(&pins, image)?;
-        let writer = Writer::open(&pins, after)?;
+        let loaded = load::load(&pins, image)
+            .and_then(|ebpf| Ok((ebpf, Writer::open(&pins, after)?)))
+            .inspect_err(|_| pins.give_up());
+        let (ebpf, writer) = loaded?;
         Ok(Self {
             ebpf,
             state: State::at(state_dir),
@@ -127,6 +130,10 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses. What was in force remains.
     pub fn enforce(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
+        self.fill(image, terms).inspect_err(|_| self.pins.give_up())
+    }
+
+    fn fill(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let in_force = Pins::at(self.state.directory());
         let is_first = !in_force.has_tables() && in_force.links(Role::Egress)?.is_empty();
         // Else the policy in force is in the other copy of the same tables.
@@ -155,6 +162,7 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn attach(&mut self, image: &Image, interfaces: &[String]) -> Result<(), Error> {
+        self.pins.show()?;
         self.listen(image)?;
         attach::attach(&mut self.ebpf, &self.pins, interfaces, || {
             sockets::remember_inbound(&self.pins, image)
@@ -339,7 +347,7 @@ pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
 pub enum Error {
     #[error("{0} is not on a BPF file system; mount one: mount -t bpf bpf {0}")]
     NotBpffs(PathBuf),
-    #[error("cannot {operation} {path}: {source}")]
+    #[error("cannot {operation} {path}: {source}{}", remedy::of(source))]
     Path {
         operation: &'static str,
         path: PathBuf,
@@ -371,9 +379,9 @@ pub enum Error {
     },
     #[error("cannot attach to {interface}: {source}")]
     Qdisc { interface: String, source: TcError },
-    #[error("cannot pin {path}: {source}")]
+    #[error("cannot pin {}: {}", path.display(), describe(source))]
     Pin { path: PathBuf, source: PinError },
-    #[error("cannot use the pinned link {path}: {source}")]
+    #[error("cannot use the pinned link {}: {}", path.display(), describe(source))]
     Link { path: PathBuf, source: LinkError },
     #[error(
         "the policy needs {needed} entries in map {map}, which was made for {available} by an earlier policy; \
@@ -393,15 +401,16 @@ pub enum Error {
     NoWayBack,
     #[error("more than {0} interfaces are filtered")]
     TooManyInterfaces(u32),
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {source}{}", remedy::of(source))]
     System {
         operation: &'static str,
         source: io::Error,
     },
 }
 
-/// The error and its causes: aya keeps the verifier's log in the last of them.
-fn describe(error: &dyn std::error::Error) -> String {
+/// The error and its causes: aya keeps the verifier's log in the last of them. Then what
+/// to do about it.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut text = Vec::new();
     for cause in causes.map(ToString::to_string) {
@@ -409,5 +418,8 @@ fn describe(error: &dyn std::error::Error) -> String {
             text.push(cause);
         }
     }
-    text.join(": ")
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let system = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let remedy = system.last().map(remedy::of).unwrap_or_default();
+    text.join(": ") + &remedy
 }
