@@ -24,6 +24,7 @@ mod answers;
 mod bpffs;
 pub mod denials;
 pub mod event;
+mod files;
 pub mod history;
 pub mod loaded;
 mod memory;
@@ -31,6 +32,7 @@ mod minute;
 mod notify;
 pub mod opening;
 mod pending;
+mod reading;
 pub mod status;
 mod view;
 mod watch;
@@ -39,6 +41,7 @@ mod ways_out;
 use denials::Denials;
 use loaded::Loaded;
 use pending::{Former, Pending};
+use reading::{Readings, Wanted};
 use status::Place;
 use view::View;
 use watch::{Stamp, Watch};
@@ -77,6 +80,7 @@ pub struct Daemon {
     signals: Signals,
     asks: mpsc::Receiver<Ask>,
     pending: Option<Pending>,
+    readings: Readings,
     /// Ends the control socket after the answers under way.
     stop: oneshot::Sender<()>,
     control: tokio::task::JoinHandle<()>,
@@ -103,6 +107,7 @@ impl Daemon {
     /// this fails. Needs a multi-threaded runtime.
     pub async fn start(setup: Setup, loaded: Loaded, choice: Choice) -> anyhow::Result<Self> {
         let signals = Signals::listen().context("cannot listen for signals")?;
+        files::make_room()?;
         let claim = control::claim(&setup.state_dir)?;
         if bpffs::mount_usual(&setup.state_dir)? {
             tracing::info!("mounted a BPF file system on /sys/fs/bpf");
@@ -182,6 +187,7 @@ impl Daemon {
             signals,
             asks,
             pending,
+            readings: Readings::default(),
             stop,
             control,
         })
@@ -216,7 +222,7 @@ impl Daemon {
                 _ = self.signals.terminate.recv() => return End::Signal,
                 _ = self.signals.interrupt.recv() => return End::Signal,
                 _ = self.signals.hangup.recv() => {
-                    self.reload("SIGHUP", None);
+                    self.want(Wanted::by("SIGHUP"));
                 }
                 Some(ask) = self.asks.recv() => if let Some(end) = self.answer(ask) {
                     return end;
@@ -225,8 +231,9 @@ impl Daemon {
                     return end;
                 },
                 Some(()) = self.newer_lists.recv(), if self.pending.is_none() => {
-                    self.reload("a new list of service tags", None);
+                    self.want(Wanted::by("a new list of service tags"));
                 }
+                read = self.readings.read() => self.finish(read),
                 _ = tick.tick() => self.turn(),
                 _ = tidying.tick() => self.tidy(),
             }
@@ -237,8 +244,9 @@ impl Daemon {
         if let Err(error) = block_in_place(|| self.view.turn()) {
             tracing::error!("cannot read the counters: {error}");
         }
-        if self.pending.is_none() && self.watch.poll(Stamp::of(&self.setup.policy)) {
-            self.reload("a change of the file", None);
+        let may_change = self.pending.is_none() && self.readings.is_idle();
+        if may_change && self.watch.poll(Stamp::of(&self.setup.policy)) {
+            self.want(Wanted::by("a change of the file"));
         }
     }
 
