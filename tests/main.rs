@@ -17,6 +17,7 @@ mod events;
 mod flows;
 mod forgery;
 mod frame;
+mod hostile;
 mod interfaces;
 mod kills;
 mod live;

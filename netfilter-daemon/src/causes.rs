@@ -1,4 +1,6 @@
-//! An error and its causes as one line.
+//! An error and its causes as one line, and what to do about some.
+
+use std::io::{self, ErrorKind};
 
 /// Each cause once: many messages here already end with their cause.
 pub fn told(error: &anyhow::Error) -> String {
@@ -10,6 +12,17 @@ pub fn told(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// What to do about a file system that takes nothing; to follow the error.
+pub fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull => "; its file system is full: free some space there",
+        ErrorKind::ReadOnlyFilesystem => {
+            "; its file system is mounted read-only: `mount -o remount,rw` it"
+        }
+        _ => "",
+    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Lab(lab) => lab.run(),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("{}", told(&error));
+        writeln!(io::stderr(), "{}", told(&error)).ok();
         ExitCode::from(code(&error))
     })
 }

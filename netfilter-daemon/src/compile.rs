@@ -38,7 +38,7 @@ pub struct Image {
     pub ipv6: Trie,
     /// A resolver is on this machine: its answers come by the loopback interface.
     pub local_resolver: bool,
-    /// The name table, flattened: apexes of wildcards included.
+    /// The name table, flattened, sorted by wire form: apexes of wildcards included.
     pub names: Vec<Name>,
     summary: Summary,
 }
@@ -337,18 +337,32 @@ impl Image {
 
     /// The longest entry of the name table that matches, which may be one that grants nothing.
     pub fn name(&self, wire: &[u8]) -> Option<&Name> {
-        self.names
-            .iter()
-            .filter(|name| name.pattern.matches(wire))
-            .max_by_key(|name| name.specificity())
+        let wire = wire.to_ascii_lowercase();
+        self.entry(&wire, false).or_else(|| {
+            let mut parents = names::suffixes(&wire).skip(1);
+            parents.find_map(|parent| self.entry(parent, true))
+        })
+    }
+
+    /// The longest wildcard that stands for every name below `wire`.
+    pub fn wildcard(&self, wire: &[u8]) -> Option<&Name> {
+        names::suffixes(wire).find_map(|suffix| self.entry(suffix, true))
+    }
+
+    fn entry(&self, wire: &[u8], wildcard: bool) -> Option<&Name> {
+        let place = |name: &Name| {
+            let pattern = &name.pattern;
+            (pattern.wire(), pattern.is_wildcard()).cmp(&(wire, wildcard))
+        };
+        let index = self.names.binary_search_by(place).ok()?;
+        self.names.get(index)
     }
 
     /// Whether an address learned for `pattern` could be used with this protocol and port
     /// (unless an address rule denies the address itself).
     pub fn name_allows(&self, pattern: &Pattern, protocol: u8, port: u16) -> bool {
-        self.names.iter().any(|name| {
-            name.pattern == *pattern && name.set.contains(cut::atom(&self.atoms, protocol, port))
-        })
+        self.entry(pattern.wire(), pattern.is_wildcard())
+            .is_some_and(|name| name.set.contains(cut::atom(&self.atoms, protocol, port)))
     }
 }
 

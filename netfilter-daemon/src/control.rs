@@ -13,9 +13,12 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::{
-    event::Events,
-    status::{Place, Status},
+use crate::{
+    causes,
+    daemon::{
+        event::Events,
+        status::{Place, Status},
+    },
 };
 
 mod client;
@@ -79,7 +82,7 @@ pub enum Fault {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot {operation} {}: {source}", path.display())]
+    #[error("cannot {operation} {}: {source}{}", path.display(), causes::remedy(source))]
     File {
         operation: &'static str,
         path: PathBuf,

@@ -24,6 +24,7 @@ mod answers;
 mod bpffs;
 pub mod denials;
 pub mod event;
+mod files;
 pub mod groundwork;
 pub mod history;
 mod keeper;
@@ -34,6 +35,7 @@ mod notify;
 pub mod opening;
 mod pending;
 pub mod privileges;
+mod reading;
 mod repairs;
 pub mod status;
 mod view;
@@ -45,6 +47,7 @@ use groundwork::Groundwork;
 use keeper::Keeper;
 use loaded::Loaded;
 use pending::{Former, Pending};
+use reading::{Readings, Wanted};
 use status::Place;
 use view::View;
 use watch::{Stamp, Watch};
@@ -84,6 +87,7 @@ pub struct Daemon {
     signals: Signals,
     asks: mpsc::Receiver<Ask>,
     pending: Option<Pending>,
+    readings: Readings,
     /// Ends the control socket after the answers under way.
     stop: oneshot::Sender<()>,
     control: tokio::task::JoinHandle<()>,
@@ -195,6 +199,7 @@ impl Daemon {
             signals,
             asks,
             pending,
+            readings: Readings::default(),
             stop,
             control,
         })
@@ -229,7 +234,7 @@ impl Daemon {
                 _ = self.signals.terminate.recv() => return End::Signal,
                 _ = self.signals.interrupt.recv() => return End::Signal,
                 _ = self.signals.hangup.recv() => {
-                    self.reload("SIGHUP", None);
+                    self.want(Wanted::by("SIGHUP"));
                 }
                 Some(ask) = self.asks.recv() => if let Some(end) = self.answer(ask) {
                     return end;
@@ -238,8 +243,9 @@ impl Daemon {
                     return end;
                 },
                 Some(()) = self.newer_lists.recv(), if self.pending.is_none() => {
-                    self.reload("a new list of service tags", None);
+                    self.want(Wanted::by("a new list of service tags"));
                 }
+                read = self.readings.read() => self.finish(read),
                 _ = tick.tick() => self.turn(),
                 _ = tidying.tick() => self.tidy(),
             }
@@ -251,8 +257,9 @@ impl Daemon {
         if let Err(error) = block_in_place(|| self.view.turn()) {
             tracing::error!("cannot read the counters: {error}");
         }
-        if self.pending.is_none() && self.watch.poll(Stamp::of(&self.setup.policy)) {
-            self.reload("a change of the file", None);
+        let may_change = self.pending.is_none() && self.readings.is_idle();
+        if may_change && self.watch.poll(Stamp::of(&self.setup.policy)) {
+            self.want(Wanted::by("a change of the file"));
         }
     }
 

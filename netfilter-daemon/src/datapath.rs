@@ -35,6 +35,7 @@ mod load;
 mod mapping;
 mod maps;
 mod pins;
+mod remedy;
 mod slots;
 mod sockets;
 mod state;
@@ -122,8 +123,10 @@ impl Datapath {
             Some(Ok(())) => pins,
             _ => pins.next()?,
         };
-        let ebpf = load::load(&pins, image)?;
-        let writer = Writer::open(&pins, after)?;
+        let loaded = load::load(&pins, image)
+            .and_then(|ebpf| Ok((ebpf, Writer::open(&pins, after)?)))
+            .inspect_err(|_| pins.give_up());
+        let (ebpf, writer) = loaded?;
         Ok(Self {
             ebpf,
             state: State::at(state_dir),
@@ -137,6 +140,10 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses. What was in force remains.
     pub fn enforce(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
+        self.fill(image, terms).inspect_err(|_| self.pins.give_up())
+    }
+
+    fn fill(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let in_force = Pins::at(self.state.directory());
         let is_first = !in_force.has_tables() && in_force.links(Role::Egress)?.is_empty();
         // Else the policy in force is in the other copy of the same tables.
@@ -170,6 +177,7 @@ impl Datapath {
         interfaces: &[String],
         terms: Terms,
     ) -> Result<(), Error> {
+        self.pins.show()?;
         self.listen(image, terms)?;
         attach::attach(&mut self.ebpf, &self.pins, interfaces, || {
             sockets::remember_inbound(&self.pins, image)
@@ -372,7 +380,7 @@ pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
 pub enum Error {
     #[error("{0} is not on a BPF file system; mount one: mount -t bpf bpf {0}")]
     NotBpffs(PathBuf),
-    #[error("cannot {operation} {path}: {source}")]
+    #[error("cannot {operation} {path}: {source}{}", remedy::of(source))]
     Path {
         operation: &'static str,
         path: PathBuf,
@@ -404,7 +412,7 @@ pub enum Error {
     },
     #[error("cannot attach to {interface}: {source}")]
     Qdisc { interface: String, source: TcError },
-    #[error("cannot pin {path}: {source}")]
+    #[error("cannot pin {}: {}", path.display(), describe(source))]
     Pin { path: PathBuf, source: PinError },
     #[error(
         "the policy needs {needed} entries in map {map}, which was made for {available} by an earlier policy; \
@@ -438,15 +446,16 @@ pub enum Error {
         "this kernel is too old: the programs need Linux 5.15 or newer, 6.1 is the oldest that was tried; nothing was changed"
     )]
     OldKernel,
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {source}{}", remedy::of(source))]
     System {
         operation: &'static str,
         source: io::Error,
     },
 }
 
-/// The error and its causes: aya keeps the verifier's log in the last of them.
-fn describe(error: &dyn std::error::Error) -> String {
+/// The error and its causes: aya keeps the verifier's log in the last of them. Then what
+/// to do about it.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut text = Vec::new();
     for cause in causes.map(ToString::to_string) {
@@ -454,5 +463,8 @@ fn describe(error: &dyn std::error::Error) -> String {
             text.push(cause);
         }
     }
-    text.join(": ")
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let system = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let remedy = system.last().map(remedy::of).unwrap_or_default();
+    text.join(": ") + &remedy
 }

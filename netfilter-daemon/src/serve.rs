@@ -13,7 +13,11 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use tokio::task;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task,
+    time::Instant,
+};
 
 use crate::{
     causes,
@@ -23,6 +27,9 @@ use crate::{
 mod connections;
 
 use connections::Connections;
+
+/// Who asks for the health at once; others wait. Each takes a thread and some files.
+static READERS: Semaphore = Semaphore::const_new(4);
 
 const INDEX: &str = include_str!("serve/index.html");
 
@@ -61,16 +68,24 @@ fn router<S: Source>(source: Arc<S>) -> Router {
         .route("/metrics", get(metrics::<S>))
         .route("/healthz", get(healthz::<S>))
         .layer(map_response(close))
-        .with_state(source)
+        .with_state(Arc::new(Pages {
+            source,
+            latest: Mutex::default(),
+        }))
 }
 
-async fn metrics<S: Source>(State(source): State<Arc<S>>, headers: HeaderMap) -> Response {
+struct Pages<S> {
+    source: Arc<S>,
+    /// When it began to be read.
+    latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+}
+
+async fn metrics<S: Source>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) -> Response {
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok());
     let exposition = Exposition::negotiate(accept.unwrap_or_default());
-    let snapshot = task::spawn_blocking(move || source.snapshot()).await;
-    match snapshot.map_err(anyhow::Error::from).and_then(|read| read) {
+    match pages.snapshot().await {
         Ok(snapshot) => {
             let content_type = [(header::CONTENT_TYPE, exposition.content_type())];
             (content_type, metrics::render(&snapshot, exposition)).into_response()
@@ -83,7 +98,27 @@ async fn metrics<S: Source>(State(source): State<Arc<S>>, headers: HeaderMap) ->
     }
 }
 
-async fn healthz<S: Source>(State(source): State<Arc<S>>) -> Response {
+impl<S: Source> Pages<S> {
+    /// What is read while they wait answers all who asked before that began.
+    async fn snapshot(&self) -> anyhow::Result<Arc<Snapshot>> {
+        let asked = Instant::now();
+        let mut latest = self.latest.lock().await;
+        if let Some((begun, snapshot)) = &*latest
+            && *begun >= asked
+        {
+            return Ok(Arc::clone(snapshot));
+        }
+        let source = Arc::clone(&self.source);
+        let begun = Instant::now();
+        let snapshot = Arc::new(task::spawn_blocking(move || source.snapshot()).await??);
+        *latest = Some((begun, Arc::clone(&snapshot)));
+        Ok(snapshot)
+    }
+}
+
+async fn healthz<S: Source>(State(pages): State<Arc<Pages<S>>>) -> Response {
+    let source = Arc::clone(&pages.source);
+    let _place = READERS.acquire().await;
     let health = task::spawn_blocking(move || source.health()).await;
     match health
         .map_err(|error| error.to_string())

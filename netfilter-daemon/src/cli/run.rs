@@ -1,7 +1,7 @@
 //! `netfilter-daemon run`
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -114,7 +114,8 @@ impl Run {
         let runtime = runtime()?;
         let done = runtime.block_on(async {
             let daemon = Daemon::start(setup, loaded, choice, groundwork).await?;
-            eprintln!("{}", daemon.announcement());
+            // Nobody needs to read it.
+            writeln!(stderr(), "{}", daemon.announcement()).ok();
             daemon.run().await
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -213,5 +214,7 @@ fn log_to_stderr() {
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal())
         .with_target(false)
+        // Where a line cannot be written, another one cannot be, either.
+        .log_internal_errors(false)
         .init();
 }

@@ -47,11 +47,6 @@ impl Name {
     pub fn may_be_asked(&self) -> bool {
         self.asked || !self.set.is_empty()
     }
-
-    /// The longest match wins, and at one length the exact name.
-    pub fn specificity(&self) -> (usize, bool) {
-        (self.pattern.wire().len(), !self.pattern.is_wildcard())
-    }
 }
 
 /// Bytes of the name table in the kernel: an LPM trie allocates a node for each
@@ -114,7 +109,7 @@ fn key(pattern: &Pattern) -> (Vec<u8>, bool) {
 }
 
 /// The name itself and its parents, in wire form.
-fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(wire), |name| {
         let (&length, _) = name.split_first()?;
         name.get(1 + usize::from(length)..)

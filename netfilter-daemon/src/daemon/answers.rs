@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::task::block_in_place;
+use tokio::{sync::oneshot, task::block_in_place};
 
 use super::{
-    Daemon, End, loaded, on,
+    Daemon, End,
+    loaded::{self, Loaded},
+    on,
     pending::{Former, Pending},
+    reading::Wanted,
     status::Place,
-    watch::Stamp,
 };
 use crate::{
     causes,
@@ -20,13 +22,17 @@ use crate::{
 
 impl Daemon {
     pub(super) fn answer(&mut self, ask: Ask) -> Option<End> {
-        let (reply, end) = match ask.request {
+        let (reply, end): (Reply, _) = match ask.request {
             Request::Status => (self.status().into(), None),
             Request::Events => (Answer::Events(self.denials.all()).into(), None),
             Request::Follow => (self.follow(), None),
             Request::Reload { confirm } => {
-                let within = confirm.map(Duration::from_secs);
-                (self.reload("`reload`", within).into(), None)
+                self.want(Wanted {
+                    cause: "`reload`",
+                    confirm_within: confirm.map(Duration::from_secs),
+                    reply: Some(ask.reply),
+                });
+                return None;
             }
             Request::Confirm => (self.confirm().into(), None),
             Request::Detach => {
@@ -34,9 +40,7 @@ impl Daemon {
                 (answer.into(), end)
             }
         };
-        if ask.reply.send(reply).is_err() {
-            tracing::debug!("nobody waits for the answer to {:?}", ask.request);
-        }
+        told(ask.reply, reply);
         end
     }
 
@@ -59,15 +63,23 @@ impl Daemon {
         }
     }
 
-    /// All or nothing.
-    pub(super) fn reload(&mut self, cause: &str, confirm_within: Option<Duration>) -> Answer {
-        if let Some(pending) = &self.pending {
-            let error = pending.to_string();
-            tracing::error!("not reloaded because of {cause}: {error}");
-            let fault = Fault::System;
-            return Answer::Failed { error, fault };
+    /// Why no other policy can come into force.
+    pub(super) fn not_now(&self, cause: &str) -> Option<Answer> {
+        let error = self.pending.as_ref()?.to_string();
+        tracing::error!("not reloaded because of {cause}: {error}");
+        let fault = Fault::System;
+        Some(Answer::Failed { error, fault })
+    }
+
+    pub(super) fn tell(&self, wanted: Wanted, answer: Answer) {
+        if let Some(reply) = wanted.reply {
+            told(reply, answer.into());
         }
-        match block_in_place(|| self.put_into_force(confirm_within)) {
+    }
+
+    /// All or nothing.
+    pub(super) fn reloaded(&self, cause: &str, done: anyhow::Result<(usize, u32)>) -> Answer {
+        match done {
             Ok((rules, generation)) => {
                 tracing::info!(
                     "reloaded because of {cause}: {rules} rules, generation {generation}"
@@ -88,9 +100,11 @@ impl Daemon {
         }
     }
 
-    fn put_into_force(&mut self, confirm_within: Option<Duration>) -> anyhow::Result<(usize, u32)> {
-        self.watch.read(Stamp::of(&self.setup.policy));
-        let loaded = loaded::load(&self.setup.policy, self.setup.audit, &self.setup.tags)?;
+    pub(super) fn put_into_force(
+        &mut self,
+        loaded: &Loaded,
+        confirm_within: Option<Duration>,
+    ) -> anyhow::Result<(usize, u32)> {
         let terms = Terms {
             confirm_within,
             ..Terms::default()
@@ -105,7 +119,7 @@ impl Daemon {
             *hooks = Some(self.datapath.hooks()?);
             generation
         };
-        let former = self.view.replaced(&loaded, generation);
+        let former = self.view.replaced(loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));
         self.pending = confirm_within
@@ -151,6 +165,12 @@ impl Daemon {
                 (failed(&error), None)
             }
         }
+    }
+}
+
+fn told(reply: oneshot::Sender<Reply>, answer: Reply) {
+    if reply.send(answer).is_err() {
+        tracing::debug!("nobody waits for the answer to a control request");
     }
 }
 

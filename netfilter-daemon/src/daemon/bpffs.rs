@@ -11,7 +11,10 @@ use nix::{
 const USUAL: &str = "/sys/fs/bpf";
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot mount a BPF file system on {USUAL}: {0}")]
+#[error(
+    "cannot mount a BPF file system on {USUAL}: {0}; mount it yourself (`mount -t bpf bpf {USUAL}`), \
+     or name a directory on another one with --state-dir"
+)]
 pub(super) struct Error(#[source] io::Error);
 
 /// Mounts the usual BPF file system if the state directory is in its place and

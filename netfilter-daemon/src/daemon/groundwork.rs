@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use anyhow::Context;
 use nix::sys::stat::{Mode, umask};
 
-use super::{Setup, bpffs, privileges};
+use super::{Setup, bpffs, files, privileges};
 use crate::{
     control::{self, Claim},
     datapath::State,
@@ -30,6 +30,7 @@ impl Groundwork {
         // Nothing that it makes is anybody else's business, and all is its own: root that
         // has given up its capabilities is bound by modes, too.
         umask(Mode::from_bits_truncate(0o077));
+        files::make_room()?;
         let claim = control::claim(&setup.state_dir)?;
         if bpffs::mount_usual(&setup.state_dir)? {
             tracing::info!("mounted a BPF file system on /sys/fs/bpf");

@@ -384,18 +384,10 @@ fn ids(names: &LpmOf<[u8; KEY_DATA], u32>) -> Result<HashMap<NameKey, u32>, Erro
 fn closest<'a>((bits, data): &NameKey, image: &'a Image) -> Option<&'a Name> {
     let wildcard = is_wildcard(*bits, data);
     let wire = wire(*bits, data);
-    if !wildcard {
-        return image.name(&wire);
+    match wildcard {
+        false => image.name(&wire),
+        true => image.wildcard(&wire),
     }
-    image
-        .names
-        .iter()
-        .filter(|name| name.pattern.is_wildcard() && encloses(&name.pattern, &wire))
-        .max_by_key(|name| name.specificity())
-}
-
-fn encloses(pattern: &Pattern, wire: &[u8]) -> bool {
-    pattern.wire() == wire || pattern.matches(wire)
 }
 
 fn is_wildcard(bits: u32, data: &[u8; KEY_DATA]) -> bool {

@@ -4,7 +4,8 @@
 //! links/egress-2           where a program hangs; replaced in place, by whatever build
 //! learned/LEASES-1         what outlives policies and builds, with the version of its layout
 //! tables-1-4/ROOTS         a policy's tables: the version of their layout, a running number
-//! next/                    tables that are being filled, until every link reads them
+//! filling/                 tables that are being filled, and that no link reads
+//! next/                    tables that are filled, until every link reads them
 //! unfinished-1/            what an earlier start left there when it was killed
 //! ```
 //!
@@ -25,6 +26,7 @@ use super::{Error, maps};
 const LINKS: &str = "links";
 const LEARNED: &str = "learned";
 const TABLES: &str = "tables";
+const FILLING: &str = "filling";
 const NEXT: &str = "next";
 const UNFINISHED: &str = "unfinished";
 /// Of builds before the layouts had versions of their own.
@@ -34,8 +36,15 @@ const FORMER: &str = "abi-2";
 #[derive(Debug, Clone)]
 pub(super) struct Pins {
     state_dir: PathBuf,
-    /// Tables are those under `next`, not those in force.
-    filling: bool,
+    tables: Set,
+}
+
+/// Which tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    InForce,
+    Filling,
+    Next,
 }
 
 /// A policy's tables.
@@ -107,7 +116,7 @@ impl Pins {
     pub(super) fn at(state_dir: &Path) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
-            filling: false,
+            tables: Set::InForce,
         }
     }
 
@@ -134,9 +143,10 @@ impl Pins {
         if let Some((_, version)) = maps::LEARNED.iter().find(|(learned, _)| *learned == name) {
             return self.directory(LEARNED).join(format!("{name}-{version}"));
         }
-        let tables = match self.filling {
-            true => self.directory(NEXT),
-            false => self
+        let tables = match self.tables {
+            Set::Filling => self.directory(FILLING),
+            Set::Next => self.directory(NEXT),
+            Set::InForce => self
                 .in_force()
                 .map_or_else(|| self.directory("no-tables"), |tables| tables.path),
         };
@@ -203,31 +213,51 @@ impl Pins {
 
     /// For tables that are made anew.
     pub(super) fn next(&self) -> Result<Self, Error> {
+        let directory = self.directory(FILLING);
+        remove(&directory)?;
+        fs::create_dir(&directory).map_err(path("create", &directory))?;
+        Ok(Self {
+            state_dir: self.state_dir.clone(),
+            tables: Set::Filling,
+        })
+    }
+
+    pub(super) fn is_filling(&self) -> bool {
+        self.tables != Set::InForce
+    }
+
+    /// Before a link reads the tables: from here on they stay, whatever happens.
+    pub(super) fn show(&mut self) -> Result<(), Error> {
+        if self.tables != Set::Filling {
+            return Ok(());
+        }
         let directory = self.directory(NEXT);
         if directory.exists() {
             let number = self.unfinished().count() + 1;
             let kept = self.directory(&format!("{UNFINISHED}-{number}"));
             fs::rename(&directory, &kept).map_err(path("keep", &kept))?;
         }
-        fs::create_dir(&directory).map_err(path("create", &directory))?;
-        Ok(Self {
-            state_dir: self.state_dir.clone(),
-            filling: true,
-        })
+        fs::rename(self.directory(FILLING), &directory).map_err(path("create", &directory))?;
+        self.tables = Set::Next;
+        Ok(())
     }
 
-    pub(super) const fn is_filling(&self) -> bool {
-        self.filling
+    /// Tables that could not be filled take no memory. If they cannot be removed, the
+    /// next start does.
+    pub(super) fn give_up(&self) {
+        if self.tables == Set::Filling {
+            remove(&self.directory(FILLING)).ok();
+        }
     }
 
     /// The tables that were filled are those in force; former ones go.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let former = self.tables();
-        if self.filling {
+        if self.tables == Set::Next {
             let number = former.last().map_or(1, |tables| tables.number + 1);
             let tables = self.directory(&format!("{TABLES}-{TABLES_LAYOUT}-{number}"));
             fs::rename(self.directory(NEXT), &tables).map_err(path("create", &tables))?;
-            self.filling = false;
+            self.tables = Set::InForce;
         }
         for tables in self.tables().iter().rev().skip(1) {
             remove(&tables.path)?;
@@ -240,6 +270,7 @@ impl Pins {
         for directory in self.unfinished().collect::<Vec<_>>().iter().rev() {
             remove(directory)?;
         }
+        remove(&self.directory(FILLING))?;
         remove(&self.directory(NEXT))
     }
 

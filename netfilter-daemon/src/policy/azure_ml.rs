@@ -87,7 +87,10 @@ pub fn parse_catalogue(
     match (catalogue, problems.finish()) {
         (Some(catalogue), Ok(_)) => Ok(catalogue),
         (_, Err(error)) => Err(error),
-        (None, Ok(notes)) => Err(Error::Wrong(notes)),
+        (None, Ok(problems)) => Err(Error::Wrong {
+            problems,
+            uncounted: 0,
+        }),
     }
 }
 
@@ -164,6 +167,9 @@ fn rules(settings: &Fields<'_, '_>, tags: Tags<'_>, problems: &mut Problems) -> 
         );
     }
     for (name, rule) in written.into_iter().take(RULES_MAX) {
+        if problems.are_enough() {
+            break;
+        }
         rules.read(name, rule, problems);
     }
     rules.finish()

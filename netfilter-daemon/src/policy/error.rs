@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 /// More than this many lines help nobody.
 const SHOWN: usize = 100;
+/// Others are counted: a wrong file can have millions.
+const KEPT: usize = 1_000;
+/// Characters of a message that are shown at either end: it can quote a whole file.
+const ENDS: usize = 400;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,8 +22,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Everything that is wrong with the file, in its order. Never empty.
-    #[error("{}", lines(.0))]
-    Wrong(Vec<Problem>),
+    #[error("{}", lines(problems, *uncounted))]
+    Wrong {
+        problems: Vec<Problem>,
+        /// Those that were not kept.
+        uncounted: usize,
+    },
 }
 
 /// One line of an [`Error::Wrong`], or one note on a right policy.
@@ -54,6 +62,7 @@ impl fmt::Display for Problem {
 pub(super) struct Problems {
     file: Arc<str>,
     wrong: Vec<Problem>,
+    uncounted: usize,
     notes: Vec<Problem>,
 }
 
@@ -62,16 +71,26 @@ impl Problems {
         Self {
             file: file.into(),
             wrong: Vec::new(),
+            uncounted: 0,
             notes: Vec::new(),
         }
     }
 
     pub(super) fn add(&mut self, at: At, message: impl fmt::Display) {
-        self.wrong.push(self.problem(at, message));
+        if self.wrong.len() < KEPT {
+            self.wrong.push(self.problem(at, message));
+        } else {
+            self.uncounted += 1;
+        }
     }
 
     pub(super) fn note(&mut self, at: At, message: impl fmt::Display) {
         self.notes.push(self.problem(at, message));
+    }
+
+    /// Further ones are only counted.
+    pub(super) fn are_enough(&self) -> bool {
+        self.wrong.len() >= KEPT
     }
 
     pub(super) fn none_so_far(&self) -> bool {
@@ -85,26 +104,43 @@ impl Problems {
             return Ok(self.notes);
         }
         self.wrong.sort_by_key(|problem| problem.at);
-        Err(Error::Wrong(self.wrong))
+        Err(Error::Wrong {
+            problems: self.wrong,
+            uncounted: self.uncounted,
+        })
     }
 
     fn problem(&self, at: At, message: impl fmt::Display) -> Problem {
         Problem {
             file: Arc::clone(&self.file),
             at,
-            message: message.to_string(),
+            message: clipped(message.to_string()),
         }
     }
 }
 
-fn lines(problems: &[Problem]) -> String {
+/// What is wrong is said at the front, and what would be right at the end.
+fn clipped(message: String) -> String {
+    if message.len() <= 4 * ENDS {
+        return message;
+    }
+    let first: String = message.chars().take(ENDS).collect();
+    let last = message.char_indices().rev().nth(ENDS - 1);
+    match last {
+        Some((last, _)) if last > first.len() => format!("{first} ... {}", &message[last..]),
+        _ => message,
+    }
+}
+
+fn lines(problems: &[Problem], uncounted: usize) -> String {
     let mut lines: Vec<String> = problems
         .iter()
         .take(SHOWN)
         .map(Problem::to_string)
         .collect();
     if problems.len() > SHOWN {
-        lines.push(format!("... and {} more", problems.len() - SHOWN));
+        let more = problems.len() - SHOWN + uncounted;
+        lines.push(format!("... and {more} more"));
     }
     lines.join("\n")
 }
@@ -135,6 +171,21 @@ mod tests {
         let told = problems(SHOWN + 7).finish().unwrap_err().to_string();
         assert_eq!(told.lines().count(), SHOWN + 1);
         assert!(told.ends_with("... and 7 more"));
+    }
+
+    #[test]
+    fn problems_that_are_not_kept_are_counted() {
+        let told = problems(KEPT + 7).finish().unwrap_err().to_string();
+        assert!(told.ends_with(&format!("... and {} more", KEPT + 7 - SHOWN)));
+    }
+
+    #[test]
+    fn a_message_that_quotes_a_whole_file_is_cut_in_its_middle() {
+        let message = format!("a `{}` is wrong; write b", "ü".repeat(50_000));
+        let told = clipped(message);
+        assert!(told.starts_with("a `ü") && told.ends_with("ü` is wrong; write b"));
+        assert_eq!(told.chars().count(), 2 * ENDS + 5);
+        assert_eq!(clipped("short".to_owned()), "short");
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl<'n, 'a> Fields<'n, 'a> {
 
     fn unknown(&mut self, shape: &Shape, key: &Key<'_>, problems: &mut Problems) {
         let (what, written) = (shape.what, &key.text);
+        if problems.are_enough() {
+            return problems.add(key.at, "");
+        }
         let near = nearest(&snake_case(written), shape.known.iter().copied());
         let remedy = match near.first() {
             Some(near) => did_you_mean(&[near]),

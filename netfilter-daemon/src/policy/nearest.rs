@@ -5,12 +5,17 @@ const PROPOSED: usize = 3;
 /// Similarity from which a name is worth proposing; 1 is equality. At 0.6 a
 /// third of the letters may be wrong.
 const SIMILAR: f64 = 0.6;
+/// No name is longer, and the time grows with the square.
+const ASKED_MAX: usize = 128;
 
 /// The candidates most like `asked`, best first, letter case aside.
 pub(super) fn nearest<'a>(
     asked: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Vec<&'a str> {
+    if asked.len() > ASKED_MAX {
+        return Vec::new();
+    }
     let asked = asked.to_lowercase();
     let mut similar: Vec<(f64, &str)> = candidates
         .into_iter()

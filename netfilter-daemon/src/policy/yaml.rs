@@ -14,8 +14,13 @@ mod syntax;
 
 /// A policy needs five levels.
 const DEPTH_MAX: usize = 32;
-/// Aliases can multiply: nine lines of them make a billion nodes.
+/// Aliases can multiply: nine lines of them make a billion nodes. Anchors can too, for
+/// what stands in several is kept several times.
 const ALIASED_MAX: usize = 100_000;
+/// Four times what a policy of as many rules as there may be has.
+const NODES_MAX: usize = 4_000_000;
+/// So many bytes of text count as a node more.
+const NODE_BYTES: usize = 64;
 /// Stands for a key that is none; YAML text cannot hold the character.
 const NO_KEY: &str = "\0";
 
@@ -89,10 +94,10 @@ impl Node<'_> {
         }
     }
 
-    /// Nodes in it, itself included.
+    /// Nodes in it, itself included, and what its text takes.
     fn size(&self) -> usize {
         1 + match &self.value {
-            Value::Scalar { .. } => 0,
+            Value::Scalar { text, .. } => text.len() / NODE_BYTES,
             Value::List(items) => items.iter().map(Node::size).sum(),
             Value::Mapping(entries) => entries.iter().map(|(_, node)| node.size()).sum(),
         }
@@ -120,6 +125,8 @@ struct Reader<'a, 'p> {
     problems: &'p mut Problems,
     open: Vec<Open<'a>>,
     anchors: HashMap<usize, Node<'a>>,
+    nodes: usize,
+    anchored: usize,
     aliased: usize,
     document: Option<Node<'a>>,
 }
@@ -130,6 +137,8 @@ impl<'a, 'p> Reader<'a, 'p> {
             problems,
             open: Vec::new(),
             anchors: HashMap::new(),
+            nodes: 0,
+            anchored: 0,
             aliased: 0,
             document: None,
         }
@@ -150,7 +159,7 @@ impl<'a, 'p> Reader<'a, 'p> {
                 self.refuse_tag(tag.as_deref(), at);
                 let plain = style == ScalarStyle::Plain;
                 let value = Value::Scalar { text, plain };
-                self.place(Node { at, value }, anchor);
+                return self.place(Node { at, value }, anchor);
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), at);
@@ -175,7 +184,7 @@ impl<'a, 'p> Reader<'a, 'p> {
                     Collection::List(items) => Value::List(items),
                     Collection::Mapping { entries, .. } => Value::Mapping(entries),
                 };
-                self.place(Node { at, value }, anchor);
+                return self.place(Node { at, value }, anchor);
             }
             Event::Alias(anchor) => return self.follow(anchor, at),
             Event::DocumentStart(_)
@@ -204,7 +213,7 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     fn follow(&mut self, anchor: usize, at: At) -> Option<()> {
-        let Some(node) = self.anchors.get(&anchor).cloned() else {
+        let Some(node) = self.anchors.get(&anchor) else {
             self.problems.add(
                 at,
                 "this alias stands inside of what it stands for; write the value itself",
@@ -222,18 +231,37 @@ impl<'a, 'p> Reader<'a, 'p> {
             );
             return None;
         }
-        self.place(Node { at, ..node }, 0);
-        Some(())
+        let value = node.value.clone();
+        self.place(Node { at, value }, 0)
     }
 
-    /// Puts a complete node where it belongs.
-    fn place(&mut self, node: Node<'a>, anchor: usize) {
+    /// Puts a complete node where it belongs. `None` where reading on makes no sense.
+    fn place(&mut self, node: Node<'a>, anchor: usize) -> Option<()> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
+            self.problems.add(
+                node.at,
+                format!("the file has more than {NODES_MAX} values; is it the right file?"),
+            );
+            return None;
+        }
         if anchor != 0 {
+            self.anchored += node.size();
+            if self.anchored > ALIASED_MAX {
+                self.problems.add(
+                    node.at,
+                    format!(
+                        "the anchors stand for more than {ALIASED_MAX} nodes; write the values \
+                         themselves"
+                    ),
+                );
+                return None;
+            }
             self.anchors.insert(anchor, node.clone());
         }
         let Some(parent) = self.open.last_mut() else {
             self.document = Some(node);
-            return;
+            return Some(());
         };
         match &mut parent.collection {
             Collection::List(items) => items.push(node),
@@ -254,6 +282,7 @@ impl<'a, 'p> Reader<'a, 'p> {
                 },
             },
         }
+        Some(())
     }
 
     fn refuse_tag(&mut self, tag: Option<&Tag>, at: At) {

@@ -1,6 +1,7 @@
-//! Connections that cannot be held: bounded in number and in life.
+//! Connections that cannot be held: bounded in number, in life and in what they say.
 
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -13,32 +14,87 @@ use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
-const AT_ONCE: usize = 64;
-/// From accepting a connection until its answer has gone.
-const LIFE: Duration = Duration::from_secs(10);
+/// With [`Bounds::grace`], five thousand silent ones give way within a second.
+const AT_ONCE: usize = 256;
 
-/// Accepts no more than [`AT_ONCE`]; others wait in the kernel's backlog.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections; others wait in the kernel's backlog.
+    pub(super) at_once: usize,
+    /// From accepting a connection until its answer has gone.
+    pub(super) life: Duration,
+    /// Who has not asked within this time gives way to others. Clients ask at once.
+    pub(super) grace: Duration,
+    /// Bytes that a client may say.
+    pub(super) request: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            at_once: AT_ONCE,
+            life: Duration::from_secs(10),
+            grace: Duration::from_millis(50),
+            request: 16 << 10,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connections {
     listener: TcpListener,
     free: Arc<Semaphore>,
-    life: Duration,
+    bounds: Bounds,
+    /// Oldest first; some may have asked meanwhile.
+    silent: VecDeque<Silent>,
+}
+
+/// A connection whose request has not come.
+#[derive(Debug)]
+struct Silent {
+    since: Instant,
+    /// Closed once it has asked, or is gone.
+    cut: oneshot::Sender<()>,
 }
 
 impl Connections {
     pub(super) fn on(listener: TcpListener) -> Self {
-        Self::bounded(listener, AT_ONCE, LIFE)
+        Self::bounded(listener, Bounds::default())
     }
 
-    pub(super) fn bounded(listener: TcpListener, at_once: usize, life: Duration) -> Self {
+    pub(super) fn bounded(listener: TcpListener, bounds: Bounds) -> Self {
         Self {
             listener,
-            free: Arc::new(Semaphore::new(at_once)),
-            life,
+            free: Arc::new(Semaphore::new(bounds.at_once)),
+            bounds,
+            silent: VecDeque::new(),
+        }
+    }
+
+    /// Cuts the oldest silent connection off, if there is no place and none comes free.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        let free = Arc::clone(&self.free).acquire_owned();
+        tokio::pin!(free);
+        loop {
+            self.silent.retain(|silent| !silent.cut.is_closed());
+            let Some(oldest) = self.silent.front() else {
+                return free.await.ok();
+            };
+            tokio::select! {
+                biased;
+                place = &mut free => return place.ok(),
+                () = sleep_until(oldest.since + self.bounds.grace) => {}
+            }
+            // It may have asked at this very moment: then the next one is looked at.
+            if let Some(oldest) = self.silent.pop_front()
+                && oldest.cut.send(()).is_ok()
+            {
+                return free.await.ok();
+            }
         }
     }
 }
@@ -48,16 +104,22 @@ impl Listener for Connections {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let free = Arc::clone(&self.free).acquire_owned().await.ok();
+        let place = self.place().await;
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (
-            Connection {
-                stream,
-                end: Box::pin(sleep(self.life)),
-                _place: free,
-            },
-            address,
-        )
+        let (cut, silent) = oneshot::channel();
+        self.silent.push_back(Silent {
+            since: Instant::now(),
+            cut,
+        });
+        let connection = Connection {
+            stream,
+            end: Box::pin(sleep(self.bounds.life)),
+            silent: Some(silent),
+            said: Said::default(),
+            may_say: self.bounds.request,
+            _place: place,
+        };
+        (connection, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -70,12 +132,44 @@ impl Listener for Connections {
 pub(super) struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
+    /// Until it has asked: told that it must give way.
+    silent: Option<oneshot::Receiver<()>>,
+    said: Said,
+    may_say: usize,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What a client has said so far.
+#[derive(Debug, Default)]
+struct Said {
+    bytes: usize,
+    line_is_empty: bool,
+    /// An empty line ends a request.
+    whole: bool,
+}
+
+impl Said {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        for byte in bytes {
+            match byte {
+                b'\n' if self.line_is_empty => self.whole = true,
+                b'\n' => self.line_is_empty = true,
+                b'\r' => {}
+                _ => self.line_is_empty = false,
+            }
+        }
+    }
 }
 
 impl Connection {
     /// Polled before each operation, so that the end wakes whoever waits.
     fn alive(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if let Some(silent) = &mut self.silent
+            && Pin::new(silent).poll(context).is_ready()
+        {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         match self.end.as_mut().poll(context) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
@@ -90,7 +184,16 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.alive(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.said.add(&buffer.filled()[before..]);
+        if self.said.bytes > self.may_say {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if self.said.whole {
+            self.silent = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

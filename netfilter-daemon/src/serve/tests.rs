@@ -1,25 +1,31 @@
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use anyhow::bail;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use super::*;
+use super::{connections::Bounds, *};
 
 /// A filter that is ill when told so.
 #[derive(Default)]
 struct Filter {
     ill: AtomicBool,
+    slow: bool,
+    read: AtomicUsize,
 }
 
 impl Source for Filter {
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        if self.slow {
+            std::thread::sleep(Duration::from_millis(200));
+        }
         if self.ill.load(Ordering::Relaxed) {
             bail!("cannot read COUNTERS");
         }
@@ -60,6 +66,12 @@ async fn get_page(address: SocketAddr, path: &str) -> String {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
 }
 
+fn bound() -> tokio::net::TcpListener {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    tokio::net::TcpListener::from_std(listener).unwrap()
+}
+
 #[tokio::test]
 async fn metrics_come_in_the_format_that_was_asked_for() {
     let address = start(Filter::default());
@@ -87,6 +99,7 @@ async fn health_is_200_while_filtering_and_503_with_the_reason_otherwise() {
     let ill = get_page(
         start(Filter {
             ill: AtomicBool::new(true),
+            ..Filter::default()
         }),
         "/healthz",
     )
@@ -99,6 +112,7 @@ async fn health_is_200_while_filtering_and_503_with_the_reason_otherwise() {
 async fn metrics_that_cannot_be_read_are_an_error_and_not_zeros() {
     let address = start(Filter {
         ill: AtomicBool::new(true),
+        ..Filter::default()
     });
     let page = get_page(address, "/metrics").await;
     assert!(page.starts_with("HTTP/1.1 500 "));
@@ -123,12 +137,16 @@ async fn nothing_but_reading_is_possible() {
 
 #[tokio::test]
 async fn clients_that_say_nothing_are_cut_off_and_make_room() {
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = bound();
     let address = listener.local_addr().unwrap();
     let life = Duration::from_millis(300);
-    listener.set_nonblocking(true).unwrap();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let connections = Connections::bounded(listener, 2, life);
+    let bounds = Bounds {
+        at_once: 2,
+        life,
+        grace: Duration::from_secs(9),
+        ..Bounds::default()
+    };
+    let connections = Connections::bounded(listener, bounds);
     let server = axum::serve(connections, router(Arc::new(Filter::default())));
     tokio::spawn(server.into_future());
 
@@ -143,6 +161,97 @@ async fn clients_that_say_nothing_are_cut_off_and_make_room() {
     assert!(begun.elapsed() >= life, "there was no room before");
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn silent_clients_give_way_to_those_that_ask() {
+    let listener = bound();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds {
+        at_once: 2,
+        grace: Duration::from_millis(20),
+        ..Bounds::default()
+    };
+    let connections = Connections::bounded(listener, bounds);
+    let server = axum::serve(connections, router(Arc::new(Filter::default())));
+    tokio::spawn(server.into_future());
+
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let begun = Instant::now();
+    assert!(get_page(address, "/healthz").await.ends_with("ok\n"));
+    assert!(begun.elapsed() < bounds.life / 2);
+    assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn who_has_asked_does_not_give_way() {
+    let listener = bound();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds {
+        at_once: 1,
+        grace: Duration::from_millis(20),
+        ..Bounds::default()
+    };
+    let connections = Connections::bounded(listener, bounds);
+    let filter = Filter {
+        slow: true,
+        ..Filter::default()
+    };
+    tokio::spawn(axum::serve(connections, router(Arc::new(filter))).into_future());
+    let asked = tokio::spawn(get_page(address, "/metrics"));
+    sleep(Duration::from_millis(50)).await;
+    let other = get_page(address, "/healthz").await;
+    assert!(other.ends_with("ok\n"));
+    assert!(
+        asked
+            .await
+            .unwrap()
+            .contains("netfilter_policy_generation 7")
+    );
+}
+
+#[tokio::test]
+async fn a_request_without_an_end_is_cut_off() {
+    let address = start(Filter::default());
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nX: ")
+        .await
+        .unwrap();
+    let written = async { while stream.write_all(&[b'x'; 1024]).await.is_ok() {} };
+    timeout(Duration::from_secs(5), written).await.unwrap();
+}
+
+#[tokio::test]
+async fn those_who_ask_at_once_are_answered_by_one_reading() {
+    let filter = Arc::new(Filter {
+        slow: true,
+        ..Filter::default()
+    });
+    let listener = bound();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener.into_std().unwrap(), Arc::clone(&filter)));
+    let asked: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(get_page(address, "/metrics")))
+        .collect();
+    for page in asked {
+        assert!(
+            page.await
+                .unwrap()
+                .contains("netfilter_policy_generation 7")
+        );
+    }
+    let read = filter.read.load(Ordering::Relaxed);
+    assert!((1..=4).contains(&read), "read {read} times");
+    get_page(address, "/metrics").await;
+    assert_eq!(
+        filter.read.load(Ordering::Relaxed),
+        read + 1,
+        "what is old is not shown"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::destination::{self, Body};
 use super::tags::Tags;
 
 /// More of them can only be a mistake, for a rule may hold any number of networks.
-pub(super) const RULES_MAX: usize = 65_535;
+pub(super) const RULES_MAX: usize = 131_072;
 const NAME_MAX: usize = 128;
 
 pub(super) const EXAMPLE: &str = "{ name: pypi, type: fqdn, destination: pypi.org }";

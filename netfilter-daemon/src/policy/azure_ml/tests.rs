@@ -114,7 +114,7 @@ fn all_the_rules_that_a_policy_may_have_are_read_and_one_more_is_not() {
     assert_eq!(
         told,
         [
-            "policy.yaml:65537:5: more than 65535 rules; join those of one purpose, for `cidr` takes a list"
+            "policy.yaml:131074:5: more than 131072 rules; join those of one purpose, for `cidr` takes a list"
         ]
     );
 }

@@ -139,3 +139,23 @@ proptest! {
         prop_assert!(node.is_some() || node.is_none() || !problems.is_empty());
     }
 }
+
+#[test]
+fn anchors_within_bounds_are_kept_and_beyond_are_not() {
+    let anchored = |times: usize| format!("&a [&b [{}]]", "x,".repeat(times));
+    assert!(read_all(&anchored(ALIASED_MAX / 2 - 2)).1.is_empty());
+    let told = read_all(&anchored(ALIASED_MAX / 2 + 1)).1;
+    assert!(told[0].contains("the anchors stand for more"), "{told:?}");
+}
+
+#[test]
+fn long_text_counts_as_many_nodes() {
+    let aliased = |bytes: usize| format!("a: &x '{}'\nb: [*x, *x]", "t".repeat(bytes));
+    assert!(
+        read_all(&aliased(NODE_BYTES * ALIASED_MAX / 4))
+            .1
+            .is_empty()
+    );
+    let told = read_all(&aliased(NODE_BYTES * ALIASED_MAX * 3 / 4)).1;
+    assert!(told[0].contains("the aliases stand for more"), "{told:?}");
+}
