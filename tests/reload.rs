@@ -162,6 +162,10 @@ fn a_rule_that_goes_takes_its_connections_along_and_leaves_those_of_others() {
     assert!(!dead.iter_mut().any(carries));
 }
 
+/// A file's path and its new text.
+type Save<'a> = &'a (dyn Fn(&str, &str) + Sync);
+type Way<'a> = (&'a str, Save<'a>);
+
 #[test]
 fn every_way_to_save_a_file_is_noticed() {
     let world = World::new(None);
@@ -170,7 +174,7 @@ fn every_way_to_save_a_file_is_noticed() {
         |work: &(dyn Fn(&str) + Sync)| world.protected().run(|| work(mounts::POLICY)).unwrap();
     let text = |policy| format!("resolvers: [10.99.0.1, 'fd99::1']\n{policy}");
     let [one, other] = [ONE, OTHER].map(text);
-    let ways: [(&str, &(dyn Fn(&str, &str) + Sync)); 5] = [
+    let ways: [Way; 5] = [
         ("written over", &|path, text| fs::write(path, text).unwrap()),
         ("renamed into place", &|path, text| {
             let new = format!("{path}.new");

@@ -115,7 +115,7 @@ pub fn under<T>(world: &World, work: impl FnOnce(&Traffic) -> T) -> T {
         scope.spawn(|| traffic.exchange("we to a name", named));
         scope.spawn(|| world.protected().run(|| traffic.learn()).unwrap());
         scope.spawn(|| world.protected().run(|| traffic.attack()).unwrap());
-        let done = work(&traffic);
+        let done = work(traffic);
         traffic.check("at the end");
         done
     });

@@ -122,8 +122,12 @@ impl Daemon {
         let former = self.view.replaced(loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));
-        self.pending = confirm_within
-            .map(|within| Pending::new(within, Former::Policy(former, former_names, former_lists)));
+        self.pending = confirm_within.map(|within| {
+            Pending::new(
+                within,
+                Former::Policy(Box::new(former), former_names, former_lists),
+            )
+        });
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }

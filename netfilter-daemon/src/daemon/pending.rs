@@ -27,7 +27,7 @@ pub(super) struct Pending {
 pub(super) enum Former {
     /// What was attached before this daemon started.
     Start(Vec<Attachment>),
-    Policy(PolicyInForce, Names, InForce),
+    Policy(Box<PolicyInForce>, Names, InForce),
 }
 
 impl Pending {
@@ -101,7 +101,7 @@ impl Daemon {
         match former {
             Former::Policy(policy, names, lists) => {
                 let generation = self.datapath.revert()?;
-                self.view.put_back(policy, generation);
+                self.view.put_back(*policy, generation);
                 self.names.send_replace(names);
                 self.lists.send_replace(lists);
                 Ok(None)
