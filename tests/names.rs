@@ -1,5 +1,6 @@
 //! DNS, frame by frame: what is asked, what is believed, what is learned.
 
+use aya::util::KernelVersion;
 use std::{thread::sleep, time::Duration};
 
 use netfilter_daemon::{
@@ -796,12 +797,15 @@ fn an_address_lives_its_whole_ttl_whenever_it_was_learned() {
 /// takes other turns, so they stay far from its million.
 #[test]
 fn the_verifier_has_room_to_spare() {
+    let is_new = KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0);
     let mut kernel = Kernel::new(POLICY);
     for program in [Program::Egress, Program::Ingress, Program::Loopback] {
         let verified = kernel.datapath.verified_instructions(program).unwrap();
         println!("{program:?}: {verified:?}");
+        // Older verifiers forget more of what they have seen; the kernel's limit is a million.
+        let room = if is_new { 250_000 } else { 650_000 };
         assert!(
-            verified.is_none_or(|verified| verified < 250_000),
+            verified.is_none_or(|verified| verified < room),
             "{program:?}: {verified:?}"
         );
     }

@@ -35,7 +35,7 @@ const INIT: &str = include_str!("vm/init.sh");
 /// Tests that meet a kernel: those that show what differs between kernels, and that
 /// an emulated machine runs in minutes. In the words of the test runner.
 const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_agrees_with_the_host_on_random \
-     enforcement::the_preset enforcement::two_daemons flows::a_ flows::fragments \
+     enforcement::two_daemons flows::a_ flows::fragments \
      live::what_is_permitted names::an_address names::an_answer names::the_verifier privileges:: \
      reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a \
      upgrade::tables_of";

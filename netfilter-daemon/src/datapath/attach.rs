@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        SchedClassifier, TcAttachType,
+        Link, SchedClassifier, TcAttachType,
         tc::{
             self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError,
             TcHandle,
@@ -198,9 +198,12 @@ pub(super) fn filters(role: Role, interface: &str, ifindex: u32) -> Result<Vec<F
     netlink::filters(ifindex, direction).map_err(hook("list the filters of", interface))
 }
 
+/// Whether a filter is ours: a program that was opened again has as much of its name as
+/// the kernel keeps.
 pub(super) fn is_named(filter: &Filter, role: Role) -> bool {
+    const KEPT: usize = 15;
     let program = filter.program.as_ref();
-    program.is_some_and(|(name, _)| name == role.program())
+    program.is_some_and(|(name, _)| name.get(..KEPT) == role.program().get(..KEPT))
 }
 
 /// Attaches the reader of local resolvers' answers to the loopback interface,
@@ -234,10 +237,12 @@ pub(super) fn detach_role(
         if !has_tcx()
             && let Some(interface) = name_of(ifindex)
         {
-            match tc::qdisc_detach_program(&interface, attach_type(role), role.program()) {
-                Ok(()) => {}
-                Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Qdisc { interface, source }),
+            for filter in filters(role, &interface, ifindex)? {
+                if is_named(&filter, role) {
+                    attached_filter(&interface, role, filter.handle)?
+                        .detach()
+                        .map_err(refused(&interface))?;
+                }
             }
         }
         // The last reference to a link: the kernel detaches it.
