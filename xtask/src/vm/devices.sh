@@ -93,7 +93,7 @@ tc filter add dev vlan5 egress pref 1 bpf da object-pinned $pin
 eventually repaired vlan5 displaced
 repaired vlan5 displaced && say "clsact: displaced, put right, other $(reaches 198.18.5.9)"
 sleep 2
-say "clsact: $(tc filter show dev vlan5 egress | grep -c netfilter_egress) of ours"
+say "clsact: $(tc filter show dev vlan5 egress | grep -c netfilter_egres) of ours"
 netfilter-daemon status | sed -n '/^interfaces/,/^$/p'
 wget -qO- http://127.0.0.1:9477/healthz >/dev/null && say "devices: healthy"
 netfilter-daemon detach >/dev/null
