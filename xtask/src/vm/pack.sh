@@ -37,8 +37,8 @@ ln -s busybox bin/sh
 for program in curl dig dnsmasq ifconfig ip kresd python3 tc unbound; do
     add $(command -v $program)
 done
-# busybox's shell has an `ip` of its own, which a path passes by.
-ln -s $(command -v ip) bin/ip
+# busybox's shell has some of its own, which a path passes by.
+for program in ip tc; do ln -s $(command -v $program) bin/$program; done
 strip --strip-debug -o bin/tests "$3"
 mkdir -p ".$target/debug"
 strip --strip-debug -o ".$target/debug/netfilter-daemon" "$2"
