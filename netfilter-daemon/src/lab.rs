@@ -9,7 +9,8 @@
 //! by kill -9, its namespaces, mounts, pins and daemon end with it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt,
     path::{self, Path, PathBuf},
@@ -19,10 +20,12 @@ use hickory_server::proto::ProtoError;
 use nix::unistd::geteuid;
 
 use crate::{
-    policy::{self, Policy, source},
+    policy::{self, Action, Destination, Policy, Rule, source},
     tags::store::{self, Store},
 };
 
+pub mod battery;
+mod channels;
 pub mod daemon;
 pub mod dns;
 pub mod drops;
@@ -37,11 +40,17 @@ pub mod sink;
 pub mod tap;
 pub mod topology;
 
+use battery::{
+    Passage, Trial,
+    collector::Collector,
+    field::{Field, Name, Side, ZONE, hardware},
+    ledger::Round,
+};
 use daemon::Daemon;
 use dns::{Resolver, Zone};
 use namespace::Namespace;
 use plan::{Host, Plan};
-use probe::attempt_all;
+use probe::{Family, attempt_all};
 use report::{Report, Row};
 use sink::Sinks;
 use tap::Tap;
@@ -51,9 +60,9 @@ const DEMONSTRATION: &str = include_str!("lab/demonstration.yaml");
 
 const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
 
-/// Shows what a policy lets out, by default one that has a rule of every kind.
-/// `stage` is told what begins.
-pub fn run(policy: Option<&Path>, stage: &dyn Fn(&str)) -> Result<Report, Error> {
+/// Shows what a policy lets out, by default one that has a rule of every kind, and
+/// what the chosen channels carry out. `stage` is told what begins.
+pub fn run(policy: Option<&Path>, chosen: &[usize], stage: &dyn Fn(&str)) -> Result<Report, Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
@@ -65,11 +74,30 @@ pub fn run(policy: Option<&Path>, stage: &dyn Fn(&str)) -> Result<Report, Error>
     let file = policy_file(&topology.protected, policy)?;
     let policy = load(&topology.protected, &file)?;
     let plan = Plan::of(&policy);
-    let _internet = populate(&topology.internet, &policy, &plan)?;
+    let field = field(&topology, &policy, &plan).map_err(Error::Serve)?;
+    let resolver = resolve(&topology.internet, &policy, &plan)?;
+    let tap = Tap::open(&topology.internet).map_err(probe::Error::Tap)?;
+    let probe = || -> Result<_, Error> {
+        let (tcp, udp) = plan.ports();
+        let _sinks = Sinks::start(&topology.internet, &tcp, &udp).map_err(Error::Serve)?;
+        Ok(attempt_all(&topology.protected, &plan.probes, &tap)?)
+    };
+    let seed = seed().map_err(Error::Serve)?;
+    let pass = |number, drops: &dyn Fn() -> io::Result<_>| -> Result<_, Error> {
+        let sink = Collector::start(&topology.internet, &plan.ports().0).map_err(Error::Serve)?;
+        let passage = Passage {
+            inside: &topology.protected,
+            field: &field,
+            sink: &sink,
+            drops,
+            told: &|channel, done, all| stage(&format!("{} ({done} of {all})", channel.name)),
+        };
+        Ok(passage.run(chosen, Round { seed, number })?)
+    };
 
     stage("probing without the filter");
-    let tap = Tap::open(&topology.internet).map_err(probe::Error::Tap)?;
-    let before = attempt_all(&topology.protected, &plan.probes, &tap)?;
+    let before = probe()?;
+    let without = pass(0, &|| Ok(Vec::new()))?;
     stage("starting the daemon");
     let mut command = topology.protected.command("/proc/self/exe");
     command.arg0("netfilter-daemon");
@@ -79,18 +107,72 @@ pub fn run(policy: Option<&Path>, stage: &dyn Fn(&str)) -> Result<Report, Error>
     let daemon = Daemon::start(command)?;
     stage(&daemon.said);
     stage("probing through the filter");
-    let after = attempt_all(&topology.protected, &plan.probes, &tap)?;
+    let after = probe()?;
     let drops = drops::read(&topology.protected, LISTENER);
+    let through = pass(1, &|| drops::read(&topology.protected, LISTENER))?;
     drop(daemon);
+    drop(resolver);
 
     let rows = plan.probes.iter().zip(before.into_iter().zip(after));
+    let trials = chosen.iter().zip(without.into_iter().zip(through));
     Ok(Report {
         rows: rows
             .map(|(probe, (before, after))| Row::new(probe, before, after))
             .collect(),
         no_drops: drops.as_ref().err().map(ToString::to_string),
         drops: drops.unwrap_or_default(),
+        trials: trials
+            .map(|(&index, (without, through))| (index, Trial::new(without, through)))
+            .collect(),
     })
+}
+
+/// What channels have to go by in the lab.
+fn field(topology: &Topology, policy: &Policy, plan: &Plan) -> io::Result<Field> {
+    let gateway = topology
+        .internet
+        .run(|| hardware(INTERFACE))
+        .map_err(io::Error::other)??;
+    let [ipv4, ipv6] = Family::ALL.map(|family| {
+        let local = topology::PROTECTED[family as usize];
+        let denied = plan.strangers?[family as usize];
+        Some(Side::of(policy, plan, local, denied))
+    });
+    Ok(Field {
+        gateway,
+        ipv4,
+        ipv6,
+        names: names(policy),
+        ..Field::of(&topology.protected, INTERFACE)?
+    })
+}
+
+/// The names that a policy allows to ask for.
+fn names(policy: &Policy) -> Vec<Name> {
+    let allowing = policy
+        .rules
+        .iter()
+        .filter(|rule| rule.action == Action::Allow);
+    let name = |rule: &Rule| {
+        let Destination::Name(pattern) = &rule.destination else {
+            return None;
+        };
+        let text = pattern.to_string();
+        let name = text.strip_prefix("*.").unwrap_or(&text).to_owned();
+        Some(Name {
+            name,
+            wildcard: pattern.is_wildcard(),
+            knock: *pick::knocks(&rule.traffic).first()?,
+        })
+    };
+    allowing.filter_map(name).collect()
+}
+
+/// Drawn at random.
+fn seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    Ok(u64::from_ne_bytes(seed))
 }
 
 /// Why the lab shows nothing.
@@ -112,6 +194,8 @@ pub enum Error {
     Serve(io::Error),
     #[error(transparent)]
     Probe(#[from] probe::Error),
+    #[error(transparent)]
+    Battery(#[from] battery::Error),
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
 }
@@ -144,27 +228,26 @@ fn load(protected: &Namespace, file: &Path) -> Result<Policy, Error> {
     Ok(policy)
 }
 
-fn populate(
-    internet: &Namespace,
-    policy: &Policy,
-    plan: &Plan,
-) -> Result<(Resolver, Sinks), Error> {
+/// Serves the names of the policy, and those under the zone of whoever wants data out.
+fn resolve(internet: &Namespace, policy: &Policy, plan: &Plan) -> Result<Resolver, Error> {
     let mut zone = Zone::new();
+    let refused = |name: &str, why: ProtoError| Error::Name {
+        name: name.to_owned(),
+        why: why.to_string(),
+    };
     for host in &plan.hosts {
-        let served = serve(host, &mut zone);
-        served.map_err(|why| Error::Name {
-            name: host.name.clone(),
-            why: why.to_string(),
-        })?;
+        serve(host, &mut zone).map_err(|why| refused(&host.name, why))?;
+    }
+    for address in plan.strangers.into_iter().flatten() {
+        let name = format!("*.{ZONE}");
+        let added = zone.address(&name, 0, address);
+        added.map_err(|why| refused(&name, why))?;
     }
     let mut resolvers = policy.resolvers.clone();
     // The lab's own are not: they are on the cable.
     resolvers.retain(|address| topology::routable(*address));
     resolvers.extend(RESOLVERS);
-    let (tcp, udp) = plan.ports();
-    let resolver = Resolver::start(internet, &resolvers, zone).map_err(Error::Serve)?;
-    let sinks = Sinks::start(internet, &tcp, &udp).map_err(Error::Serve)?;
-    Ok((resolver, sinks))
+    Resolver::start(internet, &resolvers, zone).map_err(Error::Serve)
 }
 
 /// Names behind names as `mcr.microsoft.com` has them, an underscore and a TTL of 0 among them.
@@ -198,7 +281,9 @@ mod tests {
         let file = policy_file(&topology.protected, None).unwrap();
         let policy = load(&topology.protected, &file).unwrap();
         let plan = Plan::of(&policy);
-        let internet = populate(&topology.internet, &policy, &plan).unwrap();
+        let resolver = resolve(&topology.internet, &policy, &plan).unwrap();
+        let (tcp, udp) = plan.ports();
+        let sinks = Sinks::start(&topology.internet, &tcp, &udp).unwrap();
 
         let tap = Tap::open(&topology.internet).unwrap();
         let attempt = || attempt_all(&topology.protected, &plan.probes, &tap).unwrap();
@@ -208,7 +293,7 @@ mod tests {
                 "{probe}: {outcome:?}"
             );
         }
-        drop(internet);
+        drop((resolver, sinks));
         for (probe, outcome) in plan.probes.iter().zip(attempt()) {
             match probe.knock {
                 // The kernel itself answers.

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 
 use super::{NO, REFUSED, WRONG, print, print_json};
-use crate::lab::{self, daemon};
+use crate::lab::{self, battery, daemon};
 
 /// Show on this machine what a policy lets out
 ///
@@ -38,7 +38,9 @@ pub(super) struct Lab {
 impl Lab {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let stage = |what: &str| eprintln!("lab: {what}");
-        let report = match lab::run(self.policy.as_deref(), &stage) {
+        let all = battery::all().enumerate();
+        let chosen: Vec<usize> = all.map(|(index, _)| index).collect();
+        let report = match lab::run(self.policy.as_deref(), &chosen, &stage) {
             Ok(report) => report,
             Err(error) => {
                 match error {

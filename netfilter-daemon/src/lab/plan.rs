@@ -24,6 +24,8 @@ const DNS: u16 = 53;
 pub(super) struct Plan {
     pub(super) probes: Vec<Probe>,
     pub(super) hosts: Vec<Host>,
+    /// Addresses that nobody speaks of, one of each family.
+    pub(super) strangers: Option<[IpAddr; 2]>,
 }
 
 /// A name and its addresses.
@@ -59,6 +61,7 @@ impl Plan {
         }
         planner.group = "What no rule allows".into();
         planner.beyond();
+        planner.plan.strangers = Some(Family::ALL.map(|family| planner.pool.next(family)));
         planner.plan
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
+    battery::{self, Trial},
     drops::Dropped,
     probe::{Family, Outcome, Probe, Target},
 };
@@ -22,6 +23,9 @@ pub struct Report {
     pub drops: Vec<Dropped>,
     /// Why `/metrics` says nothing.
     pub no_drops: Option<String>,
+    /// Of each channel that was tried, by its place in the list of all.
+    #[serde(skip)]
+    pub trials: Vec<(usize, Trial)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +168,15 @@ impl Report {
             } = drop;
             format!("  {packets:>6}  {reason:18} {family:6} {protocol:6} {interface}")
         }));
+        for (index, trial) in &self.trials {
+            let name = battery::all()
+                .nth(*index)
+                .map_or("", |channel| channel.name);
+            lines.push(format!(
+                "  {name:24} {:?} {:?}",
+                trial.outcome, trial.reasons
+            ));
+        }
         lines.join("\n") + "\n"
     }
 

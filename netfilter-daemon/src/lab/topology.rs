@@ -20,6 +20,12 @@ pub const RESOLVERS: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1)),
 ];
 
+/// The protected machine's addresses.
+pub const PROTECTED: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)),
+    IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2)),
+];
+
 pub struct Topology {
     pub protected: Namespace,
     pub internet: Namespace,

@@ -37,6 +37,7 @@ fn the_table_tells_the_four_findings_apart() {
             packets: 12,
         }],
         no_drops: None,
+        trials: Vec::new(),
     };
     assert_eq!(
         report.to_text(false),
@@ -67,6 +68,7 @@ fn a_report_is_as_expected_only_if_the_counters_could_be_read() {
         rows: vec![],
         drops: vec![],
         no_drops: None,
+        trials: Vec::new(),
     };
     assert!(report.as_expected());
     report.no_drops = Some("refused".into());

@@ -1,0 +1,219 @@
+//! The sink: takes in every frame at an interface, and what TCP connections bring.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Read, Write},
+    net::{Ipv6Addr, SocketAddr, TcpStream},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+        sockopt::RcvBufForce,
+    },
+};
+
+use crate::lab::{namespace::Namespace, sink::tcp_listener};
+
+use super::{
+    Sink, all,
+    field::TCP_PORTS,
+    ledger::{Found, Ledger, Round},
+};
+
+/// Room for what arrives while another thread has the processor.
+const BUFFER: usize = 256 << 20;
+
+/// More than a packet socket gives at once.
+const FRAME: usize = 1 << 17;
+
+/// How often it is looked whether it is over.
+const TURN: u8 = 100;
+
+/// For so long nothing more must come before it is counted.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A connection that brings nothing for so long has brought all.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// Collects what arrives in a namespace. Dropping it ends it.
+pub struct Collector {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    ledger: Mutex<Option<Ledger>>,
+    /// Whether something arrived since it was last asked.
+    stirred: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Collector {
+    /// Beside those of every field, connections are accepted on these ports.
+    pub fn start(namespace: &Namespace, ports: &[u16]) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            ledger: Mutex::new(None),
+            stirred: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        });
+        let ear = namespace.run(ear).map_err(io::Error::other)??;
+        let mut collector = Self {
+            shared: Arc::clone(&shared),
+            threads: vec![thread::spawn(move || listen(&ear, &shared))],
+        };
+        let ports: BTreeSet<u16> = TCP_PORTS.iter().chain(ports).copied().collect();
+        for port in ports {
+            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            let listener = namespace
+                .run(|| tcp_listener(any))
+                .map_err(io::Error::other)??;
+            let shared = Arc::clone(&collector.shared);
+            collector
+                .threads
+                .push(thread::spawn(move || accept(&listener, &shared)));
+        }
+        Ok(collector)
+    }
+}
+
+impl Sink for Collector {
+    fn begin(&self, round: Round) -> io::Result<()> {
+        let channels = u16::try_from(all().count()).map_err(io::Error::other)?;
+        *self.shared.ledger() = Some(Ledger::new(round, channels));
+        Ok(())
+    }
+
+    fn arrived(&self) -> io::Result<Vec<usize>> {
+        self.shared.stirred.store(true, Ordering::Relaxed);
+        while self.shared.stirred.swap(false, Ordering::Relaxed) {
+            thread::sleep(QUIET);
+        }
+        Ok(self
+            .shared
+            .ledger()
+            .as_ref()
+            .map_or_else(Vec::new, Ledger::arrived))
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Shared {
+    fn ledger(&self) -> MutexGuard<'_, Option<Ledger>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        if let Some(ledger) = &mut *self.ledger() {
+            ledger.read(bytes);
+        }
+        self.stirred.store(true, Ordering::Relaxed);
+    }
+
+    fn frame(&self, frame: &[u8]) {
+        self.read(frame);
+        let Some(ledger) = &mut *self.ledger() else {
+            return;
+        };
+        for (number, channel) in (0..).zip(all()) {
+            match channel.read.and_then(|read| read(frame)) {
+                Some(Found::Pieces(bytes)) => ledger.read(&bytes),
+                Some(Found::Part { offset, bytes }) => ledger.note(number, offset, &bytes),
+                None => {}
+            }
+        }
+    }
+}
+
+/// A packet socket for all that arrives at every interface, whomever it is addressed to.
+fn ear() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        flags,
+        SockProtocol::EthAll,
+    )?;
+    setsockopt(&socket, RcvBufForce, &BUFFER)?;
+    let yes: libc::c_int = 1;
+    // SAFETY: a number and its length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const yes).cast(),
+            4,
+        )
+    };
+    Errno::result(result)?;
+    Ok(socket)
+}
+
+fn listen(ear: &OwnedFd, shared: &Shared) {
+    let mut frame = vec![0; FRAME];
+    while !shared.is_over() {
+        match recv(ear.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            Ok(length) => shared.frame(&frame[..length]),
+            Err(_) => wait(ear),
+        }
+    }
+}
+
+fn accept(listener: &std::net::TcpListener, shared: &Arc<Shared>) {
+    while !shared.is_over() {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                let shared = Arc::clone(shared);
+                thread::spawn(move || take(connection, &shared));
+            }
+            Err(_) => wait(listener),
+        }
+    }
+}
+
+/// Takes what a connection brings, and gives it back as an echo does.
+fn take(mut connection: TcpStream, shared: &Shared) {
+    let mut brought = Vec::new();
+    let mut bytes = vec![0; FRAME];
+    connection.set_nonblocking(false).ok();
+    connection.set_read_timeout(Some(IDLE)).ok();
+    connection.set_write_timeout(Some(IDLE)).ok();
+    while let Ok(length @ 1..) = connection.read(&mut bytes) {
+        brought.extend(&bytes[..length]);
+        shared.stirred.store(true, Ordering::Relaxed);
+        if connection.write_all(&bytes[..length]).is_err() {
+            break;
+        }
+    }
+    shared.read(&brought);
+}
+
+fn wait(socket: &impl std::os::fd::AsFd) {
+    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    // Whatever comes of it: it is looked again.
+    poll(&mut sockets, PollTimeout::from(TURN)).ok();
+}

@@ -1,0 +1,5 @@
+//! Packets within packets.
+
+use crate::lab::battery::Channel;
+
+pub(super) const CHANNELS: &[Channel] = &[];
