@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{self, Path, PathBuf},
+    time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -103,6 +104,8 @@ pub enum Error {
     AlreadyRuns { state_dir: PathBuf, holder: String },
     #[error("the daemon closed the connection without an answer")]
     NoAnswer,
+    #[error("the daemon has not answered in {} s; its log says what it is at", .0.as_secs())]
+    Silent(Duration),
     #[error("the daemon's answer cannot be read: {0}; is it another version?")]
     Garbled(#[source] serde_json::Error),
 }

@@ -9,8 +9,8 @@ use std::{
 
 use super::{Answer, DIRECTORY, Error, Request, socket};
 
-/// A reload of the largest policy takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A reload of the largest policy takes seconds, and minutes on an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Far more than the status of a full table of learned addresses.
 const LONGEST: u64 = 256 << 20;
 
@@ -54,6 +54,9 @@ impl Iterator for Answers {
         match self.stream.by_ref().take(LONGEST).read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(serde_json::from_str(&line).map_err(Error::Garbled)),
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
+                Some(Err(Error::Silent(PATIENCE)))
+            }
             Err(source) => Some(Err(Error::File {
                 operation: "read from",
                 path: self.path.clone(),

@@ -15,8 +15,9 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long the daemon may take until it enforces.
-const START: Duration = Duration::from_secs(60);
+/// How long the daemon may take until it enforces: the verifier of an emulated machine
+/// has taken more than a minute.
+const START: Duration = Duration::from_secs(180);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(5);
 
