@@ -13,7 +13,7 @@ use netfilter_daemon::{
 use netfilter_ebpf::{abi::GRANTS, verdict::Answer};
 
 use crate::{
-    bpffs::{DROP, Kernel, PASS, REDIRECT},
+    bpffs::{DROP, Kernel, PASS, REDIRECT, image},
     frame::{self, Frame, answer, datagram, query, record, records, tcp, to, wire},
 };
 
@@ -109,6 +109,47 @@ fn a_wildcard_is_one_or_more_labels_and_never_its_apex() {
         let action = kernel.egress(&asked(&query(1, name, 28))).action;
         assert_eq!(action, if permitted { PASS } else { REDIRECT }, "{name}");
     }
+}
+
+/// There are 32,767 ids, and each of these policies brings 12,000 names. An address that
+/// was lent for a name that is gone must not be worth what the next of its id is.
+#[test]
+fn ids_of_names_that_are_gone_go_to_new_names_and_open_nothing() {
+    let others = |policy: u32| {
+        let name =
+            |n| format!("  - {{ name: n{n}, type: fqdn, destination: n{n}.of{policy}.example }}\n");
+        (0..12_000).map(name).collect::<String>()
+    };
+    let with = |policy: u32, rules: &str| image(&format!("{POLICY}{rules}{}", others(policy)));
+    let lasting = "  - { name: lasting, type: fqdn, destination: lasting.example }\n";
+    let mut kernel = Kernel::of(&with(0, lasting));
+    for (name, address) in [
+        ("lasting.example", "192.0.2.1"),
+        ("n7.of0.example", "192.0.2.2"),
+        ("a.example", "192.0.2.3"),
+    ] {
+        learn_for(&mut kernel, name, 3600, &[address]);
+    }
+    // Of the other, the lease alone remembers its name.
+    assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
+    for policy in 1..5 {
+        kernel.datapath.replace(&with(policy, "")).unwrap();
+        for gone in ["192.0.2.1", "192.0.2.2"] {
+            assert!(!kernel.passes(&tcp(gone, 443).bytes()), "{policy}: {gone}");
+        }
+        assert!(kernel.passes(&tcp("192.0.2.3", 443).bytes()), "{policy}");
+        learn(
+            &mut kernel,
+            &format!("n9.of{policy}.example"),
+            &["192.0.2.4"],
+        );
+        assert!(kernel.passes(&tcp("192.0.2.4", 443).bytes()), "{policy}");
+    }
+    kernel.datapath.replace(&with(5, lasting)).unwrap();
+    assert!(
+        !kernel.passes(&tcp("192.0.2.2", 443).bytes()),
+        "nobody's name, still"
+    );
 }
 
 /// Reversed, a length byte stands behind its label: a digit in another label

@@ -34,6 +34,7 @@ mod lend;
 mod load;
 mod mapping;
 mod maps;
+mod names;
 mod pins;
 mod remedy;
 mod slots;

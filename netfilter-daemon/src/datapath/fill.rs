@@ -1,20 +1,15 @@
 //! Puts a policy into the idle copy of the tables, then flips one word.
 
 use std::{
-    collections::HashMap,
     io,
     mem::offset_of,
     path::PathBuf,
     sync::atomic::{Ordering, fence},
 };
 
-use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{
-        Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, SETTING_LIFTED,
-        Settings, slot,
-    },
-    name::{self, KEY_DATA},
+    abi::{Address, AtomSet, Atoms, Class, NAME_IDS, SETTING_LIFTED, Settings, slot},
+    name::KEY_DATA,
     table::{LEAF, Node, ROOTS_PER_FAMILY},
 };
 
@@ -24,14 +19,11 @@ use super::{
     maps::{self, ArrayOf, LpmOf, Plain},
     pins::Pins,
 };
-use crate::{
-    compile::{Image, Name, Trie},
-    policy::{Pattern, name::dotted},
-};
+use crate::compile::{Image, Trie};
 
 /// The write side. One process at a time has it.
 pub(super) struct Writer {
-    active: Mapping<u32>,
+    pub(super) active: Mapping<u32>,
     settings: ArrayOf<Settings>,
     roots: Mapping<u32>,
     nodes: Mapping<Node>,
@@ -39,11 +31,12 @@ pub(super) struct Writer {
     classes: Mapping<Class>,
     /// The bytes of two [`Atoms`].
     atoms: Mapping<u8>,
-    names: LpmOf<[u8; KEY_DATA], u32>,
-    name_sets: Mapping<AtomSet>,
-    name_cursor: ArrayOf<u32>,
+    pub(super) names: LpmOf<[u8; KEY_DATA], u32>,
+    pub(super) name_sets: Mapping<AtomSet>,
+    pub(super) name_cursor: ArrayOf<u32>,
     /// Where the names of all tables are that may be in force.
-    former_names: Vec<PathBuf>,
+    pub(super) former_names: Vec<PathBuf>,
+    pub(super) pins: Pins,
     /// The generation that these tables follow.
     after: u32,
 }
@@ -54,9 +47,6 @@ pub(super) struct Times {
     pub(super) expires: u32,
     pub(super) opened: u32,
 }
-
-/// A pattern as a key of the name table, without the copy that it is in.
-pub(super) type NameKey = (u32, [u8; KEY_DATA]);
 
 impl Writer {
     /// `after`: the generation in force, if it is not in these tables.
@@ -78,6 +68,7 @@ impl Writer {
             name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
             name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
             former_names: pins.all(maps::NAMES),
+            pins: pins.clone(),
             after,
         })
     }
@@ -124,11 +115,6 @@ impl Writer {
         fence(Ordering::SeqCst);
         self.active.store(0, std::iter::once(generation))?;
         Ok(generation)
-    }
-
-    /// The names of the tables and their ids.
-    pub(super) fn ids(&self) -> Result<HashMap<NameKey, u32>, Error> {
-        ids(&self.names)
     }
 
     fn set(&mut self, copy: u32, settings: Settings) -> Result<(), Error> {
@@ -291,122 +277,6 @@ impl Writer {
             }),
         )
     }
-
-    /// A name keeps its id while it or its predecessor is in the tables: what an
-    /// address was lent for then stays what it was, whatever the policy's order.
-    /// What was lent under a name that is gone is worth what its parent grants now.
-    fn fill_names(&mut self, copy: u32, image: &Image) -> Result<(), Error> {
-        let mut known = HashMap::new();
-        let mut stale = Vec::new();
-        for path in &self.former_names {
-            // Those of tables that are of another layout, or gone, are nobody's names.
-            let Ok(names) = maps::open_at::<LpmOf<[u8; KEY_DATA], u32>>(path, maps::NAMES) else {
-                continue;
-            };
-            known.extend(ids(&names)?);
-        }
-        known.extend(ids(&self.names)?);
-        let listed: Result<Vec<_>, MapError> = self.names.iter().collect();
-        for (key, _) in listed.map_err(maps::failed("list", maps::NAMES))? {
-            if u32::from(key.data().0[0]) == copy {
-                stale.push(key);
-            }
-        }
-        for key in &stale {
-            self.names
-                .remove(key)
-                .map_err(maps::failed("clear", maps::NAMES))?;
-        }
-        let half = (copy * NAME_IDS) as usize;
-        let mut sets = vec![AtomSet::EMPTY; NAME_IDS as usize];
-        for (key, &id) in &known {
-            if let (Some(set), Some(parent)) = (sets.get_mut(id as usize), closest(key, image)) {
-                *set = parent.set;
-            }
-        }
-        let mut cursor = self
-            .name_cursor
-            .get(&0, 0)
-            .map_err(maps::failed("read", maps::NAME_CURSOR))?
-            .0
-            .max(known.values().copied().max().unwrap_or(0));
-        for name in &image.names {
-            let (bits, mut data) = key(&name.pattern);
-            let id = if !name.may_be_asked() {
-                NAME_ID_NONE
-            } else if let Some(&id) = known.get(&(bits, data)) {
-                id
-            } else {
-                cursor += 1;
-                cursor
-            };
-            match sets.get_mut(id as usize) {
-                Some(set) if id != NAME_ID_NONE => *set = name.set,
-                Some(_) => {}
-                None => {
-                    return Err(Error::TooSmall {
-                        map: maps::NAMES,
-                        needed: id as usize,
-                        available: NAME_IDS as usize - 1,
-                    });
-                }
-            }
-            data[0] = u8::try_from(copy).unwrap_or(0); // 0 or 1
-            let wildcard = if name.pattern.is_wildcard() {
-                NAME_WILDCARD
-            } else {
-                0
-            };
-            self.names
-                .insert(&Key::new(bits, Plain(data)), Plain(id | wildcard), 0)
-                .map_err(maps::failed("write", maps::NAMES))?;
-        }
-        self.name_cursor
-            .set(0, Plain(cursor), 0)
-            .map_err(maps::failed("write", maps::NAME_CURSOR))?;
-        self.name_sets.store(half, sets.into_iter())
-    }
-}
-
-/// The names of tables, without the copy that each is in, and their ids.
-fn ids(names: &LpmOf<[u8; KEY_DATA], u32>) -> Result<HashMap<NameKey, u32>, Error> {
-    let listed: Result<Vec<_>, MapError> = names.iter().collect();
-    let listed = listed.map_err(maps::failed("list", maps::NAMES))?;
-    let ids = listed.into_iter().map(|(key, Plain(id))| {
-        let mut data = key.data().0;
-        data[0] = 0;
-        ((key.prefix_len(), data), id & !NAME_WILDCARD)
-    });
-    Ok(ids.filter(|(_, id)| *id != NAME_ID_NONE).collect())
-}
-
-/// The entry of a new policy that speaks for a former one.
-fn closest<'a>((bits, data): &NameKey, image: &'a Image) -> Option<&'a Name> {
-    let wildcard = is_wildcard(*bits, data);
-    let wire = wire(*bits, data);
-    match wildcard {
-        false => image.name(&wire),
-        true => image.wildcard(&wire),
-    }
-}
-
-fn is_wildcard(bits: u32, data: &[u8; KEY_DATA]) -> bool {
-    data[bits as usize / 8 - 1] != name::KEY_END
-}
-
-/// The name of a key, in wire form without the root.
-pub(super) fn wire(bits: u32, data: &[u8; KEY_DATA]) -> Vec<u8> {
-    let end = bits as usize / 8 - usize::from(!is_wildcard(bits, data));
-    data[1..end]
-        .iter()
-        .rev()
-        .map(|byte| byte & !name::KEY_LENGTH)
-        .collect()
-}
-
-/// The key of a pattern, for copy 0.
-pub(super) fn key(pattern: &Pattern) -> NameKey {
-    name::key(pattern.wire(), pattern.is_wildcard())
 }
 
 /// Where this copy of a family's table begins in each map.
@@ -461,14 +331,4 @@ fn random() -> Result<u64, Error> {
 pub(super) fn ip(address: Address) -> std::net::IpAddr {
     let bits = u128::from(address.high) << 64 | u128::from(address.low);
     std::net::IpAddr::V6(bits.into()).to_canonical()
-}
-
-/// The pattern of a key, as text.
-pub(super) fn text(bits: u32, data: &[u8; KEY_DATA]) -> String {
-    let name = dotted(&wire(bits, data));
-    if is_wildcard(bits, data) {
-        format!("*.{name}")
-    } else {
-        name
-    }
 }

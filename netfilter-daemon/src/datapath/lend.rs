@@ -10,8 +10,9 @@ use netfilter_ebpf::{
 };
 
 use super::{
-    Datapath, Error, fill,
+    Datapath, Error,
     maps::{self, HashOf, Plain},
+    names,
     state::now,
 };
 use crate::{
@@ -34,7 +35,7 @@ impl Datapath {
         let mut leases: HashMap<Address, Lease> = HashMap::new();
         for Lent { name, address, ttl } in lent {
             let entry = image.name(name.wire());
-            let Some(&id) = entry.and_then(|entry| ids.get(&fill::key(&entry.pattern))) else {
+            let Some(&id) = entry.and_then(|entry| ids.get(&names::key(&entry.pattern))) else {
                 continue;
             };
             let address = compile::address(*address);

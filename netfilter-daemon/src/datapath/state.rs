@@ -21,6 +21,7 @@ use super::{
     Attachment, Counters, Dropped, Error, Learned, Occupancy, Passed, attach, fill,
     mapping::Mapping,
     maps::{self, ArrayOf, HashOf, LpmOf, PerCpuArrayOf, PerCpuHashOf},
+    names,
     pins::Pins,
     slots,
 };
@@ -262,7 +263,7 @@ impl State {
             let data = key.data().0;
             let id = id.0 & !NAME_WILDCARD;
             if id != NAME_ID_NONE && u32::from(data[0]) == active {
-                patterns.insert(id, fill::text(key.prefix_len(), &data));
+                patterns.insert(id, names::text(key.prefix_len(), &data));
             }
         }
         Ok(patterns)
