@@ -64,7 +64,7 @@ struct Line {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = loaded::load(&self.policy, false, &self.tags_dir.store())?;
+        let loaded = loaded::preview(&self.policy, false, &self.tags_dir.store())?;
         let now = moment::unix_seconds(SystemTime::now());
         let report = Report::of(&self.policy.display().to_string(), &loaded, now);
         match self.json {

@@ -14,6 +14,8 @@ use super::service_tag::lists::{Lists, Source};
 use super::service_tag::{self, Catalogue};
 use super::{Error, Policy, System, parse, parse_catalogue, parse_lists};
 
+pub mod list;
+
 /// A policy of a thousand rules has 200 KB; the largest published list 5 MB.
 const FILE_MAX: u64 = 64 << 20;
 
@@ -25,25 +27,36 @@ const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// Gives the list that was fetched from an address. Nothing here goes to the network.
 pub type Fetched<'f> = dyn Fn(&str) -> Result<Catalogue, service_tag::Error> + 'f;
 
-/// Reads the policy, the service tags that it names, and what its defaults take from
-/// the machine.
+/// Gives the list of any source but the built-in one.
+pub type Given<'g> = dyn Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'g;
+
+/// Reads the policy, the files of service tags that it names as they are now, and what
+/// its defaults take from the machine.
 ///
 /// # Errors
 /// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
 pub fn load(path: &Path, fetched: &Fetched<'_>) -> Result<Policy, Error> {
+    load_given(path, &beside_or(path, fetched))
+}
+
+/// Reads the policy, and no list of service tags: they are given.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_given(path: &Path, given: &Given<'_>) -> Result<Policy, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse(&text, &file, &system()?, &tags_beside(path, fetched))
+    parse(&text, &file, &system()?, &by_source(given))
 }
 
 /// The service tags that the policy names, all of them.
 ///
 /// # Errors
 /// Where the policy or a list cannot be read.
-pub fn catalogue(path: &Path, fetched: &Fetched<'_>) -> Result<Catalogue, Error> {
+pub fn catalogue(path: &Path, given: &Given<'_>) -> Result<Catalogue, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse_catalogue(&text, &file, &tags_beside(path, fetched))
+    parse_catalogue(&text, &file, &by_source(given))
 }
 
 /// Where the policy's service tags come from; `ca` as it is found from here.
@@ -80,43 +93,55 @@ fn policy(path: &Path) -> Result<String, Error> {
     })
 }
 
-fn beside(policy: &Path, written: &str) -> PathBuf {
+/// Where a path that the policy writes leads: it is relative to the policy.
+pub fn beside(policy: &Path, written: &str) -> PathBuf {
     policy.parent().unwrap_or(Path::new("")).join(written)
 }
 
-/// Reads lists whose paths are relative to the policy's.
-fn tags_beside<'f>(
-    policy: &Path,
+fn beside_or<'f>(
+    policy: &'f Path,
     fetched: &'f Fetched<'_>,
-) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> + use<'f> {
-    let policy = policy.to_owned();
+) -> impl Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'f {
+    move |source| match source {
+        Source::File(written) => list::beside(policy, written),
+        Source::Url(_) | Source::BuiltIn => fetched(source.as_str()),
+    }
+}
+
+/// As the parser asks.
+fn by_source<'g>(
+    given: &'g Given<'_>,
+) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> + 'g {
     move |written| {
-        if let Ok(Source::Url(url)) = Source::parse(written) {
-            return fetched(&url);
-        }
-        let path = beside(&policy, written);
-        let json = read(&path).map_err(|source| service_tag::Error::Unreadable { path, source })?;
-        Catalogue::parse(&json, written)
+        let source = Source::parse(written);
+        // What makes no sense was refused when it was read.
+        given(&source.unwrap_or_else(|_| Source::File(written.to_owned())))
     }
 }
 
 fn read(path: &Path) -> io::Result<String> {
+    text(File::open(path)?)
+}
+
+fn text(file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
-        let message = format!(
-            "it has more than {} MB; is it the right file?",
-            FILE_MAX >> 20
-        );
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        return Err(too_large());
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let message = format!("it is not UTF-8 text (byte {at}); save it as UTF-8");
         io::Error::new(io::ErrorKind::InvalidData, message)
     })
+}
+
+fn too_large() -> io::Error {
+    let message = format!(
+        "it has more than {} MB; is it the right file?",
+        FILE_MAX >> 20
+    );
+    io::Error::new(io::ErrorKind::FileTooLarge, message)
 }
 
 /// The subnet of an address, unless it is a loopback interface's.
@@ -266,8 +291,18 @@ mod tests {
         let edition = load(&path, &none).unwrap().catalogue;
         assert_eq!(edition.source, "lists/own_20251027.json");
         assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
-        assert_eq!(catalogue(&path, &none).unwrap().edition(), &edition);
-        assert!(catalogue(&path, &none).unwrap().tag("own").is_some());
+        assert_eq!(
+            catalogue(&path, &beside_or(&path, &none))
+                .unwrap()
+                .edition(),
+            &edition
+        );
+        assert!(
+            catalogue(&path, &beside_or(&path, &none))
+                .unwrap()
+                .tag("own")
+                .is_some()
+        );
     }
 
     #[test]
@@ -276,7 +311,12 @@ mod tests {
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
         let told = load(&path, &none).unwrap_err().to_string();
-        assert_eq!(catalogue(&path, &none).unwrap_err().to_string(), told);
+        assert_eq!(
+            catalogue(&path, &beside_or(&path, &none))
+                .unwrap_err()
+                .to_string(),
+            told
+        );
         assert!(told.contains("policy.yaml:2:15: cannot read "), "{told}");
         assert!(told.contains("none.json: No such file"), "{told}");
     }
@@ -322,7 +362,12 @@ mod tests {
             .map(|each| each.source.as_str())
             .collect();
         assert_eq!(sources, ["built-in", url]);
-        assert!(catalogue(&path, &stored).unwrap().tag("own").is_some());
+        assert!(
+            catalogue(&path, &beside_or(&path, &stored))
+                .unwrap()
+                .tag("own")
+                .is_some()
+        );
     }
 
     #[test]
