@@ -144,3 +144,43 @@ fn compare(source: &Source, list: Stored, former: Option<Stored>) -> Came {
 pub(super) fn now() -> u64 {
     moment::unix_seconds(SystemTime::now())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::tags::store::Store;
+
+    const LIST: &str = r#"{"changeNumber": 1, "values": [
+        {"name": "A", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}]}"#;
+
+    #[test]
+    fn a_file_with_the_mark_that_is_known_is_not_read_unless_that_is_forced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.json");
+        fs::write(&path, LIST).unwrap();
+        let store = Store::new(folder.path().join("store"));
+        let kept = Kept::of(&folder.path().join("policy.yaml"), &store);
+        let source = Source::File("own.json".to_owned());
+        let look = |force| one(&source, None, &kept, force);
+        let Came::Changed(candidate) = look(false) else {
+            panic!("the first one")
+        };
+        kept.save(&candidate.list).unwrap();
+        assert!(matches!(look(false), Came::Unchanged(_)));
+        // Another one was read when the file had this mark.
+        let body = LIST.replace("192.0.2.0/24", "192.0.2.0/25");
+        let sha256 = store::sha256(body.as_bytes());
+        let other = Stored {
+            body,
+            sha256,
+            ..candidate.list
+        };
+        kept.save(&other).unwrap();
+        assert!(matches!(look(false), Came::Unchanged(list) if list == other));
+        assert!(matches!(look(true), Came::Changed(_)));
+        fs::remove_file(path).unwrap();
+        assert!(matches!(look(false), Came::Nothing(_)));
+    }
+}
