@@ -143,8 +143,11 @@ fn load(protected: &Namespace, file: &Path) -> Result<Policy, Error> {
         .map_err(Error::Write)?;
     let store = Store::new(store::DIRECTORY);
     let kept = Kept::of(file, &store);
-    let fetched = |url: &str| kept.catalogue(&Source::Url(url.to_owned()));
-    let policy = protected.run(|| source::load(file, &fetched))??;
+    let given = |source: &Source| match source {
+        Source::File(written) => source::list::beside(file, written),
+        Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
+    };
+    let policy = protected.run(|| source::load(file, &given))??;
     // Files are judged by nothing before them, as they were read here; the machine's
     // own store does not change.
     for source in policy.lists.changing() {

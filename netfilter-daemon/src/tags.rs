@@ -96,12 +96,30 @@ pub fn take_files(policy: &Path, store: &Store) -> Result<Vec<Update>, policy::E
     look_at(policy, store, is_file, false, Keeping::Changes)
 }
 
-/// What [`take_files`] would do.
+/// The files that are not as the stored lists are, and what [`take_files`] would do with
+/// them. None of those of which nothing is stored, or nothing that this process may read.
 ///
 /// # Errors
 /// Where the policy does not say where its lists come from.
-pub fn look_at_files(policy: &Path, store: &Store) -> Result<Vec<Update>, policy::Error> {
-    look_at(policy, store, is_file, false, Keeping::Nothing)
+pub fn changed_files(policy: &Path, store: &Store) -> Result<Vec<Update>, policy::Error> {
+    let mut files = look_at(policy, store, is_file, false, Keeping::Nothing)?;
+    let kept = Kept::of(policy, store);
+    files.retain(|file| {
+        let source = Source::File(file.source.clone());
+        file.outcome != Outcome::Fresh && matches!(kept.load(&source), Ok(Some(_)))
+    });
+    Ok(files)
+}
+
+/// The list in a file beside the policy, judged as if none were before it.
+///
+/// # Errors
+/// Where it cannot be read, is no list, or is refused.
+pub fn first(policy: &Path, written: &str) -> Result<Catalogue, service_tag::Error> {
+    let list = list::beside(policy, written)?;
+    judge::judge(None, &list, &[], false)
+        .map_err(|refusals| service_tag::Error::Stored(refusals.to_string()))?;
+    Ok(list)
 }
 
 /// The addresses of the policy from which nothing usable is stored.
@@ -129,7 +147,7 @@ pub fn can_be_read(policy: &Path, store: &Store) -> bool {
             Source::Url(_) | Source::BuiltIn => false,
         })
     };
-    source::load_given(policy, &|source| kept.catalogue(source)).is_ok()
+    source::load(policy, &|source| kept.catalogue(source)).is_ok()
         && source::lists(policy).is_ok_and(files_can)
 }
 
@@ -193,7 +211,7 @@ impl<'a> InUse<'a> {
         if changed.is_empty() {
             return in_use;
         }
-        let stored = source::load_given(policy, &|source| in_use.stored(source));
+        let stored = source::load(policy, &|source| in_use.stored(source));
         in_use.loads = stored
             .as_ref()
             .is_ok_and(|policy| compile::compile(policy).is_ok());
@@ -204,7 +222,7 @@ impl<'a> InUse<'a> {
                     .new(source)
                     .map_or_else(|| kept.catalogue(source), Ok)
             };
-            source::load_given(policy, &new).map_err(|_| error)
+            source::load(policy, &new).map_err(|_| error)
         });
         in_use.tags = loaded.map(|policy| tags_of(&policy));
         in_use
@@ -271,7 +289,7 @@ impl<'a> InUse<'a> {
             true => Ok(catalogue.clone()),
             false => self.stored(asked),
         };
-        let policy = source::load_given(self.policy, &given).map_err(|error| error.to_string())?;
+        let policy = source::load(self.policy, &given).map_err(|error| error.to_string())?;
         compile::compile(&policy).map_err(|error| error.to_string())?;
         Ok(())
     }

@@ -349,6 +349,12 @@ impl Desk {
         fs::write(self.file("policy.yaml"), text).unwrap();
     }
 
+    fn check(&self) -> (Option<i32>, String) {
+        let mut command = Command::new(BINARY);
+        command.args(["check", "policy.yaml", "--tags-dir", "store"]);
+        said(command.current_dir(&self.0).output().unwrap())
+    }
+
     /// The policy is named as it is from its own directory.
     fn update(&self, more: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(BINARY);
@@ -378,7 +384,13 @@ fn a_link_that_is_turned_to_another_edition_is_the_same_file() {
     turn("2");
     let (code, text) = desk.update(&[]);
     assert!(code == Some(3) && text.contains("less than half"), "{text}");
+    let (code, text) = desk.check();
+    assert!(
+        code == Some(0) && text.contains("would not take this list"),
+        "{text}"
+    );
     turn("3");
+    assert!(!desk.check().1.contains("would not take"));
     assert_eq!(desk.update(&[]).0, Some(0));
     let (code, text) = desk.update(&["--json"]);
     let updated: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -433,7 +445,12 @@ fn where_nothing_can_be_stored_nothing_starts_and_check_and_explain_need_no_stor
     );
     let explain = run(&["explain", "--policy", mounts::POLICY, "192.0.2.8:443"]).output();
     assert_eq!(said(explain.unwrap()).0, Some(0));
-    fs::write(machine.list(), "[").unwrap();
-    let (code, text) = check();
-    assert!(code == Some(2) && text.contains("cut off"), "{text}");
+    for (list, why) in [
+        ("[", "cut off"),
+        (&one().replace("192.0.2.1/32", "0.0.0.0/0"), "`type: ip`"),
+    ] {
+        fs::write(machine.list(), list).unwrap();
+        let (code, text) = check();
+        assert!(code == Some(2) && text.contains(why), "{text}");
+    }
 }

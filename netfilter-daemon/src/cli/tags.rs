@@ -190,19 +190,6 @@ impl Used {
         };
         Ok(source::catalogue(policy, &given).map_err(loaded::Error::from)?)
     }
-
-    /// What would become of files that are not as the lists in use are.
-    fn changed(&self, policy: &Path) -> anyhow::Result<Vec<Updated>> {
-        let store = self.store();
-        let files = tags::look_at_files(policy, &store).map_err(loaded::Error::from)?;
-        let kept = Kept::of(policy, &store);
-        let is_kept = |file: &tags::Update| {
-            let source = Source::File(file.source.clone());
-            file.outcome != Outcome::Fresh && matches!(kept.load(&source), Ok(Some(_)))
-        };
-        let changed = files.into_iter().filter(is_kept);
-        Ok(changed.map(Updated::from).collect())
-    }
 }
 
 impl List {
@@ -210,7 +197,11 @@ impl List {
         let policy = self.used.policy()?;
         let catalogue = self.used.catalogue(policy.as_deref())?;
         let changed = match &policy {
-            Some(policy) => self.used.changed(policy)?,
+            Some(policy) => {
+                let files = tags::changed_files(policy, &self.used.store());
+                let files = files.map_err(loaded::Error::from)?.into_iter();
+                files.map(Updated::from).collect()
+            }
             None => Vec::new(),
         };
         let now = moment::unix_seconds(SystemTime::now());

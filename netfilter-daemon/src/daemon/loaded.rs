@@ -50,19 +50,23 @@ pub fn load(path: &Path, audit: bool, store: &Store) -> Read {
     // What is wrong with the policy is told below.
     let files = tags::take_files(path, store).unwrap_or_default();
     let given = |source: &Source| stored(source, &Kept::of(path, store), &files);
-    let policy = source::load_given(path, &given);
+    let policy = source::load(path, &given);
     let loaded = policy
         .map_err(Error::from)
         .and_then(|policy| compiled(path, policy, audit, stamp));
     Read { files, loaded }
 }
 
-/// As [`load`], of files of service tags as they are now: changes nothing.
+/// As [`load`] for the first time, with files of service tags as they are now: changes
+/// nothing, and for them needs no store.
 pub fn preview(path: &Path, audit: bool, store: &Store) -> Result<Loaded, Error> {
     let stamp = Stamp::of(path);
     let kept = Kept::of(path, store);
-    let fetched = |url: &str| kept.catalogue(&Source::Url(url.to_owned()));
-    compiled(path, source::load(path, &fetched)?, audit, stamp)
+    let given = |source: &Source| match source {
+        Source::File(written) => tags::first(path, written),
+        Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
+    };
+    compiled(path, source::load(path, &given)?, audit, stamp)
 }
 
 fn stored(

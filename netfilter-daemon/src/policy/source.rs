@@ -24,26 +24,15 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// the stub's answers are read, and so are theirs.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Gives the list that was fetched from an address. Nothing here goes to the network.
-pub type Fetched<'f> = dyn Fn(&str) -> Result<Catalogue, service_tag::Error> + 'f;
-
 /// Gives the list of any source but the built-in one.
 pub type Given<'g> = dyn Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'g;
 
-/// Reads the policy, the files of service tags that it names as they are now, and what
-/// its defaults take from the machine.
+/// Reads the policy, and what its defaults take from the machine. The service tags that
+/// it names are given.
 ///
 /// # Errors
 /// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
-pub fn load(path: &Path, fetched: &Fetched<'_>) -> Result<Policy, Error> {
-    load_given(path, &beside_or(path, fetched))
-}
-
-/// Reads the policy, and no list of service tags: they are given.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_given(path: &Path, given: &Given<'_>) -> Result<Policy, Error> {
+pub fn load(path: &Path, given: &Given<'_>) -> Result<Policy, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
     parse(&text, &file, &system()?, &by_source(given))
@@ -96,16 +85,6 @@ fn policy(path: &Path) -> Result<String, Error> {
 /// Where a path that the policy writes leads: it is relative to the policy.
 pub fn beside(policy: &Path, written: &str) -> PathBuf {
     policy.parent().unwrap_or(Path::new("")).join(written)
-}
-
-fn beside_or<'f>(
-    policy: &'f Path,
-    fetched: &'f Fetched<'_>,
-) -> impl Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'f {
-    move |source| match source {
-        Source::File(written) => list::beside(policy, written),
-        Source::Url(_) | Source::BuiltIn => fetched(source.as_str()),
-    }
 }
 
 /// As the parser asks.
@@ -215,6 +194,17 @@ mod tests {
         Err(service_tag::Error::NotFetched { url })
     }
 
+    /// Of files what is in them.
+    fn beside_or<'f>(
+        policy: &'f Path,
+        fetched: &'f dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
+    ) -> impl Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'f {
+        move |source| match source {
+            Source::File(written) => list::beside(policy, written),
+            Source::Url(_) | Source::BuiltIn => fetched(source.as_str()),
+        }
+    }
+
     fn servers(resolv_conf: &'static str, upstream: Option<&'static str>) -> Vec<String> {
         let read = |path: &Path| match path.to_str() {
             Some(RESOLV_CONF) => Some(resolv_conf.to_owned()),
@@ -288,7 +278,7 @@ mod tests {
         fs::write(folder.path().join("lists/own_20251027.json"), list).unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "service_tags: lists/own_20251027.json\n").unwrap();
-        let edition = load(&path, &none).unwrap().catalogue;
+        let edition = load(&path, &beside_or(&path, &none)).unwrap().catalogue;
         assert_eq!(edition.source, "lists/own_20251027.json");
         assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
         assert_eq!(
@@ -310,7 +300,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
-        let told = load(&path, &none).unwrap_err().to_string();
+        let told = load(&path, &beside_or(&path, &none))
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             catalogue(&path, &beside_or(&path, &none))
                 .unwrap_err()
@@ -324,7 +316,7 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_read_is_told_why() {
         let folder = tempfile::tempdir().unwrap();
-        let told = |path: &Path| load(path, &none).unwrap_err().to_string();
+        let told = |path: &Path| load(path, &beside_or(path, &none)).unwrap_err().to_string();
         assert!(told(&folder.path().join("none.yaml")).contains("No such file"));
         assert!(told(folder.path()).contains("Is a directory"));
         let latin1 = folder.path().join("latin1.yaml");
@@ -337,7 +329,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large.yaml");
         File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
-        let told = load(&path, &none).unwrap_err().to_string();
+        let told = load(&path, &beside_or(&path, &none))
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("more than 64 MB"), "{told}");
     }
 
@@ -347,7 +341,9 @@ mod tests {
         let path = folder.path().join("policy.yaml");
         let url = "https://lists.example/a.json";
         fs::write(&path, format!("service_tags: [built-in, '{url}']\n")).unwrap();
-        let told = load(&path, &none).unwrap_err().to_string();
+        let told = load(&path, &beside_or(&path, &none))
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("policy.yaml:1:26: no list from"), "{told}");
         let list = r#"{"changeNumber":7,"cloud":"Public","values":[
             {"name":"Own","properties":{"addressPrefixes":["192.0.2.0/24"]}}]}"#;
@@ -355,7 +351,7 @@ mod tests {
             assert_eq!(asked, url);
             Catalogue::parse(list, asked)
         };
-        let policy = load(&path, &stored).unwrap();
+        let policy = load(&path, &beside_or(&path, &stored)).unwrap();
         let sources: Vec<&str> = policy
             .editions
             .iter()
