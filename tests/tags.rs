@@ -21,6 +21,7 @@ use lists::{AWS, azure};
 use server::{CA, OTHER_CA, Server, Stream, answer};
 
 mod daemon;
+mod editions;
 mod fetching;
 mod files;
 mod lists;

@@ -217,12 +217,12 @@ impl<'a> InUse<'a> {
             .is_ok_and(|policy| compile::compile(policy).is_ok());
         // It may have been written for the new lists.
         let loaded = stored.or_else(|error| {
-            let new = |source: &Source| {
-                in_use
-                    .new(source)
-                    .map_or_else(|| kept.catalogue(source), Ok)
+            let new = |source: &Source| match in_use.candidate(source) {
+                Some(new) => Ok(new),
+                None => kept.catalogue(source),
             };
-            source::load(policy, &new).map_err(|_| error)
+            // Where it is wrong with both, what is wrong with the stored ones is told.
+            source::load(policy, &new).or(Err(error))
         });
         in_use.tags = loaded.map(|policy| tags_of(&policy));
         in_use
@@ -231,10 +231,10 @@ impl<'a> InUse<'a> {
     /// What is stored or, as the first of its source, will be.
     fn stored(&self, source: &Source) -> Result<Catalogue, service_tag::Error> {
         let stored = self.kept.catalogue(source);
-        stored.or_else(|error| self.new(source).ok_or(error))
+        stored.or_else(|error| self.candidate(source).ok_or(error))
     }
 
-    fn new(&self, source: &Source) -> Option<Catalogue> {
+    fn candidate(&self, source: &Source) -> Option<Catalogue> {
         let mut changed = self.changed.iter();
         let (_, candidate) = changed.find(|(changed, _)| *changed == source)?;
         Some(candidate.catalogue.clone())

@@ -41,7 +41,7 @@ pub struct Stored {
     /// Where redirects and pages led; for a file, as the policy writes it.
     pub from: String,
     pub sha256: String,
-    /// For a file, what [`super::file::mark`] tells.
+    /// For a file, what differs between two editions of it.
     pub etag: Option<String>,
     pub last_modified: Option<String>,
     pub fetched: u64,
