@@ -136,6 +136,40 @@ fn a_policy_in_somebody_elses_home_can_still_be_read_again() {
 }
 
 #[test]
+fn a_list_of_service_tags_in_somebody_elses_home_can_still_be_read_again() {
+    let world = World::new(None);
+    let home = tempfile::tempdir().unwrap();
+    let (list, store) = (home.path().join("own.json"), tempfile::tempdir().unwrap());
+    let write = |last: u8| {
+        let text = format!(
+            r#"{{"changeNumber": 1, "values": [{{"name": "A", "properties": {{"addressPrefixes": ["192.0.2.{last}"]}}}}]}}"#
+        );
+        fs::write(&list, text).unwrap();
+    };
+    world.write_policy(&format!(
+        "service_tags: {}\noutbound_rules:\n  - {{ name: a, type: service_tag, destination: {{ service_tag: A, protocol: TCP, port_ranges: '443' }} }}\n",
+        list.display()
+    ));
+    let start = || {
+        let mut command = world.protected().command(BINARY);
+        command.args(["run", "--interface", "eth0", "--policy", mounts::POLICY]);
+        command.arg("--tags-dir").arg(store.path());
+        Daemon::start(command).unwrap()
+    };
+    write(1);
+    let daemon = start();
+    keeps(&daemon, mask(&KEPT));
+    drop(daemon);
+    fs::set_permissions(&home, Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    let daemon = start();
+    keeps(&daemon, mask(&KEPT) | mask(&[Capability::DacReadSearch]));
+    write(2);
+    assert!(world.daemon(&["reload"]).status.success());
+    assert!(world.connects("192.0.2.2", 443) && !world.connects("192.0.2.1", 443));
+}
+
+#[test]
 fn nobody_but_root_is_answered_even_where_the_modes_would_let_him() {
     let world = World::new(None);
     let _daemon = world.enforce(&policy(0));

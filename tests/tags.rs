@@ -1,4 +1,4 @@
-//! Service tags from the web: what is fetched, refused, kept, and put into force.
+//! Lists of service tags: what is fetched or read, refused, kept, and put into force.
 
 use std::{
     fs,
@@ -21,7 +21,9 @@ use lists::{AWS, azure};
 use server::{CA, OTHER_CA, Server, Stream, answer};
 
 mod daemon;
+mod editions;
 mod fetching;
+mod files;
 mod lists;
 mod server;
 mod storing;
@@ -111,6 +113,26 @@ fn stored_in(store: &Path) -> PathBuf {
             .is_some_and(|extension| extension == "list")
     });
     lists.next().unwrap()
+}
+
+/// As if the interval had passed since the list was looked at.
+fn make_overdue(store: &Path) {
+    let stored = stored_in(store);
+    let text = fs::read_to_string(&stored).unwrap();
+    let (head, body) = text.split_once('\n').unwrap();
+    let mut head: serde_json::Value = serde_json::from_str(head).unwrap();
+    head["checked"] = 0.into();
+    fs::write(&stored, format!("{head}\n{body}")).unwrap();
+}
+
+/// Longer than what is overdue at the start waits.
+fn in_time(mut holds: impl FnMut() -> bool) -> bool {
+    (0..250).any(|_| {
+        holds() || {
+            thread::sleep(Duration::from_millis(100));
+            false
+        }
+    })
 }
 
 fn said(output: Output) -> (Option<i32>, String) {

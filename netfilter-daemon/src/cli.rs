@@ -107,7 +107,7 @@ fn time(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 struct TagsDir {
-    /// Where lists of service tags from the web are kept; daemons can share it
+    /// Where the last good lists of service tags are kept; daemons can share it
     #[arg(long, value_name = "DIR", default_value = store::DIRECTORY)]
     tags_dir: PathBuf,
 }

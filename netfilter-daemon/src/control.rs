@@ -4,6 +4,7 @@
 //! daemons can live in different network namespaces.
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -20,6 +21,7 @@ use crate::{
         event::Events,
         status::{Place, Status},
     },
+    tags::Update,
 };
 
 mod client;
@@ -56,6 +58,9 @@ pub enum Answer {
     Reloaded {
         rules: usize,
         generation: u32,
+        /// Files of service tags that were not taken: the last good lists stay.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<Refused>,
     },
     Confirmed {
         generation: u32,
@@ -70,6 +75,12 @@ pub enum Answer {
     },
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub source: String,
+    pub reason: String,
+}
+
 /// Who has to do something about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +90,25 @@ pub enum Fault {
     /// Nobody: there is nothing to be done.
     Nothing,
     System,
+}
+
+impl Refused {
+    /// None for a list that was not.
+    pub fn of(update: &Update) -> Option<Self> {
+        let reason = update.outcome.failure()?.to_owned();
+        let source = update.source.clone();
+        Some(Self { source, reason })
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, reason } = self;
+        write!(
+            f,
+            "the service tags of {source} stay as they were: {reason}"
+        )
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use crate::{
     policy::Mode,
     refresh::{self, Names},
     serve,
-    tags::{self, store::Store},
+    tags::{self, Update, store::Store},
 };
 
 mod answers;
@@ -62,7 +62,7 @@ pub struct Setup {
     pub policy: PathBuf,
     pub listen: SocketAddr,
     pub state_dir: PathBuf,
-    /// Lists of service tags from the web.
+    /// Lists of service tags.
     pub tags: Store,
     pub audit: bool,
     pub detach_on_exit: bool,
@@ -78,6 +78,7 @@ pub struct Daemon {
     datapath: Datapath,
     view: Arc<View>,
     denials: Arc<Denials>,
+    health: Arc<tags::keep::Health>,
     watch: Watch,
     names: channel::Sender<Names>,
     lists: channel::Sender<tags::keep::InForce>,
@@ -110,11 +111,12 @@ pub enum End {
 }
 
 impl Daemon {
-    /// Puts the policy into force. Whatever was in force before remains so if
-    /// this fails. Needs a multi-threaded runtime.
+    /// Puts the policy into force; `files` is what became of its files of service
+    /// tags. Whatever was in force before remains so if this fails. Needs a multi-threaded runtime.
     pub async fn start(
         setup: Setup,
         loaded: Loaded,
+        files: &[Update],
         choice: Choice,
         groundwork: Groundwork,
     ) -> anyhow::Result<Self> {
@@ -159,6 +161,7 @@ impl Daemon {
         let keeper = block_in_place(|| keep(&mut datapath, choice))?;
         let denials = Arc::new(Denials::default());
         let health = Arc::new(tags::keep::Health::default());
+        health.tell(files);
         let view = Arc::new(View::new(
             state,
             Arc::clone(&denials),
@@ -181,7 +184,8 @@ impl Daemon {
         let (lists, in_force) = channel::channel(tags::keep::InForce::of(&loaded.policy));
         let (newer, newer_lists) = mpsc::channel(1);
         let (policy, store) = (setup.policy.clone(), setup.tags.clone());
-        tokio::spawn(tags::keep::keep(policy, store, in_force, health, newer));
+        let told = Arc::clone(&health);
+        tokio::spawn(tags::keep::keep(policy, store, in_force, told, newer));
         tokio::spawn(show(listener, Arc::clone(&view)));
         let control = tokio::spawn(socket.serve(sender, stopped));
         let watch = Watch::new(loaded.stamp);
@@ -191,6 +195,7 @@ impl Daemon {
             datapath,
             view,
             denials,
+            health,
             watch,
             names,
             lists,

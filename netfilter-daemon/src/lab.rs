@@ -20,8 +20,13 @@ use hickory_server::proto::ProtoError;
 use nix::unistd::geteuid;
 
 use crate::{
-    policy::{self, Action, Destination, Policy, Rule, source},
-    tags::store::{self, Store},
+    policy::{
+        self, Action, Destination, Policy, Rule, service_tag::lists::Source, source,
+    },
+    tags::{
+        kept::Kept,
+        store::{self, Store},
+    },
 };
 
 pub mod battery;
@@ -104,6 +109,7 @@ pub fn run(policy: Option<&Path>, chosen: &[usize], stage: &dyn Fn(&str)) -> Res
     command.arg("run").arg("--policy").arg(&file);
     command.args(["--state-dir", mounts::STATE_DIR, "--interface", INTERFACE]);
     command.args(["--listen", &LISTENER.to_string()]);
+    command.args(["--tags-dir", mounts::TAGS]);
     let daemon = Daemon::start(command)?;
     stage(&daemon.said);
     stage("probing through the filter");
@@ -186,6 +192,8 @@ pub enum Error {
     Namespace(#[from] namespace::Error),
     #[error(transparent)]
     Policy(#[from] policy::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
     #[error("cannot write to the lab's own file system: {0}")]
     Write(io::Error),
     #[error("cannot serve the name {name}: {why}")]
@@ -220,8 +228,21 @@ fn load(protected: &Namespace, file: &Path) -> Result<Policy, Error> {
         .run(|| mounts::ask(&RESOLVERS))?
         .map_err(Error::Write)?;
     let store = Store::new(store::DIRECTORY);
-    let fetched = |url: &str| store.catalogue(url);
-    let policy = protected.run(|| source::load(file, &fetched))??;
+    let kept = Kept::of(file, &store);
+    let given = |source: &Source| match source {
+        Source::File(written) => source::list::beside(file, written),
+        Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
+    };
+    let policy = protected.run(|| source::load(file, &given))??;
+    // Files are judged by nothing before them, as they were read here; the machine's
+    // own store does not change.
+    for source in policy.lists.changing() {
+        if let Source::Url(_) = source
+            && let Ok(Some(list)) = kept.load(source)
+        {
+            protected.run(|| Store::new(mounts::TAGS).save(&list))??;
+        }
+    }
     protected
         .run(|| mounts::ask(&policy.resolvers))?
         .map_err(Error::Write)?;

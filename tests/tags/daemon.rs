@@ -16,10 +16,10 @@ use std::{
 use netfilter_daemon::lab::{daemon::Daemon, dns::Zone, mounts};
 
 use super::{
+    in_time,
     lists::azure,
-    said,
+    make_overdue, said,
     server::{CA, Server, answer},
-    stored_in,
 };
 use crate::world::{BINARY, World, eventually};
 
@@ -80,16 +80,6 @@ impl Machine {
         )
     }
 
-    /// As if the interval had passed since the list was looked at.
-    fn make_overdue(&self) {
-        let stored = stored_in(&self.store());
-        let text = fs::read_to_string(&stored).unwrap();
-        let (head, body) = text.split_once('\n').unwrap();
-        let mut head: serde_json::Value = serde_json::from_str(head).unwrap();
-        head["checked"] = 0.into();
-        fs::write(&stored, format!("{head}\n{body}")).unwrap();
-    }
-
     fn failures(&self) -> u64 {
         let metric =
             format!("netfilter_service_tags_refresh_failures_total{{source=\"{SOURCE}\"}}");
@@ -103,16 +93,6 @@ fn one() -> String {
 
 fn two() -> String {
     azure(11, &[("A", 9), ("B", 8)])
-}
-
-/// Longer than what is overdue at the start waits.
-fn in_time(mut holds: impl FnMut() -> bool) -> bool {
-    (0..250).any(|_| {
-        holds() || {
-            thread::sleep(Duration::from_millis(100));
-            false
-        }
-    })
 }
 
 #[test]
@@ -144,7 +124,7 @@ fn a_newer_list_is_taken_at_the_interval_and_cuts_nothing_that_stays_allowed() {
     let world = &machine.world;
     machine.server.sends("", &one());
     drop(machine.start().unwrap());
-    machine.make_overdue();
+    make_overdue(&machine.store());
     let asked = machine.server.requests().len();
     let released = Arc::new(AtomicBool::new(false));
     let gate = Arc::clone(&released);
@@ -202,7 +182,7 @@ fn a_list_that_shrank_is_refused_and_shows_and_a_later_update_is_used_at_once() 
     let world = &machine.world;
     machine.server.sends("", &one());
     drop(machine.start().unwrap());
-    machine.make_overdue();
+    make_overdue(&machine.store());
     machine.server.sends("", &azure(11, &[("A", 1), ("B", 1)]));
     let _daemon = machine.start().unwrap();
     assert!(in_time(|| machine.failures() == 1), "{}", world.metrics());
@@ -241,7 +221,7 @@ fn without_a_network_the_stored_list_is_used() {
     assert_eq!(world.daemon(&["detach"]).status.code(), Some(0));
     assert!(eventually(|| world.connects("192.0.2.9", 443)), "lifted");
     let asked = machine.server.requests().len();
-    machine.make_overdue();
+    make_overdue(&machine.store());
     world.protected().ip("link set eth0 down").unwrap();
     let _daemon = machine.start().unwrap();
     assert_eq!(machine.server.requests().len(), asked, "nobody was asked");

@@ -9,12 +9,14 @@ use serde::Serialize;
 use super::{TagsDir, print, print_json};
 use crate::{
     compile::Summary,
+    control::Refused,
     daemon::{
         loaded::{self, Loaded},
         status::ServiceTags,
     },
     moment,
     policy::{Action, Destination, Mode, Policy, Rule},
+    tags,
 };
 
 /// Validate a policy and show what it compiles to
@@ -64,9 +66,18 @@ struct Line {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = loaded::load(&self.policy, false, &self.tags_dir.store())?;
+        let loaded = loaded::preview(&self.policy, false, &self.tags_dir.store())?;
         let now = moment::unix_seconds(SystemTime::now());
-        let report = Report::of(&self.policy.display().to_string(), &loaded, now);
+        let mut report = Report::of(&self.policy.display().to_string(), &loaded, now);
+        let files = tags::changed_files(&self.policy, &self.tags_dir.store());
+        let refused = files.map_err(loaded::Error::from)?;
+        let refused = refused.iter().filter_map(Refused::of);
+        report.notes.extend(refused.map(|file| {
+            format!(
+                "{}: a daemon would not take this list in place of the stored one: {}",
+                file.source, file.reason
+            )
+        }));
         match self.json {
             true => print_json(&report)?,
             false => print(&report.text())?,

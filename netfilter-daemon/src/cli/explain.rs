@@ -61,7 +61,7 @@ impl Explain {
         let question = Question::parse(&self.destination, self.protocol.as_deref())?;
         let name = self.resolve.then(|| question.name()).transpose()?;
         let Loaded { policy, image, .. } =
-            loaded::load(&self.policy, false, &self.tags_dir.store())?;
+            loaded::preview(&self.policy, false, &self.tags_dir.store())?;
         let mut explanation = match name {
             Some(name) => {
                 let answers = ask(&policy, name)?;

@@ -11,9 +11,12 @@ use crate::control::{self, Answer, Fault, Request};
 /// Have the running daemon read its policy again
 ///
 /// All or nothing: a policy that is wrong is refused, with the place of what
-/// is wrong, and what was in force remains.
+/// is wrong, and what was in force remains. Files of service tags that have
+/// changed are taken unless `tags update` would refuse them; then the last good
+/// list stays, and `tags update --force` accepts one that is meant to be smaller.
 ///
-/// Exit code: 0 reloaded, 1 no daemon runs, 2 the policy is wrong.
+/// Exit code: 0 reloaded, 1 no daemon runs, 2 the policy is wrong, 3 reloaded, but
+/// a file of service tags was refused.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sudo netfilter-daemon reload\n  \
@@ -62,13 +65,23 @@ impl Reload {
 /// What a person reads; nothing of success where `json` is printed.
 pub(super) fn told(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
     match answer {
-        Answer::Reloaded { rules, generation } => {
+        Answer::Reloaded {
+            rules,
+            generation,
+            refused,
+        } => {
             if !json {
                 print(&format!(
                     "reloaded: {rules} rules, generation {generation}\n"
                 ))?;
             }
-            Ok(ExitCode::SUCCESS)
+            for refused in refused {
+                eprintln!("{refused}");
+            }
+            Ok(match refused.is_empty() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(REFUSED),
+            })
         }
         Answer::Failed { error, fault } => {
             eprintln!("{error}\nnot reloaded; the former policy remains in force");

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
@@ -18,13 +18,13 @@ use crate::{
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
-        loaded,
+        loaded::{self, Read},
         opening::{self, Opening},
     },
     interfaces::{self, Choice, Interface},
     policy::Mode,
     sessions::Owners,
-    tags::{self, Outcome, store::Store},
+    tags::{self, Outcome, Update, store::Store},
 };
 
 /// Put a policy into force and look after it
@@ -35,8 +35,8 @@ use crate::{
 ///
 /// The policy is read again on SIGHUP, on `reload`, and when its file changes;
 /// a wrong one is refused whole, and what was in force remains. Lists of service
-/// tags that the policy names by address are fetched before anything is filtered
-/// if none is stored, and refreshed at the policy's interval. When the daemon
+/// tags that the policy names are fetched or read before anything is filtered
+/// if none is stored, and looked at again at the policy's interval. When the daemon
 /// ends, however it ends, the filter stays in force; `detach` lifts it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -84,10 +84,17 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.tags_dir.store();
-        if !self.dry_run {
-            fetch_missing(&self.policy, &store)?;
-        }
-        let loaded = loaded::load(&self.policy, self.audit, &store)?;
+        let Read { files, loaded } = match self.dry_run {
+            true => Read {
+                files: Vec::new(),
+                loaded: loaded::preview(&self.policy, self.audit, &store),
+            },
+            false => {
+                fetch_missing(&self.policy, &store)?;
+                loaded::load(&self.policy, self.audit, &store)
+            }
+        };
+        let loaded = loaded.map_err(|error| because_of_the_store(error, &files))?;
         let named = loaded.policy.interfaces.as_deref();
         let present = interfaces::present()?;
         let choice = interfaces::choose(&self.interfaces, named, &present)?;
@@ -113,7 +120,7 @@ impl Run {
         let groundwork = Groundwork::lay(&setup)?;
         let runtime = runtime()?;
         let done = runtime.block_on(async {
-            let daemon = Daemon::start(setup, loaded, choice, groundwork).await?;
+            let daemon = Daemon::start(setup, loaded, &files, choice, groundwork).await?;
             // Nobody needs to read it.
             writeln!(stderr(), "{}", daemon.announcement()).ok();
             daemon.run().await
@@ -126,6 +133,22 @@ impl Run {
     }
 }
 
+/// The policy is not wrong where a list that it names is good, and cannot be stored.
+fn because_of_the_store(error: loaded::Error, files: &[Update]) -> anyhow::Error {
+    let told = error.to_string();
+    let unkept = files.iter().find_map(|file| match &file.outcome {
+        Outcome::Unkept(why) if told.contains(why) => Some((&file.source, why)),
+        _ => None,
+    });
+    match unkept {
+        Some((source, why)) => anyhow!(
+            "the list of service tags {source} is needed, and none is stored: {why}; nothing \
+             was changed"
+        ),
+        None => error.into(),
+    }
+}
+
 /// Lists of service tags that were never fetched; whatever else is stored is used as it
 /// is. What an earlier daemon left in force stays so meanwhile.
 fn fetch_missing(policy: &Path, store: &Store) -> anyhow::Result<()> {
@@ -133,7 +156,7 @@ fn fetch_missing(policy: &Path, store: &Store) -> anyhow::Result<()> {
     let is_missing = |url: &str| missing.iter().any(|missing| missing == url);
     let updates = tags::update(policy, store, is_missing, false).map_err(loaded::Error::from)?;
     for update in updates {
-        if let Outcome::Failed(why) = update.outcome {
+        if let Some(why) = update.outcome.failure() {
             bail!(
                 "a list of service tags is needed, and none is stored: {why}; nothing was changed"
             );

@@ -17,17 +17,17 @@ use crate::{
     daemon::{loaded, status::ServiceTags},
     moment,
     policy::{
-        service_tag::{Catalogue, Tag},
+        service_tag::{Catalogue, Tag, lists::Source},
         source,
     },
-    tags::{self, Outcome, store::Store},
+    tags::{self, Outcome, kept::Kept, store::Store},
 };
 
 /// Show or refresh the service tags in use
 ///
 /// They come from the lists that the policy names under `service_tags`: files,
-/// addresses on the web, or the built-in catalogue. What comes from the web is
-/// kept on disk; only `update`, and the daemon at the policy's interval, fetch.
+/// addresses on the web, or the built-in catalogue. The last good list of each is
+/// kept on disk; `update`, and the daemon at the policy's interval, look for newer ones.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     netfilter-daemon tags list --policy policy.yaml\n  \
@@ -75,7 +75,7 @@ struct Show {
     json: bool,
 }
 
-/// Fetch the lists that the policy names by address, and have the daemon use them
+/// Fetch or read the lists that the policy names, and have the daemon use them
 ///
 /// A list replaces the one before it only if it is one of the same cloud, is
 /// not older, has at least half of the former tags and prefixes, and the policy
@@ -114,6 +114,8 @@ struct Used {
 #[derive(Debug, Serialize)]
 struct Listed {
     lists: Vec<ServiceTags>,
+    /// Files that are not as the lists in use are.
+    files: Vec<Updated>,
     tags: Vec<Row>,
 }
 
@@ -132,7 +134,7 @@ struct Shown<'t> {
 
 #[derive(Debug, Serialize)]
 struct Updated {
-    url: String,
+    source: String,
     /// `fresh`, `new` or `failed`.
     outcome: &'static str,
     reason: Option<String>,
@@ -173,20 +175,37 @@ impl Used {
         self.tags_dir.store()
     }
 
-    fn catalogue(&self) -> anyhow::Result<Catalogue> {
-        let Some(policy) = self.policy()? else {
+    /// Of files the last good lists; what is in the files, for who may not read those.
+    fn catalogue(&self, policy: Option<&Path>) -> anyhow::Result<Catalogue> {
+        let Some(policy) = policy else {
             return Ok(Catalogue::built_in()?);
         };
         let store = self.store();
-        let catalogue = source::catalogue(&policy, &|url| store.catalogue(url));
-        Ok(catalogue.map_err(loaded::Error::from)?)
+        let kept = Kept::of(policy, &store);
+        let given = |source: &Source| match source {
+            Source::File(written) => kept
+                .catalogue(source)
+                .or_else(|_| source::list::beside(policy, written)),
+            Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
+        };
+        Ok(source::catalogue(policy, &given).map_err(loaded::Error::from)?)
     }
 }
 
 impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let catalogue = self.used.catalogue()?;
-        let listed = Listed::of(&catalogue, moment::unix_seconds(SystemTime::now()));
+        let policy = self.used.policy()?;
+        let catalogue = self.used.catalogue(policy.as_deref())?;
+        let changed = match &policy {
+            Some(policy) => {
+                let files = tags::changed_files(policy, &self.used.store());
+                let files = files.map_err(loaded::Error::from)?.into_iter();
+                files.map(Updated::from).collect()
+            }
+            None => Vec::new(),
+        };
+        let now = moment::unix_seconds(SystemTime::now());
+        let listed = Listed::of(&catalogue, changed, now);
         match self.json {
             true => print_json(&listed)?,
             false => print(&listed.text())?,
@@ -196,12 +215,13 @@ impl List {
 }
 
 impl Listed {
-    fn of(catalogue: &Catalogue, now: u64) -> Self {
+    fn of(catalogue: &Catalogue, files: Vec<Updated>, now: u64) -> Self {
         let editions = catalogue.editions().iter();
         Self {
             lists: editions
                 .map(|edition| ServiceTags::of(edition, now))
                 .collect(),
+            files,
             tags: catalogue.tags().map(Row::of).collect(),
         }
     }
@@ -210,6 +230,12 @@ impl Listed {
         let mut text = String::new();
         for list in &self.lists {
             text.push_str(&format!("{list}\n"));
+        }
+        for Updated { source, reason, .. } in &self.files {
+            text.push_str(&match reason {
+                Some(reason) => format!("PROBLEM {source} stays as it was: {reason}\n"),
+                None => format!("{source} has changed since; `reload` or `tags update` takes it\n"),
+            });
         }
         text.push('\n');
         let rows = self.tags.iter().map(|row| {
@@ -238,7 +264,7 @@ impl Row {
 
 impl Show {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let catalogue = self.used.catalogue()?;
+        let catalogue = self.used.catalogue(self.used.policy()?.as_deref())?;
         let Some(tag) = catalogue.resolve(&self.tag, &[]) else {
             let near = catalogue.nearest(&self.tag);
             let near = match near.is_empty() {
@@ -296,7 +322,13 @@ impl Update {
     fn reload(&self) -> anyhow::Result<ExitCode> {
         let state_dir = &self.used.state_dir.state_dir;
         match control::ask(state_dir, Request::Reload { confirm: None })? {
-            Some(answer) => reload::told(&answer, self.json),
+            Some(mut answer) => {
+                // Of those was told when they were looked at.
+                if let Answer::Reloaded { refused, .. } = &mut answer {
+                    refused.clear();
+                }
+                reload::told(&answer, self.json)
+            }
             None => Ok(ExitCode::SUCCESS),
         }
     }
@@ -305,18 +337,18 @@ impl Update {
 fn text(updates: &[Updated], policy: &Path) -> String {
     if updates.is_empty() {
         return format!(
-            "{} names no list by an https:// address; files are read whenever it is loaded\n",
+            "{} names no list but the built-in one, which comes with the program\n",
             policy.display()
         );
     }
     let lines = updates.iter().map(|update| {
-        let Updated { url, reason, .. } = update;
+        let Updated { source, reason, .. } = update;
         match (update.outcome, reason) {
-            ("new", _) => format!("{url}: a new list is stored\n"),
+            ("new", _) => format!("{source}: a new list is stored\n"),
             ("failed", Some(reason)) => {
-                format!("{url}: FAILED, the last good list stays: {reason}\n")
+                format!("{source}: FAILED, the last good list stays: {reason}\n")
             }
-            _ => format!("{url}: the stored list is still the newest\n"),
+            _ => format!("{source}: the stored list is still the newest\n"),
         }
     });
     lines.collect()
@@ -327,10 +359,10 @@ impl From<tags::Update> for Updated {
         let (outcome, reason) = match update.outcome {
             Outcome::Fresh => ("fresh", None),
             Outcome::New => ("new", None),
-            Outcome::Failed(reason) => ("failed", Some(reason)),
+            Outcome::Failed(reason) | Outcome::Unkept(reason) => ("failed", Some(reason)),
         };
         Self {
-            url: update.url,
+            source: update.source,
             outcome,
             reason,
         }

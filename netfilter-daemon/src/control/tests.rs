@@ -104,6 +104,7 @@ fn serve_one(directory: &Path) -> tokio::task::JoinHandle<()> {
         let answer = Answer::Reloaded {
             rules: 12,
             generation: 3,
+            refused: Vec::new(),
         };
         ask.reply.send(answer.into()).unwrap();
         stop.send(()).unwrap();
@@ -123,7 +124,8 @@ async fn an_answer_reaches_the_asker_even_if_the_daemon_stops_right_after_it() {
             answer,
             Some(Answer::Reloaded {
                 rules: 12,
-                generation: 3
+                generation: 3,
+                refused: Vec::new(),
             })
         );
         daemon.await.unwrap();

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     causes,
-    control::{Answer, Ask, Fault, Reply, Request},
+    control::{Answer, Ask, Fault, Refused, Reply, Request},
     datapath::{self, Terms},
     refresh::Names,
-    tags::keep::InForce,
+    tags::{Update, keep::InForce},
 };
 
 impl Daemon {
@@ -78,13 +78,23 @@ impl Daemon {
     }
 
     /// All or nothing.
-    pub(super) fn reloaded(&self, cause: &str, done: anyhow::Result<(usize, u32)>) -> Answer {
+    pub(super) fn reloaded(
+        &self,
+        cause: &str,
+        done: anyhow::Result<(usize, u32)>,
+        files: &[Update],
+    ) -> Answer {
+        let refused = files.iter().filter_map(Refused::of);
         match done {
             Ok((rules, generation)) => {
                 tracing::info!(
                     "reloaded because of {cause}: {rules} rules, generation {generation}"
                 );
-                Answer::Reloaded { rules, generation }
+                Answer::Reloaded {
+                    rules,
+                    generation,
+                    refused: refused.collect(),
+                }
             }
             Err(error) => {
                 self.view.reload_failed();
@@ -93,8 +103,14 @@ impl Daemon {
                     true => Fault::Policy,
                     false => Fault::System,
                 };
-                let error = causes::told(&error);
+                let mut error = causes::told(&error);
                 tracing::error!("not reloaded; generation {generation} remains in force:\n{error}");
+                // It may be why: a tag of the new list is not in the stored one.
+                for refused in refused {
+                    if !error.contains(&refused.reason) {
+                        error.push_str(&format!("\n{refused}"));
+                    }
+                }
                 Answer::Failed { error, fault }
             }
         }

@@ -9,8 +9,9 @@ use super::{Setup, bpffs, files, privileges};
 use crate::{
     control::{self, Claim},
     datapath::State,
-    policy, serve,
+    serve,
     sessions::Owners,
+    tags,
 };
 
 /// The state directory is claimed, and the daemon has the privileges that it keeps.
@@ -41,8 +42,7 @@ impl Groundwork {
             true => Owners::look(),
             false => Owners::default(),
         };
-        let reads =
-            || policy::source::load(&setup.policy, &|url| setup.tags.catalogue(url)).is_ok();
+        let reads = || tags::can_be_read(&setup.policy, &setup.tags);
         let kept = privileges::shed(reads).context("cannot give up privileges")?;
         tracing::info!("keeping {kept}, and no other privilege");
         Ok(Self {

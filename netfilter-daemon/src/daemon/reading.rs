@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Daemon,
-    loaded::{self, Loaded},
+    loaded::{self, Read},
     watch::Stamp,
 };
 use crate::control::Reply;
@@ -40,8 +40,6 @@ pub(super) struct Readings {
     waiting: VecDeque<Wanted>,
     current: Option<(Wanted, JoinHandle<Read>)>,
 }
-
-type Read = Result<Loaded, loaded::Error>;
 
 impl Readings {
     pub(super) const fn is_idle(&self) -> bool {
@@ -76,12 +74,15 @@ impl Daemon {
     }
 
     pub(super) fn finish(&mut self, (wanted, read): (Wanted, Result<Read, JoinError>)) {
-        let read = read.map_err(anyhow::Error::from);
-        let read = read.and_then(|read| read.map_err(anyhow::Error::from));
-        let done = read.and_then(|loaded| {
+        let (files, loaded) = match read {
+            Ok(Read { files, loaded }) => (files, loaded.map_err(anyhow::Error::from)),
+            Err(panic) => (Vec::new(), Err(panic.into())),
+        };
+        self.health.tell(&files);
+        let done = loaded.and_then(|loaded| {
             block_in_place(|| self.put_into_force(&loaded, wanted.confirm_within))
         });
-        let answer = self.reloaded(wanted.cause, done);
+        let answer = self.reloaded(wanted.cause, done, &files);
         self.tell(wanted, answer);
         self.read_next();
     }

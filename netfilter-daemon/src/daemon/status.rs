@@ -9,7 +9,7 @@ use super::{event::Event, ways_out::WayOut};
 use crate::{
     datapath::{self, Attachment, Hook},
     moment,
-    policy::service_tag::Edition,
+    policy::service_tag::{Edition, lists::Source},
     tags::keep::Record,
 };
 
@@ -86,7 +86,7 @@ pub struct ServiceTags {
     pub cloud: String,
     pub change_number: u64,
     pub date: Option<String>,
-    /// Since it was published or, where it does not say, fetched.
+    /// Since it was published or, where it does not say, fetched or read.
     pub age_seconds: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ pub struct ServiceTags {
 pub struct ListHealth {
     #[serde(flatten)]
     pub list: ServiceTags,
-    /// When it was last known to be the newest; `null` for what is not fetched, and before
+    /// When it was last known to be the newest; `null` for the built-in one, and before
     /// the daemon's first attempt.
     pub last_success: Option<u64>,
     pub last_failure: Option<u64>,
@@ -213,11 +213,12 @@ impl fmt::Display for ServiceTags {
                 )
             }
             (None, Some(age)) => {
-                write!(
-                    f,
-                    ", fetched {} ago",
-                    moment::span(Duration::from_secs(*age))
-                )
+                let came = match Source::parse(source) {
+                    Ok(Source::File(_)) => "read",
+                    _ => "fetched",
+                };
+                let age = moment::span(Duration::from_secs(*age));
+                write!(f, ", {came} {age} ago")
             }
             (_, None) => Ok(()),
         }

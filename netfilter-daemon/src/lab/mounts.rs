@@ -13,6 +13,9 @@ const RESOLV_CONF: &str = "/run/netfilter-daemon/resolv.conf";
 /// The daemon's state directory, on a bpffs of its own.
 pub const STATE_DIR: &str = "/sys/fs/bpf/netfilter";
 
+/// The lists of service tags of the daemon under test.
+pub const TAGS: &str = "/run/netfilter-daemon/tags";
+
 /// Where the lab's own policy is.
 pub const POLICY: &str = "/run/netfilter-daemon/demonstration.yaml";
 

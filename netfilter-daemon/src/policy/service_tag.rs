@@ -40,11 +40,11 @@ pub struct Edition {
     /// `YYYY-MM-DD`, where the list or its file name tells.
     pub date: Option<String>,
     pub tags: usize,
-    /// `None` for what was not fetched.
+    /// `None` for what was not taken from the store.
     pub fetched: Option<Fetched>,
 }
 
-/// Of a list from the web.
+/// Of a list that was fetched, or read from a file, and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// Seconds since 1970.
@@ -93,7 +93,7 @@ pub enum Error {
         "no list from {url} is stored yet; fetch it with `netfilter-daemon tags update --policy FILE`"
     )]
     NotFetched { url: String },
-    /// A store's own message.
+    /// Of a store, or of who keeps it, in their own words.
     #[error("{0}")]
     Stored(String),
 }
@@ -132,7 +132,7 @@ impl Catalogue {
         &self.editions
     }
 
-    /// Says that the list was fetched, and where it was if that tells its date.
+    /// Says when the list came, and where it was if that tells its date.
     #[must_use]
     pub fn fetched(mut self, fetched: Fetched, from: &str) -> Self {
         let edition = &mut self.edition;

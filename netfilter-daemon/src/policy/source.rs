@@ -14,6 +14,8 @@ use super::service_tag::lists::{Lists, Source};
 use super::service_tag::{self, Catalogue};
 use super::{Error, Policy, System, parse, parse_catalogue, parse_lists};
 
+pub mod list;
+
 /// A policy of a thousand rules has 200 KB; the largest published list 5 MB.
 const FILE_MAX: u64 = 64 << 20;
 
@@ -22,28 +24,28 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// the stub's answers are read, and so are theirs.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Gives the list that was fetched from an address. Nothing here goes to the network.
-pub type Fetched<'f> = dyn Fn(&str) -> Result<Catalogue, service_tag::Error> + 'f;
+/// Gives the list of any source but the built-in one.
+pub type Given<'g> = dyn Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'g;
 
-/// Reads the policy, the service tags that it names, and what its defaults take from
-/// the machine.
+/// Reads the policy, and what its defaults take from the machine. The service tags that
+/// it names are given.
 ///
 /// # Errors
 /// Where the policy cannot be read or is wrong, or the system does not tell its addresses.
-pub fn load(path: &Path, fetched: &Fetched<'_>) -> Result<Policy, Error> {
+pub fn load(path: &Path, given: &Given<'_>) -> Result<Policy, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse(&text, &file, &system()?, &tags_beside(path, fetched))
+    parse(&text, &file, &system()?, &by_source(given))
 }
 
 /// The service tags that the policy names, all of them.
 ///
 /// # Errors
 /// Where the policy or a list cannot be read.
-pub fn catalogue(path: &Path, fetched: &Fetched<'_>) -> Result<Catalogue, Error> {
+pub fn catalogue(path: &Path, given: &Given<'_>) -> Result<Catalogue, Error> {
     let text = policy(path)?;
     let file = path.display().to_string();
-    parse_catalogue(&text, &file, &tags_beside(path, fetched))
+    parse_catalogue(&text, &file, &by_source(given))
 }
 
 /// Where the policy's service tags come from; `ca` as it is found from here.
@@ -80,43 +82,45 @@ fn policy(path: &Path) -> Result<String, Error> {
     })
 }
 
-fn beside(policy: &Path, written: &str) -> PathBuf {
+/// Where a path that the policy writes leads: it is relative to the policy.
+pub fn beside(policy: &Path, written: &str) -> PathBuf {
     policy.parent().unwrap_or(Path::new("")).join(written)
 }
 
-/// Reads lists whose paths are relative to the policy's.
-fn tags_beside<'f>(
-    policy: &Path,
-    fetched: &'f Fetched<'_>,
-) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> + use<'f> {
-    let policy = policy.to_owned();
+/// As the parser asks.
+fn by_source<'g>(
+    given: &'g Given<'_>,
+) -> impl Fn(&str) -> Result<Catalogue, service_tag::Error> + 'g {
     move |written| {
-        if let Ok(Source::Url(url)) = Source::parse(written) {
-            return fetched(&url);
-        }
-        let path = beside(&policy, written);
-        let json = read(&path).map_err(|source| service_tag::Error::Unreadable { path, source })?;
-        Catalogue::parse(&json, written)
+        let source = Source::parse(written);
+        // What makes no sense was refused when it was read.
+        given(&source.unwrap_or_else(|_| Source::File(written.to_owned())))
     }
 }
 
 fn read(path: &Path) -> io::Result<String> {
+    text(File::open(path)?)
+}
+
+fn text(file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
-        let message = format!(
-            "it has more than {} MB; is it the right file?",
-            FILE_MAX >> 20
-        );
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        return Err(too_large());
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let message = format!("it is not UTF-8 text (byte {at}); save it as UTF-8");
         io::Error::new(io::ErrorKind::InvalidData, message)
     })
+}
+
+fn too_large() -> io::Error {
+    let message = format!(
+        "it has more than {} MB; is it the right file?",
+        FILE_MAX >> 20
+    );
+    io::Error::new(io::ErrorKind::FileTooLarge, message)
 }
 
 /// The subnet of an address, unless it is a loopback interface's.
@@ -188,6 +192,17 @@ mod tests {
     fn none(url: &str) -> Result<Catalogue, service_tag::Error> {
         let url = url.to_owned();
         Err(service_tag::Error::NotFetched { url })
+    }
+
+    /// Of files what is in them.
+    fn beside_or<'f>(
+        policy: &'f Path,
+        fetched: &'f dyn Fn(&str) -> Result<Catalogue, service_tag::Error>,
+    ) -> impl Fn(&Source) -> Result<Catalogue, service_tag::Error> + 'f {
+        move |source| match source {
+            Source::File(written) => list::beside(policy, written),
+            Source::Url(_) | Source::BuiltIn => fetched(source.as_str()),
+        }
     }
 
     fn servers(resolv_conf: &'static str, upstream: Option<&'static str>) -> Vec<String> {
@@ -263,11 +278,21 @@ mod tests {
         fs::write(folder.path().join("lists/own_20251027.json"), list).unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "service_tags: lists/own_20251027.json\n").unwrap();
-        let edition = load(&path, &none).unwrap().catalogue;
+        let edition = load(&path, &beside_or(&path, &none)).unwrap().catalogue;
         assert_eq!(edition.source, "lists/own_20251027.json");
         assert_eq!(edition.date.as_deref(), Some("2025-10-27"));
-        assert_eq!(catalogue(&path, &none).unwrap().edition(), &edition);
-        assert!(catalogue(&path, &none).unwrap().tag("own").is_some());
+        assert_eq!(
+            catalogue(&path, &beside_or(&path, &none))
+                .unwrap()
+                .edition(),
+            &edition
+        );
+        assert!(
+            catalogue(&path, &beside_or(&path, &none))
+                .unwrap()
+                .tag("own")
+                .is_some()
+        );
     }
 
     #[test]
@@ -275,8 +300,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
         fs::write(&path, "# mine\nservice_tags: none.json\n").unwrap();
-        let told = load(&path, &none).unwrap_err().to_string();
-        assert_eq!(catalogue(&path, &none).unwrap_err().to_string(), told);
+        let told = load(&path, &beside_or(&path, &none))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            catalogue(&path, &beside_or(&path, &none))
+                .unwrap_err()
+                .to_string(),
+            told
+        );
         assert!(told.contains("policy.yaml:2:15: cannot read "), "{told}");
         assert!(told.contains("none.json: No such file"), "{told}");
     }
@@ -284,7 +316,7 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_read_is_told_why() {
         let folder = tempfile::tempdir().unwrap();
-        let told = |path: &Path| load(path, &none).unwrap_err().to_string();
+        let told = |path: &Path| load(path, &beside_or(path, &none)).unwrap_err().to_string();
         assert!(told(&folder.path().join("none.yaml")).contains("No such file"));
         assert!(told(folder.path()).contains("Is a directory"));
         let latin1 = folder.path().join("latin1.yaml");
@@ -297,7 +329,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large.yaml");
         File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
-        let told = load(&path, &none).unwrap_err().to_string();
+        let told = load(&path, &beside_or(&path, &none))
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("more than 64 MB"), "{told}");
     }
 
@@ -307,7 +341,9 @@ mod tests {
         let path = folder.path().join("policy.yaml");
         let url = "https://lists.example/a.json";
         fs::write(&path, format!("service_tags: [built-in, '{url}']\n")).unwrap();
-        let told = load(&path, &none).unwrap_err().to_string();
+        let told = load(&path, &beside_or(&path, &none))
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("policy.yaml:1:26: no list from"), "{told}");
         let list = r#"{"changeNumber":7,"cloud":"Public","values":[
             {"name":"Own","properties":{"addressPrefixes":["192.0.2.0/24"]}}]}"#;
@@ -315,14 +351,19 @@ mod tests {
             assert_eq!(asked, url);
             Catalogue::parse(list, asked)
         };
-        let policy = load(&path, &stored).unwrap();
+        let policy = load(&path, &beside_or(&path, &stored)).unwrap();
         let sources: Vec<&str> = policy
             .editions
             .iter()
             .map(|each| each.source.as_str())
             .collect();
         assert_eq!(sources, ["built-in", url]);
-        assert!(catalogue(&path, &stored).unwrap().tag("own").is_some());
+        assert!(
+            catalogue(&path, &beside_or(&path, &stored))
+                .unwrap()
+                .tag("own")
+                .is_some()
+        );
     }
 
     #[test]

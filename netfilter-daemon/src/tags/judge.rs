@@ -20,7 +20,10 @@ pub struct Refusals(Vec<Refusal>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("its tag {tag} has {prefix}, which is far more than any cloud owns")]
+    #[error(
+        "its tag {tag} has {prefix}, which is far more than any cloud owns; if that is meant, \
+         write a rule of `type: ip`"
+    )]
     TooWide { tag: String, prefix: IpNet },
     #[error("it is a list of {now}, and the one before it of {before}")]
     OtherCloud { before: String, now: String },

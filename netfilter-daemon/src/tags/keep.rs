@@ -14,7 +14,7 @@ use tokio::{
     time,
 };
 
-use super::{Outcome, Update, store::Store, update};
+use super::{Outcome, Update, kept::Kept, store::Store, update};
 use crate::{
     moment,
     policy::{
@@ -64,10 +64,11 @@ impl InForce {
     }
 
     /// Whether the store has, of some list, another edition than is in force.
-    fn is_behind(&self, store: &Store) -> bool {
-        self.lists.urls().any(|url| {
-            let stored = store.load(url).ok().flatten();
-            let in_force = self.editions.iter().find(|edition| edition.source == url);
+    fn is_behind(&self, kept: &Kept<'_>) -> bool {
+        self.lists.changing().any(|source| {
+            let stored = kept.load(source).ok().flatten();
+            let mut editions = self.editions.iter();
+            let in_force = editions.find(|edition| edition.source == source.as_str());
             let in_force = in_force.and_then(|edition| edition.fetched.as_ref());
             matches!((stored, in_force), (Some(stored), Some(in_force))
                 if stored.sha256 != in_force.sha256)
@@ -76,21 +77,37 @@ impl InForce {
 }
 
 impl Health {
-    pub fn of(&self, url: &str) -> Record {
-        self.records().get(url).cloned().unwrap_or_default()
+    pub fn of(&self, source: &str) -> Record {
+        self.records().get(source).cloned().unwrap_or_default()
+    }
+
+    /// Notes what became of lists, and says so in the log.
+    pub fn tell(&self, updates: &[Update]) {
+        for Update { source, outcome } in updates {
+            match outcome {
+                Outcome::New => tracing::info!("a new list of service tags came from {source}"),
+                Outcome::Fresh => {
+                    tracing::debug!("the service tags of {source} are still the newest");
+                }
+                Outcome::Failed(why) | Outcome::Unkept(why) => {
+                    tracing::error!("the service tags of {source} stay as they were: {why}");
+                }
+            }
+        }
+        self.note(updates, moment::unix_seconds(SystemTime::now()));
     }
 
     fn note(&self, updates: &[Update], now: u64) {
         let mut records = self.records();
-        for Update { url, outcome } in updates {
-            let record = records.entry(url.clone()).or_default();
-            match outcome {
-                Outcome::Fresh | Outcome::New => {
+        for Update { source, outcome } in updates {
+            let record = records.entry(source.clone()).or_default();
+            match outcome.failure() {
+                None => {
                     record.last_success = Some(now);
                     record.in_a_row = 0;
                 }
-                Outcome::Failed(why) => {
-                    record.last_failure = Some((now, why.clone()));
+                Some(why) => {
+                    record.last_failure = Some((now, why.to_owned()));
                     record.failures += 1;
                     record.in_a_row += 1;
                 }
@@ -116,11 +133,11 @@ pub async fn keep(
     loop {
         let now = moment::unix_seconds(SystemTime::now());
         let present = in_force.borrow_and_update().clone();
-        schedule(&mut due, &present, &store, &health, now);
+        schedule(&mut due, &present, &Kept::of(&policy, &store), &health, now);
         let ripe: Vec<String> = due
             .iter()
             .filter(|(_, at)| **at <= now)
-            .map(|(url, _)| url.clone())
+            .map(|(source, _)| source.clone())
             .collect();
         if ripe.is_empty() {
             let next = due.values().min().map_or(u64::MAX, |at| at - now);
@@ -131,8 +148,8 @@ pub async fn keep(
             }
             continue;
         }
-        for url in &ripe {
-            due.remove(url);
+        for source in &ripe {
+            due.remove(source);
         }
         let behind = refresh(&policy, &store, ripe, &health, present).await;
         if behind && changed.send(()).await.is_err() {
@@ -150,57 +167,64 @@ async fn refresh(
     present: InForce,
 ) -> bool {
     let (policy, store) = (policy.to_owned(), store.clone());
-    let urls = ripe.clone();
+    let sources = ripe.clone();
     let done = spawn_blocking(move || {
-        let which = |url: &str| urls.iter().any(|due| due == url);
+        let which = |source: &str| sources.iter().any(|due| due == source);
         let updates = update(&policy, &store, which, false).map_err(|error| error.to_string());
-        (updates, present.is_behind(&store))
+        (updates, present.is_behind(&Kept::of(&policy, &store)))
     });
     let (updates, behind) = match done.await {
         Ok(done) => done,
         Err(error) => (Err(error.to_string()), false),
     };
     let failed = |why: String| {
-        let failed = |url| Update {
-            url,
+        let failed = |source| Update {
+            source,
             outcome: Outcome::Failed(why.clone()),
         };
         ripe.into_iter().map(failed).collect()
     };
     let updates: Vec<Update> = updates.unwrap_or_else(failed);
-    for Update { url, outcome } in &updates {
-        match outcome {
-            Outcome::New => tracing::info!("a new list of service tags came from {url}"),
-            Outcome::Fresh => tracing::debug!("the service tags of {url} are still the newest"),
-            Outcome::Failed(why) => {
-                tracing::error!("the service tags of {url} stay as they were: {why}");
-            }
-        }
-    }
-    health.note(&updates, moment::unix_seconds(SystemTime::now()));
+    health.tell(&updates);
     behind
 }
 
-/// Gives each address of the policy that has none its time, in seconds since 1970.
+/// Gives each list of the policy that has none its time, in seconds since 1970.
 fn schedule(
     due: &mut BTreeMap<String, u64>,
     present: &InForce,
-    store: &Store,
+    kept: &Kept<'_>,
     health: &Health,
     now: u64,
 ) {
-    due.retain(|url, _| present.lists.urls().any(|wanted| wanted == url));
-    for url in present.lists.urls() {
+    let wanted = |due: &str| {
+        present
+            .lists
+            .changing()
+            .any(|source| source.as_str() == due)
+    };
+    due.retain(|source, _| wanted(source));
+    for source in present.lists.changing() {
         let every = present.lists.every;
         let latest = now.saturating_add(every.as_secs());
-        if let Some(at) = due.get_mut(url) {
+        if let Some(at) = due.get_mut(source.as_str()) {
             // The interval may be another now.
             *at = (*at).min(latest);
             continue;
         }
-        let checked = store.load(url).ok().flatten().map(|stored| stored.checked);
-        let at = next(checked, every, health.of(url).in_a_row, now, chance());
-        due.insert(url.to_owned(), at);
+        let checked = kept
+            .load(source)
+            .ok()
+            .flatten()
+            .map(|stored| stored.checked);
+        let at = next(
+            checked,
+            every,
+            health.of(source.as_str()).in_a_row,
+            now,
+            chance(),
+        );
+        due.insert(source.as_str().to_owned(), at);
     }
 }
 
@@ -261,8 +285,8 @@ mod tests {
     fn a_failure_is_counted_and_a_success_ends_the_row_of_them() {
         let health = Health::default();
         let update = |outcome| {
-            let url = "https://lists.example/".to_owned();
-            [Update { url, outcome }]
+            let source = "https://lists.example/".to_owned();
+            [Update { source, outcome }]
         };
         let failed = || update(Outcome::Failed("why".to_owned()));
         health.note(&failed(), 1);

@@ -1,4 +1,4 @@
-//! The last good list of each address, on disk.
+//! The last good list of each address and each file, on disk.
 //!
 //! One file holds a list and what is known of it, so that there is no moment at
 //! which the two disagree: a line of JSON, then the body as it came. It is written
@@ -17,7 +17,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::policy::service_tag::{self, Catalogue, Fetched, lists::host};
+use crate::policy::service_tag::{
+    self, Catalogue, Fetched,
+    lists::{Source, host},
+};
 
 /// What systemd's `StateDirectory=netfilter-daemon` makes, too.
 pub const DIRECTORY: &str = "/var/lib/netfilter-daemon";
@@ -33,11 +36,12 @@ pub struct Store {
 /// A list that was good when it came. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
-    /// As the policy writes it.
+    /// The address as the policy writes it, or the whole path of the file.
     pub url: String,
-    /// Where redirects and pages led.
+    /// Where redirects and pages led; for a file, as the policy writes it.
     pub from: String,
     pub sha256: String,
+    /// For a file, what differs between two editions of it.
     pub etag: Option<String>,
     pub last_modified: Option<String>,
     pub fetched: u64,
@@ -58,7 +62,7 @@ pub enum Error {
     #[error("{} can be written by others than its owner, root; `chmod go-w` and look at what is in it", .0.display())]
     Open(PathBuf),
     #[error(
-        "the stored list {} is damaged: {reason}; it is not used. `netfilter-daemon tags update` fetches it anew",
+        "the stored list {} is damaged: {reason}; it is not used. `netfilter-daemon tags update` takes it anew",
         path.display()
     )]
     Damaged { path: PathBuf, reason: String },
@@ -71,7 +75,7 @@ impl Store {
         }
     }
 
-    /// What is stored for an address; `None` where nothing is.
+    /// What is stored for an address or a path; `None` where nothing is.
     ///
     /// # Errors
     /// Where it cannot be read, is not what was written, or others could have written it.
@@ -98,21 +102,7 @@ impl Store {
         }
     }
 
-    /// For [`crate::policy::source`], in its words.
-    ///
-    /// # Errors
-    /// Where nothing is stored, or nothing that can be used.
-    pub fn catalogue(&self, url: &str) -> Result<Catalogue, service_tag::Error> {
-        match self.load(url) {
-            Ok(Some(stored)) => stored.catalogue(),
-            Ok(None) => Err(service_tag::Error::NotFetched {
-                url: url.to_owned(),
-            }),
-            Err(error) => Err(service_tag::Error::Stored(error.to_string())),
-        }
-    }
-
-    /// Replaces what is stored for the list's address, whole or not at all.
+    /// Replaces what is stored for the list's address or path, whole or not at all.
     ///
     /// # Errors
     /// Where it did not come to the disk; then what was stored still is.
@@ -159,20 +149,25 @@ impl Store {
         }
     }
 
-    /// By the host, for who looks into the directory, and by the whole address.
+    /// By the host or the file's name, for who looks into the directory, and by the
+    /// whole address or path.
     fn path(&self, url: &str) -> PathBuf {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-        let host: String = host(url).0.chars().filter(|c| plain(*c)).take(64).collect();
+        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '.' || *c == '-';
+        let name = match url.starts_with('/') {
+            true => url.rsplit('/').next().unwrap_or_default(),
+            false => host(url).0,
+        };
+        let name: String = name.chars().filter(plain).take(64).collect();
         let key = sha256(url.as_bytes());
-        self.directory.join(format!("{host}_{}.list", &key[..16]))
+        self.directory.join(format!("{name}_{}.list", &key[..16]))
     }
 }
 
 impl Stored {
     /// # Errors
     /// Where it is no list, which it was when it was stored.
-    pub fn catalogue(&self) -> Result<Catalogue, service_tag::Error> {
-        let catalogue = Catalogue::parse(&self.body, &self.url)?;
+    pub fn catalogue(&self, source: &Source) -> Result<Catalogue, service_tag::Error> {
+        let catalogue = Catalogue::parse(&self.body, source.as_str())?;
         let fetched = Fetched {
             at: self.fetched,
             sha256: self.sha256.clone(),

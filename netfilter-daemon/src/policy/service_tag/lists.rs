@@ -14,7 +14,7 @@ const HTTPS: &str = "https://";
 pub struct Lists {
     /// Merged in this order; never empty.
     pub from: Vec<Source>,
-    /// How often they are looked at.
+    /// How often they are looked at, files too.
     pub every: Duration,
     /// A PEM file, relative to the policy: the certificate authorities that are
     /// believed, and no others. `None`: those that browsers believe.
@@ -41,11 +41,10 @@ impl Default for Lists {
 }
 
 impl Lists {
-    pub fn urls(&self) -> impl Iterator<Item = &str> {
-        self.from.iter().filter_map(|source| match source {
-            Source::Url(url) => Some(url.as_str()),
-            Source::BuiltIn | Source::File(_) => None,
-        })
+    /// Those that can change: all but the built-in one.
+    pub fn changing(&self) -> impl Iterator<Item = &Source> {
+        let changes = |source: &&Source| **source != Source::BuiltIn;
+        self.from.iter().filter(changes)
     }
 }
 

@@ -36,7 +36,8 @@ fn what_is_saved_is_loaded_and_other_addresses_have_nothing() {
         store.load("https://lists.example:8443/a.json").unwrap(),
         None
     );
-    let edition = store.catalogue(URL).unwrap().edition().clone();
+    let source = Source::Url(URL.to_owned());
+    let edition = stored(URL).catalogue(&source).unwrap().edition().clone();
     assert_eq!(edition.date.as_deref(), Some("2026-11-16"));
     assert_eq!(edition.fetched.unwrap().at, 1_790_000_000);
 }
@@ -48,6 +49,8 @@ fn an_address_cannot_name_a_file_elsewhere() {
         "https://../../etc/passwd",
         "https://a/../../b",
         "https://[::1]:4/",
+        "/etc/../etc/..",
+        "/",
     ] {
         let path = store.path(url);
         assert_eq!(path.parent(), Some(Path::new("/store")), "{path:?}");
