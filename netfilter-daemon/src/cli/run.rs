@@ -1,7 +1,6 @@
 //! `netfilter-daemon run`
 
 use std::{
-    io::{IsTerminal, Write, stderr},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,17 +10,17 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
 
 use super::{NO, StateDir, TagsDir, columns::columns, print};
 use crate::{
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
-        loaded,
+        loaded::{self, Loaded},
         opening::{self, Opening},
     },
     interfaces::{self, Choice, Interface},
+    log::Log,
     policy::Mode,
     sessions::Owners,
     tags::{self, Outcome, store::Store},
@@ -97,7 +96,7 @@ impl Run {
             print(&plan(&loaded, &choice, &present, &opening))?;
             return Ok(ExitCode::SUCCESS);
         }
-        log_to_stderr();
+        let mut log = Log::to_stderr();
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }
@@ -110,20 +109,29 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             confirm_within: self.confirm,
         };
-        let groundwork = Groundwork::lay(&setup)?;
-        let runtime = runtime()?;
-        let done = runtime.block_on(async {
-            let daemon = Daemon::start(setup, loaded, choice, groundwork).await?;
-            // Nobody needs to read it.
-            writeln!(stderr(), "{}", daemon.announcement()).ok();
-            daemon.run().await
-        });
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        Ok(match done? {
-            End::Unconfirmed => ExitCode::from(NO),
-            End::Signal | End::Detached => ExitCode::SUCCESS,
+        Ok(match serve(setup, loaded, choice, &mut log) {
+            Ok(End::Unconfirmed) => ExitCode::from(NO),
+            Ok(End::Signal | End::Detached) => ExitCode::SUCCESS,
+            Err(error) => {
+                log.say(&super::told(&error));
+                ExitCode::from(super::code(&error))
+            }
         })
     }
+}
+
+/// To the daemon's end, whether or not somebody reads its log.
+fn serve(setup: Setup, loaded: Loaded, choice: Choice, log: &mut Log) -> anyhow::Result<End> {
+    let groundwork = Groundwork::lay(&setup)?;
+    log.write().context("cannot write a log")?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let daemon = Daemon::start(setup, loaded, choice, groundwork).await?;
+        log.say(daemon.announcement());
+        daemon.run().await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 /// Lists of service tags that were never fetched; whatever else is stored is used as it
@@ -151,12 +159,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 /// What would be done.
-fn plan(
-    loaded: &loaded::Loaded,
-    choice: &Choice,
-    present: &[Interface],
-    opening: &Opening,
-) -> String {
+fn plan(loaded: &Loaded, choice: &Choice, present: &[Interface], opening: &Opening) -> String {
     let (verb, cut) = match loaded.policy.mode {
         Mode::Enforce => ("enforce", "would be cut"),
         Mode::Report => ("audit, letting everything pass,", "would be counted"),
@@ -205,16 +208,4 @@ fn plan(
     }
     plan.push_str("nothing was changed\n");
     plan
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .with_target(false)
-        // Where a line cannot be written, another one cannot be, either.
-        .log_internal_errors(false)
-        .init();
 }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     datapath::{self, State},
+    log,
     metrics::{PerFamily, Snapshot},
     moment,
     policy::{Mode, service_tag::Edition},
@@ -234,6 +235,7 @@ impl Source for View {
             generation: policy.generation,
             loaded_at: moment::unix_seconds(policy.loaded_at),
             reload_failures: present.failed_reloads,
+            lost_lines: log::lost(),
             version: env!("CARGO_PKG_VERSION"),
             kernel: self.kernel.clone(),
         })
