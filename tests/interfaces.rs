@@ -41,7 +41,7 @@ pub(crate) fn plug(world: &World, name: &str) {
     }
 }
 
-fn unplug(world: &World, name: &str) {
+pub(crate) fn unplug(world: &World, name: &str) {
     world
         .protected()
         .ip(&format!("link delete {name}"))
