@@ -17,6 +17,7 @@ use crate::world::{BINARY, World};
 mod clients;
 mod disk;
 mod kernel;
+mod log;
 mod memory;
 mod policies;
 mod reports;

@@ -23,7 +23,7 @@ use rival::Rival;
 const POLICY: &str = "outbound_rules: [{ name: a, type: ip, destination: { cidr: 192.0.2.0/30, protocol: TCP, port_ranges: '443' } }]";
 
 /// A second cable to the internet, by which 198.51.100.0/24 and 192.0.2.2 are reached.
-fn plug(world: &World, name: &str) {
+pub(crate) fn plug(world: &World, name: &str) {
     let internet = &world.topology.internet;
     veth(world.protected(), name, internet, "eth1").unwrap();
     internet.ip("address add 10.98.0.1/24 dev eth1").unwrap();
@@ -41,14 +41,14 @@ fn plug(world: &World, name: &str) {
     }
 }
 
-fn unplug(world: &World, name: &str) {
+pub(crate) fn unplug(world: &World, name: &str) {
     world
         .protected()
         .ip(&format!("link delete {name}"))
         .unwrap();
 }
 
-fn enforcing(world: &World, name: &str) -> Option<u64> {
+pub(crate) fn enforcing(world: &World, name: &str) -> Option<u64> {
     let line = format!("netfilter_enforcing{{interface=\"{name}\"}}");
     world.metrics().contains(&line).then(|| world.metric(&line))
 }

@@ -13,6 +13,7 @@ use netfilter_daemon::lab::{daemon::Daemon, mounts};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
+    interfaces::{plug, unplug},
     resolvers::servers::{Data, Host, Server},
     traffic,
     world::{World, eventually},
@@ -260,6 +261,46 @@ fn a_policy_that_nobody_confirms_gives_way_also_if_the_daemon_is_dead() {
             assert!(world.daemon(&["reload"]).status.success());
         }
     }
+}
+
+#[test]
+fn with_a_policy_that_nobody_confirms_its_choice_of_interfaces_goes() {
+    const ALL: &str = "interfaces: [eth0, eth1]\n";
+    const ONE_OF_THEM: &str = "interfaces: [eth0]\n";
+    let denied = |world: &World| !world.connects("198.51.100.1", 443);
+    let try_out = |world: &World, policy: &str| {
+        world.write_policy(policy);
+        let reload = world.daemon(&["reload", "--confirm", "3s"]);
+        assert!(reload.status.success(), "{}", said(&reload));
+    };
+    let is_back = |world: &World| {
+        assert!(eventually(|| {
+            world.connects("192.0.2.1", 443) && world.daemon(&["confirm"]).status.code() == Some(1)
+        }));
+    };
+
+    let world = World::new(None);
+    plug(&world, "eth1");
+    world.write_policy(&format!("{ONE_OF_THEM}{ONE}"));
+    let daemon = world.start_on(&[]);
+    assert!(!denied(&world), "by eth1, which is not filtered");
+    try_out(&world, &format!("{ALL}{OTHER}"));
+    assert!(eventually(|| denied(&world)));
+    is_back(&world);
+    assert!(eventually(|| !denied(&world)), "eth1 stays filtered");
+    assert!(!world.connects("192.0.2.3", 443), "by eth0");
+    drop(daemon);
+    world.daemon(&["detach"]);
+
+    // Without a name, all are.
+    world.write_policy(ONE);
+    let _daemon = world.start_on(&[]);
+    assert!(denied(&world));
+    try_out(&world, &format!("{ONE_OF_THEM}{OTHER}"));
+    is_back(&world);
+    unplug(&world, "eth1");
+    plug(&world, "eth1");
+    assert!(eventually(|| denied(&world)), "what comes is not filtered");
 }
 
 #[test]

@@ -118,7 +118,10 @@ impl Datapath {
             load::check(kernel)?;
         }
         let pins = Pins::create(state_dir)?;
-        let in_force = Writer::open(&pins, 0).ok().filter(|_| pins.knows_tables());
+        let in_force = match pins.knows_tables()? {
+            true => Writer::open(&pins, 0).ok(),
+            false => None,
+        };
         let after = in_force.as_ref().map_or(0, Writer::generation);
         let pins = match in_force.map(|writer| writer.check(image)) {
             Some(Ok(())) => pins,
@@ -146,12 +149,12 @@ impl Datapath {
 
     fn fill(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let in_force = Pins::at(self.state.directory());
-        let is_first = !in_force.has_tables() && in_force.links(Role::Egress)?.is_empty();
+        let is_first = !in_force.has_tables()? && in_force.links(Role::Egress)?.is_empty();
         // Else the policy in force is in the other copy of the same tables.
         if terms.confirm_within.is_some() && self.pins.is_filling() {
             if is_first {
                 self.writer.precede_by_nothing()?;
-            } else if in_force.knows_tables() {
+            } else if in_force.knows_tables()? {
                 self.writer.precede_by(&Writer::open(&in_force, 0)?)?;
             } else {
                 return Err(Error::NoWayBack);
@@ -367,7 +370,7 @@ pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
     };
     // First by one word, for all interfaces: without this, whoever is between the
     // removal of one program and of the other would lose answers.
-    if pins.knows_tables()
+    if pins.knows_tables().is_ok_and(|known| known)
         && let Ok(mut writer) = Writer::open(&pins, 0)
     {
         writer.lift()?;

@@ -20,9 +20,7 @@ use hickory_server::proto::ProtoError;
 use nix::unistd::geteuid;
 
 use crate::{
-    policy::{
-        self, Action, Destination, Policy, Rule, service_tag::lists::Source, source,
-    },
+    policy::{self, Action, Destination, Policy, Rule, service_tag::lists::Source, source},
     tags::{
         kept::Kept,
         store::{self, Store},

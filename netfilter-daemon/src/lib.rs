@@ -9,6 +9,7 @@ pub mod datapath;
 pub mod explain;
 pub mod interfaces;
 pub mod lab;
+pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod netlink;

@@ -33,6 +33,7 @@ pub struct Snapshot {
     /// Seconds since 1970.
     pub loaded_at: u64,
     pub reload_failures: u64,
+    pub lost_lines: u64,
     pub version: &'static str,
     pub kernel: String,
 }
@@ -117,6 +118,10 @@ const POLICY_LOAD_TIMESTAMP: Metric = Metric::gauge(
 const POLICY_RELOAD_FAILURES: Metric = Metric::counter(
     "netfilter_policy_reload_failures",
     "Reloads that failed and left the former policy in force.",
+);
+const LOG_LINES_LOST: Metric = Metric::counter(
+    "netfilter_log_lines_lost",
+    "Lines of the daemon's log that were not written because nobody read stderr.",
 );
 const ENFORCING: Metric = Metric::gauge(
     "netfilter_enforcing",
@@ -267,6 +272,8 @@ fn policy(text: &mut Text, snapshot: &Snapshot) {
     text.sample(&[], snapshot.loaded_at);
     text.declare(&POLICY_RELOAD_FAILURES);
     text.sample(&[], snapshot.reload_failures);
+    text.declare(&LOG_LINES_LOST);
+    text.sample(&[], snapshot.lost_lines);
     service_tags(text, &snapshot.service_tags);
     text.declare(&BUILD_INFO);
     text.sample(

@@ -2,7 +2,41 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 const DAY: u64 = 86_400;
+
+/// A point in time of CLOCK_BOOTTIME: whoever sets the clock does not move it, and it goes
+/// on in suspension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    pub fn now() -> Self {
+        // Every Linux has this clock.
+        Self(clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from))
+    }
+
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+
+    /// Zero where it is over.
+    pub fn until(self, other: Self) -> Duration {
+        other.0.saturating_sub(self.0)
+    }
+
+    /// Seconds since 1970, by what the clock says now.
+    pub fn unix(self) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.by(Self::now(), wall.unwrap_or_default())
+    }
+
+    fn by(self, now: Self, wall: Duration) -> u64 {
+        (wall + self.0).saturating_sub(now.0).as_secs()
+    }
+}
 
 /// Seconds since 1970; 0 for a clock that is set before it.
 pub fn unix_seconds(time: SystemTime) -> u64 {
@@ -74,6 +108,21 @@ fn days((year, month, day): (u64, u64, u64)) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_as_long_ago_as_it_is_whatever_the_clock_was_set_to() {
+        let seconds = Duration::from_secs;
+        let moment = Moment(seconds(100));
+        let now = moment.after(seconds(20));
+        for wall in [1_790_000_000, 1_790_003_600, 20] {
+            assert_eq!(moment.by(now, seconds(wall)), wall - 20);
+        }
+        assert_eq!(moment.by(now, seconds(3)), 0);
+        let passed = unix_seconds(SystemTime::now()) - Moment::now().unix();
+        assert!(passed <= 1, "{passed}");
+        assert_eq!(moment.until(now), seconds(20));
+        assert_eq!(now.until(moment), Duration::ZERO);
+    }
 
     #[test]
     fn a_time_is_written_in_utc() {

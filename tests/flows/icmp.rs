@@ -1,8 +1,13 @@
 //! ICMP: echoes, and errors, which are judged by what they quote.
 
+use std::{net::UdpSocket, time::Duration};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockProtocol, SockType};
+
 use crate::{
     bpffs::{DROP, Kernel, PASS},
     frame::{self, Frame, LOCAL, LOCAL_V6, SYN, datagram, segment, to},
+    world::World,
 };
 
 const POLICY: &str = "
@@ -159,4 +164,93 @@ fn an_echo_that_came_in_is_answered_and_no_other() {
     let unasked = icmp(LOCAL, reply, [0, 8, 0, 1], b"abc").from("8.8.8.8");
     kernel.ingress(&unasked.bytes());
     assert_eq!(kernel.egress(&answer(8)).action, DROP);
+}
+
+#[test]
+fn our_own_echo_leaves_where_a_rule_has_icmp_and_what_comes_back_arrives() {
+    const RULES: &str = "
+outbound_rules:
+  - { name: icmp, type: ip, destination: { cidr: 192.0.2.0/25, protocol: ICMP, port_ranges: '*' } }
+  - { name: icmp6, type: ip, destination: { cidr: '2001:db8:1::/48', protocol: ICMP, port_ranges: '*' } }
+  - { name: any, type: ip, destination: { cidr: 198.51.100.0/24, protocol: '*', port_ranges: '*' } }
+  - { name: any6, type: ip, destination: { cidr: '2001:db8:2::/48', protocol: '*', port_ranges: '*' } }
+  - { name: web, type: ip, destination: { cidr: 203.0.113.0/24, protocol: TCP, port_ranges: '443' } }
+  - { name: web6, type: ip, destination: { cidr: '2001:db8:3::/48', protocol: TCP, port_ranges: '443' } }
+";
+    let mut kernel = Kernel::new(RULES);
+    for (remote, allowed) in [
+        ("192.0.2.1", true),
+        ("2001:db8:1::1", true),
+        ("198.51.100.1", true),
+        ("2001:db8:2::1", true),
+        ("192.0.2.200", false),
+        ("203.0.113.1", false),
+        ("2001:db8:3::1", false),
+        ("2001:db8:4::1", false),
+    ] {
+        let (request, reply) = match remote.contains(':') {
+            true => ((128, 0), (129, 0)),
+            false => ((8, 0), (0, 0)),
+        };
+        let asks = icmp(remote, request, [0, 7, 0, 1], b"abc").bytes();
+        assert_eq!(kernel.egress(&asks).action == PASS, allowed, "{remote}");
+        let comes = icmp(local(remote), reply, [0, 7, 0, 1], b"abc").from(remote);
+        let arrived = kernel.ingress(&comes.bytes());
+        assert_eq!((arrived.action, arrived.frame), (PASS, comes.bytes()));
+    }
+}
+
+#[test]
+fn a_path_mtu_about_our_own_packet_arrives() {
+    let mut kernel = Kernel::new(POLICY);
+    for (remote, router, kind) in [
+        ("192.0.2.1", "10.0.0.1", (3, 4)),
+        ("2001:db8::1", "fd00::1", (2, 0)),
+    ] {
+        for ours in [frame::tcp(remote, 443), frame::udp(remote, 443)] {
+            kernel.egress(&ours.bytes());
+            let error = icmp(local(remote), kind, [0, 0, 5, 0], &packet(&ours)).from(router);
+            let arrived = kernel.ingress(&error.bytes());
+            assert_eq!((arrived.action, arrived.frame), (PASS, error.bytes()));
+        }
+    }
+}
+
+/// Sends an echo request, as `ping` does.
+fn pings(world: &World, remote: &str) -> bool {
+    let ping = || {
+        let (family, kind, remote) = (AddressFamily::Inet, SockType::Datagram, remote);
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(family, kind, flags, SockProtocol::Icmp).unwrap();
+        let socket = UdpSocket::from(socket);
+        socket
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        // The port says nothing.
+        let request = [8, 0, 0, 0, 0, 0, 0, 1, b'x'];
+        let sent = socket
+            .connect((remote, 1))
+            .and_then(|()| socket.send(&request));
+        let mut reply = [0; 64];
+        sent.is_ok() && socket.recv(&mut reply).is_ok_and(|_| reply[0] == 0)
+    };
+    world.protected().run(ping).unwrap()
+}
+
+#[test]
+fn a_ping_of_ours_is_answered_where_a_rule_allows_it() {
+    let world = World::new(None);
+    let protected = world.protected();
+    protected
+        .sysctl("net/ipv4/ping_group_range", "0 0")
+        .unwrap();
+    let _daemon = world.enforce(
+        "outbound_rules:
+  - { name: icmp, type: ip, destination: { cidr: 192.0.2.1/32, protocol: ICMP, port_ranges: '*' } }
+  - { name: any, type: ip, destination: { cidr: 192.0.2.2/32, protocol: '*', port_ranges: '*' } }
+  - { name: web, type: ip, destination: { cidr: 192.0.2.3/32, protocol: TCP, port_ranges: '443' } }
+",
+    );
+    let answers = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|remote| pings(&world, remote));
+    assert_eq!(answers, [true, true, false]);
 }

@@ -22,7 +22,12 @@ const KERNEL: &str = "6.1";
 /// What `timeout` ends with when it had to end the command.
 const TIMED_OUT: i32 = 124;
 
-const DEVICES: &str = include_str!("vm/devices.sh");
+/// By the name that each has there.
+const PARTS: [(&str, &str); 3] = [
+    ("devices", include_str!("vm/devices.sh")),
+    ("clock", include_str!("vm/clock.sh")),
+    ("lockdown", include_str!("vm/lockdown.sh")),
+];
 /// The directory has its name when it is whole.
 const FETCH_TOOLS: &str = "rm -rf tools.part && mkdir tools.part && cd tools.part
 apt-get download wireguard-tools
@@ -44,7 +49,7 @@ const ALL: &str = "--skip tables_agree --skip service::";
 /// What takes as long as it is told, and how patient tests are.
 const BRIEFLY: &str =
     "NETFILTER_PATIENCE=5 NETFILTER_CHAOS_SECONDS=10 NETFILTER_AGREEMENT_ROUNDS=2";
-const MINUTES: u32 = 20;
+const MINUTES: u32 = 30;
 const MINUTES_FOR_ALL: u32 = 90;
 
 #[derive(clap::Args)]
@@ -105,7 +110,9 @@ pub(crate) fn run(arguments: &Vmtest) -> Result<Vec<String>> {
     }
     step("pack: the initramfs", || {
         fs::write(directory.join("init.sh"), INIT)?;
-        fs::write(directory.join("devices"), DEVICES)?;
+        for (name, text) in PARTS {
+            fs::write(directory.join(name), text)?;
+        }
         let daemon = command::target_dir()?.join("debug/netfilter-daemon");
         script(&directory, "pack.sh", PACK, &[&kernel, &daemon, &tests])
     })?;
@@ -192,7 +199,7 @@ fn boot(directory: &Path, accelerator: &str, words: &str, minutes: u32) -> Resul
 }
 
 /// What else the console says, a name's TTL of 8 seconds being shorter than the sleep.
-const PROMISES: [(&str, &str, &str); 13] = [
+const PROMISES: [(&str, &str, &str); 27] = [
     (
         "enforcing on v0",
         "",
@@ -208,6 +215,76 @@ const PROMISES: [(&str, &str, &str); 13] = [
         "vmtest: later: ",
         "refused",
         "an address outlived its time in a suspension",
+    ),
+    (
+        "vmtest: clock: ahead: passed",
+        "",
+        "a clock that was set ahead ended a learned address",
+    ),
+    (
+        "vmtest: clock: behind: passed",
+        "",
+        "a clock that was set back ended a learned address",
+    ),
+    (
+        "vmtest: clock: later: denied",
+        "",
+        "a clock that was set back prolonged a learned address",
+    ),
+    (
+        "vmtest: clock: asked for again: passed",
+        "",
+        "a clock that was set kept an exact name from being asked for in time",
+    ),
+    (
+        "vmtest: clock: denied lately",
+        "",
+        "an event has an implausible time after the clock was set back",
+    ),
+    (
+        "vmtest: clock: enforcing since lately",
+        "",
+        "the status has an implausible time after the clock was set back",
+    ),
+    (
+        "vmtest: clock: ahead: enforcing since lately",
+        "",
+        "the status has an implausible time after the clock was set ahead",
+    ),
+    (
+        "vmtest: clock: +: confirmed in time",
+        "",
+        "a clock that was set ahead ended a policy that waited to be confirmed",
+    ),
+    (
+        "vmtest: clock: +: too late to confirm",
+        "",
+        "a policy outlived its time while the clock was set ahead",
+    ),
+    (
+        "vmtest: clock: -: confirmed in time",
+        "",
+        "a clock that was set back ended a policy that waited to be confirmed",
+    ),
+    (
+        "vmtest: clock: -: too late to confirm",
+        "",
+        "a clock that was set back gave more time to a policy that waited to be confirmed",
+    ),
+    (
+        "vmtest: lockdown: integrity: reloaded, ",
+        "learned passed, other denied",
+        "a daemon did not go on when the kernel was locked down (integrity)",
+    ),
+    (
+        "vmtest: lockdown: confidentiality: reloaded, ",
+        "learned passed, other denied",
+        "a daemon did not go on when the kernel was locked down (confidentiality)",
+    ),
+    (
+        "vmtest: lockdown: enforcing on v0 ",
+        "learned passed, other denied",
+        "a daemon did not start on a kernel that is locked down (confidentiality)",
     ),
     (
         "vmtest: vlan5: before denied, ",

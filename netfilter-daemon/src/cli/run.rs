@@ -1,7 +1,6 @@
 //! `netfilter-daemon run`
 
 use std::{
-    io::{IsTerminal, Write, stderr},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,17 +10,17 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
 
 use super::{NO, StateDir, TagsDir, columns::columns, print};
 use crate::{
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
-        loaded::{self, Read},
+        loaded::{self, Loaded, Read},
         opening::{self, Opening},
     },
     interfaces::{self, Choice, Interface},
+    log::Log,
     policy::Mode,
     sessions::Owners,
     tags::{self, Outcome, Update, store::Store},
@@ -104,7 +103,7 @@ impl Run {
             print(&plan(&loaded, &choice, &present, &opening))?;
             return Ok(ExitCode::SUCCESS);
         }
-        log_to_stderr();
+        let mut log = Log::to_stderr();
         for note in &loaded.policy.notes {
             tracing::warn!("{note}");
         }
@@ -117,18 +116,13 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             confirm_within: self.confirm,
         };
-        let groundwork = Groundwork::lay(&setup)?;
-        let runtime = runtime()?;
-        let done = runtime.block_on(async {
-            let daemon = Daemon::start(setup, loaded, &files, choice, groundwork).await?;
-            // Nobody needs to read it.
-            writeln!(stderr(), "{}", daemon.announcement()).ok();
-            daemon.run().await
-        });
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        Ok(match done? {
-            End::Unconfirmed => ExitCode::from(NO),
-            End::Signal | End::Detached => ExitCode::SUCCESS,
+        Ok(match serve(setup, loaded, &files, choice, &mut log) {
+            Ok(End::Unconfirmed) => ExitCode::from(NO),
+            Ok(End::Signal | End::Detached) => ExitCode::SUCCESS,
+            Err(error) => {
+                log.say(&super::told(&error));
+                ExitCode::from(super::code(&error))
+            }
         })
     }
 }
@@ -147,6 +141,26 @@ fn because_of_the_store(error: loaded::Error, files: &[Update]) -> anyhow::Error
         ),
         None => error.into(),
     }
+}
+
+/// To the daemon's end, whether or not somebody reads its log.
+fn serve(
+    setup: Setup,
+    loaded: Loaded,
+    files: &[Update],
+    choice: Choice,
+    log: &mut Log,
+) -> anyhow::Result<End> {
+    let groundwork = Groundwork::lay(&setup)?;
+    log.write().context("cannot write a log")?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let daemon = Daemon::start(setup, loaded, files, choice, groundwork).await?;
+        log.say(daemon.announcement());
+        daemon.run().await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 /// Lists of service tags that were never fetched; whatever else is stored is used as it
@@ -174,12 +188,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 /// What would be done.
-fn plan(
-    loaded: &loaded::Loaded,
-    choice: &Choice,
-    present: &[Interface],
-    opening: &Opening,
-) -> String {
+fn plan(loaded: &Loaded, choice: &Choice, present: &[Interface], opening: &Opening) -> String {
     let (verb, cut) = match loaded.policy.mode {
         Mode::Enforce => ("enforce", "would be cut"),
         Mode::Report => ("audit, letting everything pass,", "would be counted"),
@@ -228,16 +237,4 @@ fn plan(
     }
     plan.push_str("nothing was changed\n");
     plan
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .with_target(false)
-        // Where a line cannot be written, another one cannot be, either.
-        .log_internal_errors(false)
-        .init();
 }

@@ -125,6 +125,8 @@ impl Daemon {
             confirm_within,
             ..Terms::default()
         };
+        let choice = self.keeper.shared().choice();
+        let attached = self.datapath.state().attachments()?;
         let generation = if self.datapath.fits(&loaded.image) {
             self.datapath.replace_on(&loaded.image, terms)?
         } else {
@@ -141,7 +143,13 @@ impl Daemon {
         self.pending = confirm_within.map(|within| {
             Pending::new(
                 within,
-                Former::Policy(Box::new(former), former_names, former_lists),
+                Former::Policy {
+                    policy: Box::new(former),
+                    names: former_names,
+                    lists: former_lists,
+                    choice,
+                    filtered: attached.iter().map(|place| place.ifindex).collect(),
+                },
             )
         });
         for note in &loaded.policy.notes {

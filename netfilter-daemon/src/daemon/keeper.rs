@@ -49,6 +49,8 @@ pub(super) struct Shared {
 
 struct Orders {
     choice: Choice,
+    /// All but these are left that the choice does not cover.
+    leave_but: Option<Vec<u32>>,
     stop: bool,
 }
 
@@ -65,6 +67,7 @@ impl Keeper {
             hooks: Mutex::new(Some(hooks)),
             orders: Mutex::new(Orders {
                 choice,
+                leave_but: None,
                 stop: false,
             }),
             report: Mutex::new(Seen {
@@ -114,6 +117,16 @@ impl Keeper {
         if orders.choice.by != choice.by || choice.by == By::Policy {
             orders.choice = choice;
         }
+        drop(orders);
+        self.shared.wake();
+    }
+
+    /// What was chosen before comes back: `filtered` were, and what came by the other choice
+    /// is left.
+    pub(super) fn put_back(&self, choice: Choice, filtered: Vec<u32>) {
+        let mut orders = self.shared.orders();
+        orders.choice = choice;
+        orders.leave_but = Some(filtered);
         drop(orders);
         self.shared.wake();
     }
@@ -222,8 +235,15 @@ impl Keeping {
         let mut hooks = shared.hooks();
         let hooks = hooks.as_mut().context("the programs are gone")?;
         let present = interfaces::present()?;
-        let choice = self.shared.choice();
+        let (choice, leave_but) = {
+            let orders = self.shared.orders();
+            (orders.choice.clone(), orders.leave_but.clone())
+        };
         let is_there = |ifindex| present.iter().any(|each| each.index == ifindex);
+        if let Some(stays) = leave_but {
+            self.leave(hooks, &present, &choice, &stays)?;
+            self.shared.orders().leave_but = None;
+        }
         let filtered = hooks.filtered()?;
         if filtered.iter().any(|ifindex| !is_there(*ifindex))
             || self.known.keys().any(|ifindex| !is_there(*ifindex))
@@ -306,6 +326,27 @@ impl Keeping {
                 way
             })
             .collect())
+    }
+
+    fn leave(
+        &mut self,
+        hooks: &mut Hooks,
+        present: &[Interface],
+        choice: &Choice,
+        stays: &[u32],
+    ) -> Result<(), datapath::Error> {
+        let filtered = hooks.filtered()?;
+        let leaves = |each: &&Interface| {
+            filtered.contains(&each.index)
+                && !stays.contains(&each.index)
+                && !coverage(each, present, choice).is_covered()
+        };
+        for each in present.iter().filter(leaves) {
+            hooks.leave(each.index)?;
+            self.known.remove(&each.index);
+            tracing::warn!("{} is not filtered any more", each.name);
+        }
+        Ok(())
     }
 
     fn look_at(&mut self, target: &Target, hooks: &mut Hooks) -> Result<(), datapath::Error> {

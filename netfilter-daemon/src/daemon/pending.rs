@@ -13,6 +13,7 @@ use crate::{
     causes,
     control::{Answer, Fault},
     datapath::{self, Attachment},
+    interfaces::Choice,
     moment,
     refresh::Names,
     tags::keep::InForce,
@@ -27,7 +28,14 @@ pub(super) struct Pending {
 pub(super) enum Former {
     /// What was attached before this daemon started.
     Start(Vec<Attachment>),
-    Policy(Box<PolicyInForce>, Names, InForce),
+    Policy {
+        policy: Box<PolicyInForce>,
+        names: Names,
+        lists: InForce,
+        choice: Choice,
+        /// The indexes of the interfaces that were filtered.
+        filtered: Vec<u32>,
+    },
 }
 
 impl Pending {
@@ -99,11 +107,18 @@ impl Daemon {
 
     fn former(&mut self, former: Former) -> Result<Option<End>, datapath::Error> {
         match former {
-            Former::Policy(policy, names, lists) => {
+            Former::Policy {
+                policy,
+                names,
+                lists,
+                choice,
+                filtered,
+            } => {
                 let generation = self.datapath.revert()?;
                 self.view.put_back(*policy, generation);
                 self.names.send_replace(names);
                 self.lists.send_replace(lists);
+                self.keeper.put_back(choice, filtered);
                 Ok(None)
             }
             Former::Start(attached) if attached.is_empty() => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{event::Event, ways_out::WayOut};
 use crate::{
     datapath::{self, Attachment, Hook},
-    moment,
+    moment::{self, Moment},
     policy::service_tag::{Edition, lists::Source},
     tags::keep::Record,
 };
@@ -183,6 +183,10 @@ impl ListHealth {
             ..
         } = record;
         let (last_failure, last_failure_reason) = last_failure.unzip();
+        let (last_success, last_failure) = (
+            last_success.map(Moment::unix),
+            last_failure.map(Moment::unix),
+        );
         Self {
             list: ServiceTags::of(edition, now),
             last_success,

@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     datapath::{self, State},
+    log,
     metrics::{PerFamily, Snapshot},
-    moment,
+    moment::{self, Moment},
     policy::{Mode, service_tag::Edition},
     serve::Source,
     tags::keep::Health,
@@ -36,7 +37,7 @@ pub(super) struct View {
     denials: Arc<Denials>,
     health: Arc<Health>,
     policy_path: PathBuf,
-    since: SystemTime,
+    since: Moment,
     kernel: String,
     present: Mutex<Present>,
 }
@@ -57,7 +58,7 @@ pub(super) struct PolicyInForce {
     prefixes: PerFamily,
     enforcing: bool,
     generation: u32,
-    loaded_at: SystemTime,
+    loaded_at: Moment,
     catalogue: Edition,
     editions: Vec<Edition>,
 }
@@ -78,7 +79,7 @@ impl View {
             denials,
             health,
             policy_path,
-            since: SystemTime::now(),
+            since: Moment::now(),
             kernel: kernel.trim().to_owned(),
             present: Mutex::new(Present {
                 keeper,
@@ -144,7 +145,7 @@ impl View {
         status.daemon = Some(Running {
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            since: moment::unix_seconds(self.since),
+            since: self.since.unix(),
             enforcing: policy.enforcing,
             complaint,
             interfaces: report.ways_out.into_iter().map(Looked::from).collect(),
@@ -163,7 +164,7 @@ impl View {
                 prefixes: usize::try_from(policy.prefixes.ipv4 + policy.prefixes.ipv6)
                     .unwrap_or(usize::MAX),
                 names: policy.names,
-                loaded_at: moment::unix_seconds(policy.loaded_at),
+                loaded_at: policy.loaded_at.unix(),
                 failed_reloads: present.failed_reloads,
             },
             service_tags: ServiceTags::of(&policy.catalogue, now),
@@ -232,8 +233,9 @@ impl Source for View {
                 .map(|((interface, cause), count)| (interface, cause.label(), count))
                 .collect(),
             generation: policy.generation,
-            loaded_at: moment::unix_seconds(policy.loaded_at),
+            loaded_at: policy.loaded_at.unix(),
             reload_failures: present.failed_reloads,
+            lost_lines: log::lost(),
             version: env!("CARGO_PKG_VERSION"),
             kernel: self.kernel.clone(),
         })
@@ -273,7 +275,7 @@ impl PolicyInForce {
             },
             enforcing: loaded.policy.mode == Mode::Enforce,
             generation,
-            loaded_at: SystemTime::now(),
+            loaded_at: Moment::now(),
             catalogue: loaded.policy.catalogue.clone(),
             editions: loaded.policy.editions.clone(),
         }

@@ -67,7 +67,7 @@ impl Writer {
             names: maps::open(pins, maps::NAMES)?,
             name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
             name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
-            former_names: pins.all(maps::NAMES),
+            former_names: pins.all(maps::NAMES)?,
             pins: pins.clone(),
             after,
         })

@@ -149,6 +149,15 @@ impl Hooks {
         self.slots.retire(is_there)
     }
 
+    /// Lifts the filter from an interface.
+    pub fn leave(&mut self, ifindex: u32) -> Result<(), Error> {
+        for role in ROLES {
+            self.links.remove(&(role, ifindex));
+            attach::detach_role(&self.pins, role, |each| each == ifindex)?;
+        }
+        self.slots.retire(|each| each != ifindex)
+    }
+
     /// What is wrong on an interface that was covered.
     pub fn check(&mut self, target: &Target) -> Result<Option<Cause>, Error> {
         for role in ROLES {

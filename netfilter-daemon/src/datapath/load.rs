@@ -56,7 +56,7 @@ pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
             2 * capacity(image.classes.len(), MIN_CLASSES),
         );
     for name in maps::pinned() {
-        loader.map_pin_path(name, pins.map(name));
+        loader.map_pin_path(name, pins.map(name)?);
     }
     let mut ebpf = loader
         .load(OBJECT)

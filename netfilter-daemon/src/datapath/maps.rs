@@ -98,7 +98,7 @@ pub(super) type PerCpuHashOf<K, V> = PerCpuHashMap<MapData, Plain<K>, Plain<V>>;
 pub(super) type LpmOf<K, V> = LpmTrie<MapData, Plain<K>, Plain<V>>;
 
 pub(super) fn data(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
-    MapData::from_pin(pins.map(name)).map_err(failed("open", name))
+    MapData::from_pin(pins.map(name)?).map_err(failed("open", name))
 }
 
 /// Opens a map that is pinned at `path` as its type.
@@ -116,7 +116,7 @@ pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
     pins: &Pins,
     name: &'static str,
 ) -> Result<T, Error> {
-    open_at(&pins.map(name), name)
+    open_at(&pins.map(name)?, name)
 }
 
 pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {

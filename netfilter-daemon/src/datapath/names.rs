@@ -143,7 +143,7 @@ impl Writer {
     fn forgotten(&self, copy: u32, kept: impl Iterator<Item = u32>) -> Result<Vec<u32>, Error> {
         // Programs may read other tables, too, in which these ids mean something: those
         // before larger ones, and those of a start that was killed.
-        if self.active.load(0).unwrap_or(0) == 0 || self.pins.all(maps::NAMES).len() > 1 {
+        if self.active.load(0).unwrap_or(0) == 0 || self.pins.all(maps::NAMES)?.len() > 1 {
             return Ok(Vec::new());
         }
         let mut used = vec![false; NAME_IDS as usize];

@@ -13,7 +13,8 @@
 //! another version makes its own beside it, and so does the former one when it returns.
 
 use std::{
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -128,10 +129,7 @@ impl Pins {
     /// replaced and do not stay beside ours.
     fn take_over(&self) -> Result<(), Error> {
         let former = self.directory(FORMER);
-        let Ok(entries) = fs::read_dir(former.join(LINKS)) else {
-            return Ok(());
-        };
-        for entry in entries.filter_map(Result::ok) {
+        for entry in list(&former.join(LINKS))? {
             let link = self.directory(LINKS).join(entry.file_name());
             fs::rename(entry.path(), &link).map_err(path("take over", &link))?;
         }
@@ -139,18 +137,18 @@ impl Pins {
     }
 
     /// Where a map is pinned.
-    pub(super) fn map(&self, name: &str) -> PathBuf {
+    pub(super) fn map(&self, name: &str) -> Result<PathBuf, Error> {
         if let Some((_, version)) = maps::LEARNED.iter().find(|(learned, _)| *learned == name) {
-            return self.directory(LEARNED).join(format!("{name}-{version}"));
+            return Ok(self.directory(LEARNED).join(format!("{name}-{version}")));
         }
         let tables = match self.tables {
             Set::Filling => self.directory(FILLING),
             Set::Next => self.directory(NEXT),
             Set::InForce => self
-                .in_force()
+                .in_force()?
                 .map_or_else(|| self.directory("no-tables"), |tables| tables.path),
         };
-        tables.join(name)
+        Ok(tables.join(name))
     }
 
     /// Where something is pinned for a moment.
@@ -158,14 +156,12 @@ impl Pins {
         self.directory(LEARNED).join("passing")
     }
 
-    /// The policies' tables, oldest first; an unfinished set last.
-    fn tables(&self) -> Vec<Tables> {
-        let Ok(entries) = fs::read_dir(&self.state_dir) else {
-            return Vec::new();
-        };
-        let mut tables: Vec<Tables> = entries
+    /// The policies' tables, oldest first; an unfinished set last. Where they cannot be
+    /// listed, nobody knows that there are none.
+    fn tables(&self) -> Result<Vec<Tables>, Error> {
+        let mut tables: Vec<Tables> = list(&self.state_dir)?
+            .into_iter()
             .filter_map(|entry| {
-                let entry = entry.ok()?;
                 let name = entry.file_name();
                 let mut parts = name.to_str()?.split('-');
                 (parts.next()? == TABLES).then_some(())?;
@@ -177,38 +173,49 @@ impl Pins {
             })
             .collect();
         tables.sort_by_key(|tables| tables.number);
-        tables
+        Ok(tables)
     }
 
-    fn in_force(&self) -> Option<Tables> {
-        self.tables().pop()
+    fn in_force(&self) -> Result<Option<Tables>, Error> {
+        Ok(self.tables()?.pop())
     }
 
-    pub(super) fn has_tables(&self) -> bool {
-        self.in_force().is_some()
+    pub(super) fn has_tables(&self) -> Result<bool, Error> {
+        Ok(self.in_force()?.is_some())
     }
 
     /// Whether this build can fill the tables in force.
-    pub(super) fn knows_tables(&self) -> bool {
-        self.in_force()
-            .is_some_and(|tables| tables.layout == TABLES_LAYOUT)
+    pub(super) fn knows_tables(&self) -> Result<bool, Error> {
+        let in_force = self.in_force()?;
+        Ok(in_force.is_some_and(|tables| tables.layout == TABLES_LAYOUT))
     }
 
     /// Where this map of all tables is pinned that a program may read: a start that was
     /// killed may have replaced some programs.
-    pub(super) fn all(&self, name: &str) -> Vec<PathBuf> {
-        let tables = self.tables().into_iter().map(|tables| tables.path);
-        tables
-            .chain(self.unfinished())
+    pub(super) fn all(&self, name: &str) -> Result<Vec<PathBuf>, Error> {
+        let tables = self.tables()?.into_iter().map(|tables| tables.path);
+        let mut paths = Vec::new();
+        for tables in tables
+            .chain(self.unfinished()?)
             .chain([self.directory(NEXT)])
-            .map(|tables| tables.join(name))
-            .filter(|path| path.exists())
-            .collect()
+        {
+            let path = tables.join(name);
+            if is_there(&path)? {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
     }
 
-    fn unfinished(&self) -> impl Iterator<Item = PathBuf> {
-        let numbered = (1..).map(|number| self.directory(&format!("{UNFINISHED}-{number}")));
-        numbered.take_while(|path| path.exists())
+    fn unfinished(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut unfinished = Vec::new();
+        loop {
+            let next = self.directory(&format!("{UNFINISHED}-{}", unfinished.len() + 1));
+            if !is_there(&next)? {
+                return Ok(unfinished);
+            }
+            unfinished.push(next);
+        }
     }
 
     /// For tables that are made anew.
@@ -232,8 +239,8 @@ impl Pins {
             return Ok(());
         }
         let directory = self.directory(NEXT);
-        if directory.exists() {
-            let number = self.unfinished().count() + 1;
+        if is_there(&directory)? {
+            let number = self.unfinished()?.len() + 1;
             let kept = self.directory(&format!("{UNFINISHED}-{number}"));
             fs::rename(&directory, &kept).map_err(path("keep", &kept))?;
         }
@@ -252,14 +259,14 @@ impl Pins {
 
     /// The tables that were filled are those in force; former ones go.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
-        let former = self.tables();
+        let former = self.tables()?;
         if self.tables == Set::Next {
             let number = former.last().map_or(1, |tables| tables.number + 1);
             let tables = self.directory(&format!("{TABLES}-{TABLES_LAYOUT}-{number}"));
             fs::rename(self.directory(NEXT), &tables).map_err(path("create", &tables))?;
             self.tables = Set::InForce;
         }
-        for tables in self.tables().iter().rev().skip(1) {
+        for tables in self.tables()?.iter().rev().skip(1) {
             remove(&tables.path)?;
         }
         self.remove_unfinished()
@@ -267,7 +274,7 @@ impl Pins {
 
     fn remove_unfinished(&self) -> Result<(), Error> {
         // The last first: a gap would hide those behind it.
-        for directory in self.unfinished().collect::<Vec<_>>().iter().rev() {
+        for directory in self.unfinished()?.iter().rev() {
             remove(directory)?;
         }
         remove(&self.directory(FILLING))?;
@@ -282,15 +289,10 @@ impl Pins {
 
     /// The interfaces that have a pin of this role, sorted.
     pub(super) fn links(&self, role: Role) -> Result<Vec<u32>, Error> {
-        let directory = self.directory(LINKS);
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(path("list", &directory)(error)),
-        };
-        let mut links: Vec<u32> = entries
+        let mut links: Vec<u32> = list(&self.directory(LINKS))?
+            .into_iter()
             .filter_map(|entry| {
-                let name = entry.ok()?.file_name();
+                let name = entry.file_name();
                 name.to_str()?
                     .strip_prefix(role.label())?
                     .strip_prefix('-')?
@@ -304,7 +306,7 @@ impl Pins {
 
     /// Removes the maps and the directories.
     pub(super) fn remove(self) -> Result<(), Error> {
-        for tables in self.tables() {
+        for tables in self.tables()? {
             remove(&tables.path)?;
         }
         self.remove_unfinished()?;
@@ -327,6 +329,18 @@ impl Pins {
     }
 }
 
+/// Nothing where there is no such directory.
+fn list(directory: &Path) -> Result<Vec<DirEntry>, Error> {
+    match fs::read_dir(directory).and_then(Iterator::collect) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.map_err(path("list", directory)),
+    }
+}
+
+fn is_there(what: &Path) -> Result<bool, Error> {
+    what.try_exists().map_err(path("look at", what))
+}
+
 fn remove(directory: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -342,5 +356,37 @@ pub(super) fn path(operation: &'static str, path: &Path) -> impl FnOnce(io::Erro
         operation,
         path,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_there_are_no_tables() {
+        let directory = tempfile::tempdir().unwrap();
+        let pins = Pins::at(&directory.path().join("none"));
+        assert!(!pins.has_tables().unwrap() && !pins.knows_tables().unwrap());
+        assert!(pins.all(maps::NAMES).unwrap().is_empty());
+        assert!(pins.links(Role::Egress).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_not_taken_for_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pins = Pins::at(file.path());
+        let refused = [
+            pins.has_tables().map(drop),
+            pins.knows_tables().map(drop),
+            pins.map(maps::NAMES).map(drop),
+            pins.all(maps::NAMES).map(drop),
+            pins.links(Role::Egress).map(drop),
+            pins.clone().commit(),
+        ];
+        for refused in refused {
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains(&file.path().display().to_string()), "{told}");
+        }
     }
 }

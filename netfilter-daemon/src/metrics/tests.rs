@@ -97,6 +97,7 @@ fn snapshot() -> Snapshot {
         generation: 4,
         loaded_at: 1_790_000_000,
         reload_failures: 1,
+        lost_lines: 2,
         version: "0.1.0",
         kernel: "6.18.44".to_owned(),
     }

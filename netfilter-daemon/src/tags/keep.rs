@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Outcome, Update, kept::Kept, store::Store, update};
 use crate::{
-    moment,
+    moment::{self, Moment},
     policy::{
         Policy,
         service_tag::{Edition, lists::Lists},
@@ -31,7 +31,7 @@ const LAST_RETRY: Duration = Duration::from_secs(6 * 60 * 60);
 const OVERDUE: Duration = Duration::from_secs(10);
 /// Up to this part of a pause is left out at random.
 const JITTER: f64 = 0.1;
-/// Looks at the clock this often, for it may have been set, or the machine suspended.
+/// Looks at the clock this often, for the machine may have been suspended.
 const LONGEST_NAP: Duration = Duration::from_secs(60);
 
 /// What of the policy in force this task needs.
@@ -41,7 +41,7 @@ pub struct InForce {
     editions: Vec<Edition>,
 }
 
-/// How the refreshing of each list goes. Times are seconds since 1970.
+/// How the refreshing of each list goes.
 #[derive(Debug, Default)]
 pub struct Health {
     records: Mutex<BTreeMap<String, Record>>,
@@ -49,8 +49,8 @@ pub struct Health {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    pub last_success: Option<u64>,
-    pub last_failure: Option<(u64, String)>,
+    pub last_success: Option<Moment>,
+    pub last_failure: Option<(Moment, String)>,
     pub failures: u64,
     in_a_row: u32,
 }
@@ -94,10 +94,10 @@ impl Health {
                 }
             }
         }
-        self.note(updates, moment::unix_seconds(SystemTime::now()));
+        self.note(updates, Moment::now());
     }
 
-    fn note(&self, updates: &[Update], now: u64) {
+    fn note(&self, updates: &[Update], now: Moment) {
         let mut records = self.records();
         for Update { source, outcome } in updates {
             let record = records.entry(source.clone()).or_default();
@@ -131,7 +131,7 @@ pub async fn keep(
 ) {
     let mut due = BTreeMap::new();
     loop {
-        let now = moment::unix_seconds(SystemTime::now());
+        let now = Moment::now();
         let present = in_force.borrow_and_update().clone();
         schedule(&mut due, &present, &Kept::of(&policy, &store), &health, now);
         let ripe: Vec<String> = due
@@ -140,8 +140,8 @@ pub async fn keep(
             .map(|(source, _)| source.clone())
             .collect();
         if ripe.is_empty() {
-            let next = due.values().min().map_or(u64::MAX, |at| at - now);
-            let nap = Duration::from_secs(next).min(LONGEST_NAP);
+            let next = due.values().min().map(|at| now.until(*at));
+            let nap = next.unwrap_or(LONGEST_NAP).min(LONGEST_NAP);
             tokio::select! {
                 () = time::sleep(nap) => {}
                 closed = in_force.changed() => if closed.is_err() { return },
@@ -189,13 +189,14 @@ async fn refresh(
     behind
 }
 
-/// Gives each list of the policy that has none its time, in seconds since 1970.
+/// Gives each list of the policy that has none its time, which whoever sets the clock
+/// does not move.
 fn schedule(
-    due: &mut BTreeMap<String, u64>,
+    due: &mut BTreeMap<String, Moment>,
     present: &InForce,
     kept: &Kept<'_>,
     health: &Health,
-    now: u64,
+    now: Moment,
 ) {
     let wanted = |due: &str| {
         present
@@ -206,40 +207,36 @@ fn schedule(
     due.retain(|source, _| wanted(source));
     for source in present.lists.changing() {
         let every = present.lists.every;
-        let latest = now.saturating_add(every.as_secs());
+        let latest = now.after(every);
         if let Some(at) = due.get_mut(source.as_str()) {
             // The interval may be another now.
             *at = (*at).min(latest);
             continue;
         }
-        let checked = kept
-            .load(source)
-            .ok()
-            .flatten()
-            .map(|stored| stored.checked);
-        let at = next(
-            checked,
-            every,
-            health.of(source.as_str()).in_a_row,
-            now,
-            chance(),
-        );
-        due.insert(source.as_str().to_owned(), at);
+        let stored = kept.load(source).ok().flatten();
+        let age = stored.map(|stored| now_in_unix().saturating_sub(stored.checked));
+        let failures = health.of(source.as_str()).in_a_row;
+        let pause = pause(age, every, failures, chance());
+        due.insert(source.as_str().to_owned(), now.after(pause));
     }
 }
 
-/// `chance` is from 0 to 1.
-fn next(checked: Option<u64>, every: Duration, failures: u32, now: u64, chance: f64) -> u64 {
-    let less = |pause: Duration| pause.mul_f64(1.0 - JITTER * chance).as_secs();
+/// For a list that was found to be the newest `age` seconds ago, by a clock that may have
+/// been wrong then. `chance` is from 0 to 1.
+fn pause(age: Option<u64>, every: Duration, failures: u32, chance: f64) -> Duration {
+    const LEAST: Duration = Duration::from_secs(1);
+    let less = |pause: Duration| pause.mul_f64(1.0 - JITTER * chance);
     if let Some(doubled) = failures.checked_sub(1) {
         let pause = FIRST_RETRY.saturating_mul(1 << doubled.min(16));
-        return now + less(pause.min(LAST_RETRY).min(every)).max(1);
+        return less(pause.min(LAST_RETRY).min(every)).max(LEAST);
     }
-    // A clock that was wrong when it was noted does not put it off for longer.
-    let checked = checked.unwrap_or(0).min(now);
-    let at = checked.saturating_add(less(every));
-    let soonest = now + OVERDUE.mul_f64(chance).as_secs().max(1);
-    at.max(soonest)
+    let age = age.map_or(Duration::MAX, Duration::from_secs);
+    let soonest = OVERDUE.mul_f64(chance).max(LEAST);
+    less(every).saturating_sub(age).max(soonest)
+}
+
+fn now_in_unix() -> u64 {
+    moment::unix_seconds(SystemTime::now())
 }
 
 fn chance() -> f64 {
@@ -252,33 +249,31 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
-    const NOW: u64 = 1_790_000_000;
+
+    fn seconds(age: Option<u64>, every: Duration, failures: u32, chance: f64) -> u64 {
+        pause(age, every, failures, chance).as_secs()
+    }
 
     #[test]
     fn a_list_is_looked_at_again_when_its_interval_has_passed_and_not_much_sooner() {
-        assert_eq!(next(Some(NOW), DAY, 0, NOW, 0.0), NOW + 86_400);
-        assert_eq!(next(Some(NOW), DAY, 0, NOW, 1.0), NOW + 77_760);
-        assert_eq!(next(Some(NOW - 3600), DAY, 0, NOW, 0.0), NOW + 82_800);
+        assert_eq!(seconds(Some(0), DAY, 0, 0.0), 86_400);
+        assert_eq!(seconds(Some(0), DAY, 0, 1.0), 77_760);
+        assert_eq!(seconds(Some(3600), DAY, 0, 0.0), 82_800);
     }
 
     #[test]
     fn what_is_overdue_is_looked_at_soon_and_not_by_all_at_once() {
-        assert_eq!(next(None, DAY, 0, NOW, 0.0), NOW + 1);
-        assert_eq!(next(Some(NOW - 90_000), DAY, 0, NOW, 1.0), NOW + 10);
+        assert_eq!(seconds(None, DAY, 0, 0.0), 1);
+        assert_eq!(seconds(Some(90_000), DAY, 0, 1.0), 10);
     }
 
     #[test]
     fn after_failures_it_is_tried_again_at_growing_distances_and_within_the_interval() {
-        let after = |failures| next(Some(NOW), DAY, failures, NOW, 0.0) - NOW;
+        let after = |failures| seconds(Some(0), DAY, failures, 0.0);
         assert_eq!([1, 2, 3].map(after), [60, 120, 240]);
         assert_eq!([9, 10, 1000].map(after), [15_360, 21_600, 21_600]);
         let short = Duration::from_secs(300);
-        assert_eq!(next(Some(NOW), short, 9, NOW, 0.0), NOW + 300);
-    }
-
-    #[test]
-    fn a_time_in_the_future_does_not_put_it_off() {
-        assert_eq!(next(Some(u64::MAX), DAY, 0, NOW, 0.0), NOW + 86_400);
+        assert_eq!(seconds(Some(0), short, 9, 0.0), 300);
     }
 
     #[test]
@@ -289,14 +284,16 @@ mod tests {
             [Update { source, outcome }]
         };
         let failed = || update(Outcome::Failed("why".to_owned()));
-        health.note(&failed(), 1);
-        health.note(&failed(), 2);
+        let now = Moment::now();
+        let at = |seconds| now.after(Duration::from_secs(seconds));
+        health.note(&failed(), at(1));
+        health.note(&failed(), at(2));
         let record = health.of("https://lists.example/");
         assert_eq!((record.failures, record.in_a_row), (2, 2));
-        assert_eq!(record.last_failure, Some((2, "why".to_owned())));
-        health.note(&update(Outcome::Fresh), 3);
+        assert_eq!(record.last_failure, Some((at(2), "why".to_owned())));
+        health.note(&update(Outcome::Fresh), at(3));
         let record = health.of("https://lists.example/");
         assert_eq!((record.failures, record.in_a_row), (2, 0));
-        assert_eq!(record.last_success, Some(3));
+        assert_eq!(record.last_success, Some(at(3)));
     }
 }

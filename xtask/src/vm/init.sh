@@ -33,7 +33,9 @@ devices 2>&1 | cat
 cat >/tmp/policy.yaml <<END
 resolvers: [127.0.0.53, 192.0.2.53]
 dns: { minimum_ttl: 0, grace: 0 }
-outbound_rules: [{ name: host, type: fqdn, destination: { fqdn: '*.example', protocol: TCP, port_ranges: '443' } }]
+outbound_rules:
+  - { name: host, type: fqdn, destination: { fqdn: '*.example', protocol: TCP, port_ranges: '443' } }
+  - { name: kept, type: fqdn, destination: { fqdn: kept.test, protocol: TCP, port_ranges: '443' } }
 END
 /bin/ip link add v0 type veth peer name v1
 /bin/ip addr add 10.9.0.1/24 dev v0
@@ -41,11 +43,12 @@ END
 /bin/ip link set v1 up
 /bin/ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev v0
 /bin/ip route add default via 10.9.0.2
-dnsmasq -k -R -h -a 127.0.0.53 -z -A /host.example/198.18.0.7 -T 8 -u root --pid-file= &
-(sleep 120; poweroff -f) &
+dnsmasq -k -R -h -a 127.0.0.53 -z -A /host.example/198.18.0.7 -A /kept.test/198.18.0.8 -T 8 -u root --pid-file= &
+(sleep 900; poweroff -f) &
 netfilter-daemon run --policy /tmp/policy.yaml --interface v0 2>&1 | {
     grep -m 1 -e '^enforcing on v0' -e '^error'
     cat >/dev/null &
+    clock
     netfilter-daemon explain --policy /tmp/policy.yaml host.example:443 --resolve | grep TTL
     nc -w 2 198.18.0.7 443 </dev/null 2>&1 | sed 's/^/vmtest: awake: /'
     echo +12 >/sys/class/rtc/rtc0/wakealarm
@@ -54,5 +57,6 @@ netfilter-daemon run --policy /tmp/policy.yaml --interface v0 2>&1 | {
     running=$(sed -n 's/^now at \([0-9]*\) nsecs$/\1/p' /proc/timer_list)
     read up rest </proc/uptime
     echo "vmtest: slept $((${up%.*} - running / 1000000000))"
+    lockdown
     poweroff -f
 }

@@ -24,7 +24,8 @@ module() {
 }
 kernel=$1
 for name in veth tun sch_ingress cls_bpf 8021q bonding bridge wireguard; do module $name; done
-cp ../tools/usr/bin/wg ../devices bin && chmod +x bin/devices
+cp ../tools/usr/bin/wg ../devices ../clock ../lockdown bin
+chmod +x bin/devices bin/clock bin/lockdown
 
 # Where it looks for them: programs at their own places, and beside the tests.
 add() {
