@@ -35,6 +35,7 @@ mod pick;
 mod plan;
 pub mod probe;
 mod reading;
+pub mod remote;
 pub mod report;
 pub mod selection;
 pub mod sink;

@@ -6,13 +6,16 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+mod elsewhere;
 mod progress;
+mod sink;
 
-use super::{NO, REFUSED, WRONG, complain, print, print_json};
+use super::{NO, REFUSED, StateDir, WRONG, complain, print, print_json};
 use crate::lab::{
     self, daemon,
+    remote::Host,
     report::Report,
     selection::{Only, Selection},
 };
@@ -31,14 +34,22 @@ use progress::Progress;
 /// Needs root, and the command `ip`. The machine's own interfaces are not
 /// touched, and nothing is left behind, however the lab ends.
 ///
+/// With --sink, channels are tried on the machine as it is, against `lab sink` on
+/// another one; what that does is said before, and is done when you agree.
+///
 /// Exit code: 0 when nothing leaked and all came out as the policy says, 1 when not.
 /// Channels that are unavailable or out of scope are shown, and do not count.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sudo netfilter-daemon lab --policy /etc/netfilter/policy.yaml\n  \
     sudo netfilter-daemon lab --only policy,dns-* --json\n  \
+    sudo netfilter-daemon lab --sink 192.0.2.7 --policy policy.yaml\n  \
     netfilter-daemon lab --list")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Lab {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// The policy to show [default: one of the lab's own, with the preset azure-ml]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -54,6 +65,29 @@ pub(super) struct Lab {
 
     #[command(flatten)]
     form: Form,
+
+    /// Try the channels against `lab sink` on another machine; may be repeated, for
+    /// its address of the other family
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        value_delimiter = ',',
+        requires = "policy"
+    )]
+    #[arg(conflicts_with = "list")]
+    sink: Vec<Host>,
+
+    /// With --sink: do not ask before this machine is touched
+    #[arg(long, requires = "sink")]
+    yes: bool,
+
+    #[command(flatten)]
+    state_dir: StateDir,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Sink(sink::Listen),
 }
 
 /// What the report is printed as.
@@ -76,6 +110,9 @@ struct Form {
 
 impl Lab {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(Command::Sink(sink)) = self.command {
+            return sink.run();
+        }
         let selection = Selection::of(&self.only);
         if self.list {
             match self.form.json {
@@ -83,6 +120,9 @@ impl Lab {
                 false => print(&selection.to_text())?,
             }
             return Ok(ExitCode::SUCCESS);
+        }
+        if !self.sink.is_empty() {
+            return self.elsewhere(selection);
         }
         let progress = Progress::new(stderr(), stderr().is_terminal());
         let ran = lab::run(self.policy.as_deref(), &selection, &|step| {
@@ -93,7 +133,11 @@ impl Lab {
             Ok(report) => report,
             Err(error) => return Ok(refusal(&error)),
         };
-        self.form.print(&report)?;
+        self.conclude(&report)
+    }
+
+    fn conclude(&self, report: &Report) -> anyhow::Result<ExitCode> {
+        self.form.print(report)?;
         Ok(match report.as_expected() {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(NO),
@@ -125,10 +169,14 @@ fn refusal(error: &lab::Error) -> ExitCode {
 fn code(error: &lab::Error) -> u8 {
     match error {
         lab::Error::Policy(_) => WRONG,
-        lab::Error::Daemon(daemon::Error::Ended { status, .. }) => match status.code() {
-            Some(2) => WRONG,
-            _ => REFUSED,
-        },
+        lab::Error::Daemon(error) => code_of(error),
+        _ => REFUSED,
+    }
+}
+
+fn code_of(error: &daemon::Error) -> u8 {
+    match error {
+        daemon::Error::Ended { status, .. } if status.code() == Some(WRONG.into()) => WRONG,
         _ => REFUSED,
     }
 }
