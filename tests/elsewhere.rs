@@ -241,7 +241,7 @@ fn what_cannot_be_done_is_refused_before_anything_is() {
 #[test]
 fn the_filter_is_lifted_when_the_lab_is_interrupted_or_killed() {
     let machines = Machines::new();
-    let _sink = Sink::start(&machines);
+    let sink = Sink::start(&machines);
     // So that every connection takes its time.
     machines.write_policy(&format!("on_deny: drop{ALLOWING_ELSEWHERE}"));
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
@@ -260,6 +260,7 @@ fn the_filter_is_lifted_when_the_lab_is_interrupted_or_killed() {
         if signal != Signal::SIGKILL {
             assert_eq!(code, Some(3), "{signal}");
             read_until(&mut said, "interrupted; no filter is in force");
+            sink.says("10.77.0.1: the run is over");
             assert!(machines.pins() == 0 && machines.connects(), "{signal}");
         }
         let latest = Instant::now() + Duration::from_secs(20);

@@ -169,7 +169,9 @@ impl Plan {
             };
             passage.run(chosen, self.sink.round(number))
         };
-        let enforcement = Enforcement::none(&self.state_dir, interrupted)?;
+        let parting = self.sink.clone();
+        let parting = move || parting.end();
+        let enforcement = Enforcement::none(&self.state_dir, parting, interrupted)?;
 
         stage(PASSES[0]);
         let without = pass(0, &self.sink, &|| Ok(Vec::new()))?;

@@ -23,11 +23,13 @@ pub(super) const LINE: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The sink waits until nothing more arrives.
 const COUNTING: Duration = Duration::from_secs(20);
+/// Nobody waits for good manners.
+const PARTING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Question {
-    /// Whether a run of these would be counted.
+    /// Whether these channels are known.
     Greet {
         version: String,
         channels: Vec<String>,
@@ -61,6 +63,7 @@ pub(super) fn channels() -> Vec<String> {
 }
 
 /// A sink on another machine.
+#[derive(Clone)]
 pub(super) struct Remote {
     /// At least one.
     addresses: Vec<SocketAddr>,
@@ -88,7 +91,7 @@ impl Remote {
                 version: VERSION.to_owned(),
                 channels: channels(),
             };
-            match ask(address, &greeting) {
+            match ask(address, &greeting, PATIENCE) {
                 Ok(Answer::Refused { why }) => return Err(Error::Refused { address, why }),
                 Ok(_) => {}
                 Err(source) => return Err(Error::Sink { address, source }),
@@ -101,13 +104,13 @@ impl Remote {
     pub(super) fn end(&self) {
         let seed = self.seed;
         // It notices by itself, later.
-        self.ask(&Question::End { seed }).ok();
+        self.ask(&Question::End { seed }, PARTING).ok();
     }
 
-    fn ask(&self, question: &Question) -> io::Result<Answer> {
+    fn ask(&self, question: &Question, patience: Duration) -> io::Result<Answer> {
         let address = self.addresses.first();
         let address = address.ok_or_else(|| io::Error::other("the sink has no address"))?;
-        match ask(*address, question)? {
+        match ask(*address, question, patience)? {
             Answer::Refused { why } => Err(io::Error::other(why)),
             answer => Ok(answer),
         }
@@ -118,24 +121,26 @@ impl Sink for Remote {
     fn begin(&self, round: Round) -> io::Result<()> {
         let Round { seed, number } = round;
         let round = number;
-        self.ask(&Question::Begin { seed, round }).map(drop)
+        self.ask(&Question::Begin { seed, round }, PATIENCE)
+            .map(drop)
     }
 
     fn arrived(&self) -> io::Result<Vec<usize>> {
         let seed = self.seed;
-        match self.ask(&Question::Arrived { seed })? {
+        match self.ask(&Question::Arrived { seed }, COUNTING)? {
             Answer::Arrived { bytes } => Ok(bytes),
             _ => Err(io::Error::other("it does not say what arrived")),
         }
     }
 }
 
-fn ask(address: SocketAddr, question: &Question) -> io::Result<Answer> {
-    let mut connection = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| {
-        let remedy = "is `netfilter-daemon lab sink` running there?";
-        io::Error::new(error.kind(), format!("{error}; {remedy}"))
-    })?;
-    connection.set_read_timeout(Some(COUNTING))?;
+fn ask(address: SocketAddr, question: &Question, patience: Duration) -> io::Result<Answer> {
+    let mut connection =
+        TcpStream::connect_timeout(&address, patience.min(PATIENCE)).map_err(|error| {
+            let remedy = "is `netfilter-daemon lab sink` running there?";
+            io::Error::new(error.kind(), format!("{error}; {remedy}"))
+        })?;
+    connection.set_read_timeout(Some(patience))?;
     connection.set_write_timeout(Some(PATIENCE))?;
     connection.write_all(&line(question)?)?;
     match hear(&connection)? {

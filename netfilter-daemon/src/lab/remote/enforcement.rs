@@ -6,7 +6,10 @@ use std::{
     os::unix::process::{CommandExt, parent_id},
     path::{Path, PathBuf},
     process::{self, Command},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -34,26 +37,31 @@ struct Shared {
     state_dir: PathBuf,
     /// Locked while it starts and while it ends.
     daemon: Mutex<Option<Daemon>>,
+    interrupted: AtomicBool,
 }
 
 impl Enforcement {
     /// Nothing yet. To be called where no other thread runs yet: from here on, SIGINT,
-    /// SIGTERM and SIGHUP lift the filter, if there is one, before `interrupted`.
-    pub(super) fn none(state_dir: &Path, interrupted: fn(Lifted) -> !) -> io::Result<Self> {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
-        }
-        signals.thread_block()?;
+    /// SIGTERM and SIGHUP lift the filter, if there is one, before `parting` and `interrupted`.
+    pub(super) fn none(
+        state_dir: &Path,
+        parting: impl FnOnce() + Send + 'static,
+        interrupted: fn(Lifted) -> !,
+    ) -> io::Result<Self> {
+        signals().thread_block()?;
         let shared = Arc::new(Shared {
             state_dir: state_dir.to_owned(),
             daemon: Mutex::new(None),
+            interrupted: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&shared);
         thread::spawn(move || {
             // It fails for signals that do not exist only.
-            signals.wait().ok();
-            interrupted(of_thread.lift())
+            signals().wait().ok();
+            of_thread.interrupted.store(true, Ordering::SeqCst);
+            let lifted = of_thread.lift();
+            parting();
+            interrupted(lifted)
         });
         Ok(Self(shared))
     }
@@ -79,7 +87,9 @@ impl Enforcement {
         // allocates nor takes locks.
         unsafe {
             command.pre_exec(move || {
-                // By this the daemon lifts the filter.
+                // Which the lab has blocked, and the daemon is to hear.
+                signals().thread_unblock()?;
+                // By this the daemon lifts the filter when the lab is killed.
                 set_pdeathsig(Signal::SIGTERM)?;
                 match parent_id() == parent {
                     true => Ok(()),
@@ -101,6 +111,10 @@ impl Drop for Enforcement {
     fn drop(&mut self) {
         // Whoever wants to hear of errors lifts it before.
         self.0.lift().ok();
+        // What failed for that is not to be told: the other thread ends the process.
+        while self.0.interrupted.load(Ordering::SeqCst) {
+            thread::park();
+        }
     }
 }
 
@@ -112,4 +126,12 @@ impl Shared {
         // which leaves this.
         datapath::detach(&self.state_dir).map(drop)
     }
+}
+
+fn signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals
 }

@@ -118,12 +118,11 @@ impl Server {
                 version,
                 channels: theirs,
             } => {
-                self.free_for(None, peer)?;
                 agree(&version, &theirs)?;
                 Ok(Answer::Done)
             }
             Question::Begin { seed, round } => {
-                self.free_for(Some(seed), peer)?;
+                self.free_for(seed, peer)?;
                 let number = round;
                 let begun = self.collector.begin(Round { seed, number });
                 begun.map_err(failed)?;
@@ -162,9 +161,9 @@ impl Server {
     }
 
     /// Whoever begins anew ends a run of his own.
-    fn free_for(&self, seed: Option<u64>, peer: IpAddr) -> Result<(), String> {
+    fn free_for(&self, seed: u64, peer: IpAddr) -> Result<(), String> {
         let run = self.run.as_ref();
-        let run = run.filter(|run| Some(run.seed) != seed && run.by != peer);
+        let run = run.filter(|run| run.seed != seed && run.by != peer);
         match run.filter(|run| run.last.elapsed() < SILENCE) {
             Some(run) => Err(format!(
                 "it is busy with a run by {}; try again later",
