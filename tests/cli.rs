@@ -216,3 +216,72 @@ fn explain_resolves_a_name_and_judges_what_its_addresses_may() {
         "{said}"
     );
 }
+
+#[test]
+fn the_lab_lists_its_channels_and_proposes_the_nearest_name() {
+    let list = run(&["lab", "--list", "--json"]);
+    assert_eq!(list.status.code(), Some(0));
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let keys = ["name", "group", "how", "seen_in", "aim"];
+    for channel in list.as_array().unwrap() {
+        assert!(keys.iter().all(|key| channel[key].is_string()), "{channel}");
+    }
+    let list = run(&["lab", "--list", "--only", "udp*"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(
+        text.starts_with("plain\n  udp") && !text.contains("\n  tcp "),
+        "{text}"
+    );
+
+    for (arguments, why) in [
+        (&["--only", "polisy"][..], "did you mean `policy`?"),
+        (&["--only", "plain,nothing"], "no such channel or group"),
+        (&["--json", "--junit"], "cannot be used with"),
+        (&["--list", "--markdown"], "cannot be used with"),
+        (&["--sink", "192.0.2.1"], "--policy <FILE>"),
+        (&["--yes"], "--sink"),
+    ] {
+        let output = run(&[&["lab"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn the_lab_runs_what_is_chosen_and_says_it_in_the_form_that_is_asked_for() {
+    let lab = |arguments: &[&str]| {
+        let output = run(&[&["lab"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let stages: Vec<_> = said.lines().collect();
+        let without = stages.contains(&"lab: without the filter");
+        assert!(without && !said.contains("channel 1 of"), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let probed: serde_json::Value =
+        serde_json::from_str(&lab(&["--only", "policy", "--json"])).unwrap();
+    assert_eq!(probed["channels"], serde_json::json!([]));
+    assert_eq!(probed["policy"]["probes"][0]["expected"], "passed");
+    let junit = lab(&["--only", "udp6", "--junit"]);
+    let suite =
+        "<testsuite name=\"lab.plain\" tests=\"1\" failures=\"0\" errors=\"0\" skipped=\"0\">";
+    assert!(
+        junit.contains(suite) && !junit.contains("lab.policy"),
+        "{junit}"
+    );
+    let markdown = lab(&["--only", "udp6", "--markdown"]);
+    assert!(markdown.contains("| plain | `udp6` | "), "{markdown}");
+    let table = lab(&["--only", "policy", "--only", "udp6"]);
+    let [.., probes, channels] = table.lines().collect::<Vec<_>>()[..] else {
+        panic!("{table}")
+    };
+    assert!(
+        probes.contains(" probes came out as the policy says: "),
+        "{table}"
+    );
+    assert_eq!(
+        channels,
+        "1 channels: 1 blocked, 0 leaked, 0 out of scope, 0 unavailable"
+    );
+}

@@ -12,6 +12,7 @@
 mod agreement;
 mod bpffs;
 mod cli;
+mod elsewhere;
 mod enforcement;
 mod events;
 mod flows;

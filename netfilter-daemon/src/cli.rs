@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Lab(lab) => lab.run(),
     };
     result.unwrap_or_else(|error| {
-        writeln!(io::stderr(), "{}", told(&error)).ok();
+        complain(&told(&error));
         ExitCode::from(code(&error))
     })
 }
@@ -128,6 +128,11 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Nobody needs to read it.
+fn complain(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
 }
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {

@@ -38,13 +38,15 @@ mod pick;
 mod plan;
 pub mod probe;
 mod reading;
+pub mod remote;
 pub mod report;
+pub mod selection;
 pub mod sink;
 pub mod tap;
 pub mod topology;
 
 use battery::{
-    Passage, Trial,
+    Channel, Passage, Showing, Trial,
     collector::Collector,
     field::{Field, Name, Side, ZONE, hardware},
     ledger::Round,
@@ -54,7 +56,8 @@ use dns::{Resolver, Zone};
 use namespace::Namespace;
 use plan::{Host, Plan};
 use probe::{Family, attempt_all};
-use report::{Report, Row};
+use report::{Probed, Report, Row, probes};
+use selection::Selection;
 use sink::Sinks;
 use tap::Tap;
 use topology::{INTERFACE, RESOLVERS, Topology};
@@ -63,9 +66,32 @@ const DEMONSTRATION: &str = include_str!("lab/demonstration.yaml");
 
 const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
 
+/// What is told while the lab runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// Something else begins.
+    Stage(&'a str),
+    /// A channel is tried, when so many are done.
+    Channel {
+        name: &'a str,
+        pass: &'a str,
+        done: usize,
+        all: usize,
+    },
+}
+
+/// The passes of the battery, by the numbers of their rounds.
+const PASSES: [&str; 2] = ["without the filter", "through the filter"];
+
 /// Shows what a policy lets out, by default one that has a rule of every kind, and
-/// what the chosen channels carry out. `stage` is told what begins.
-pub fn run(policy: Option<&Path>, chosen: &[usize], stage: &dyn Fn(&str)) -> Result<Report, Error> {
+/// what channels carry out. `tell` is told what begins.
+pub fn run(
+    policy: Option<&Path>,
+    selection: &Selection,
+    tell: &dyn Fn(Step<'_>),
+) -> Result<Report, Error> {
+    let stage = |what: &str| tell(Step::Stage(what));
+    let chosen = &selection.channels[..];
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
@@ -81,24 +107,30 @@ pub fn run(policy: Option<&Path>, chosen: &[usize], stage: &dyn Fn(&str)) -> Res
     let resolver = resolve(&topology.internet, &policy, &plan)?;
     let tap = Tap::open(&topology.internet).map_err(probe::Error::Tap)?;
     let probe = || -> Result<_, Error> {
+        if !selection.policy {
+            return Ok(Vec::new());
+        }
         let (tcp, udp) = plan.ports();
         let _sinks = Sinks::start(&topology.internet, &tcp, &udp).map_err(Error::Serve)?;
         Ok(attempt_all(&topology.protected, &plan.probes, &tap)?)
     };
     let seed = seed().map_err(Error::Serve)?;
-    let pass = |number, drops: &dyn Fn() -> io::Result<_>| -> Result<_, Error> {
+    let pass = |number: u8, drops: &dyn Fn() -> io::Result<_>| -> Result<_, Error> {
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
         let sink = Collector::start(&topology.internet, &plan.ports().0).map_err(Error::Serve)?;
         let passage = Passage {
             inside: &topology.protected,
             field: &field,
             sink: &sink,
             drops,
-            told: &|channel, done, all| stage(&format!("{} ({done} of {all})", channel.name)),
+            told: &|channel, done, all| tell(step(channel, number, done, all)),
         };
         Ok(passage.run(chosen, Round { seed, number })?)
     };
 
-    stage("probing without the filter");
+    stage(PASSES[0]);
     let before = probe()?;
     let without = pass(0, &|| Ok(Vec::new()))?;
     stage("starting the daemon");
@@ -110,7 +142,7 @@ pub fn run(policy: Option<&Path>, chosen: &[usize], stage: &dyn Fn(&str)) -> Res
     command.args(["--tags-dir", mounts::TAGS]);
     let daemon = Daemon::start(command)?;
     stage(&daemon.said);
-    stage("probing through the filter");
+    stage(PASSES[1]);
     let after = probe()?;
     let drops = drops::read(&topology.protected, LISTENER);
     let through = pass(1, &|| drops::read(&topology.protected, LISTENER))?;
@@ -118,17 +150,39 @@ pub fn run(policy: Option<&Path>, chosen: &[usize], stage: &dyn Fn(&str)) -> Res
     drop(resolver);
 
     let rows = plan.probes.iter().zip(before.into_iter().zip(after));
-    let trials = chosen.iter().zip(without.into_iter().zip(through));
+    let rows = rows.map(|(probe, (before, after))| probes::Row::new(probe, before, after));
     Ok(Report {
-        rows: rows
-            .map(|(probe, (before, after))| Row::new(probe, before, after))
-            .collect(),
-        no_drops: drops.as_ref().err().map(ToString::to_string),
-        drops: drops.unwrap_or_default(),
-        trials: trials
-            .map(|(&index, (without, through))| (index, Trial::new(without, through)))
-            .collect(),
+        policy: selection.policy.then(|| Probed {
+            probes: rows.collect(),
+            no_drops: drops.as_ref().err().map(ToString::to_string),
+            drops: drops.unwrap_or_default(),
+        }),
+        channels: rows_of(chosen, without, through),
     })
+}
+
+fn step(channel: &Channel, round: u8, done: usize, all: usize) -> Step<'_> {
+    Step::Channel {
+        name: channel.name,
+        pass: PASSES[usize::from(round % 2)],
+        done,
+        all,
+    }
+}
+
+/// What the chosen channels showed in the two passes.
+fn rows_of(chosen: &[usize], without: Vec<Showing>, through: Vec<Showing>) -> Vec<Row> {
+    let channels: Vec<_> = selection::all().collect();
+    let trials = chosen.iter().zip(without.into_iter().zip(through));
+    let row = |(&index, (without, through)): (&usize, _)| {
+        let (group, channel) = channels[index];
+        Row {
+            group,
+            channel,
+            results: vec![(report::HOST, Trial::new(without, through))],
+        }
+    };
+    trials.map(row).collect()
 }
 
 /// What channels have to go by in the lab.

@@ -15,7 +15,7 @@ mod fields;
 #[cfg(test)]
 mod golden;
 pub mod name;
-mod nearest;
+pub(crate) mod nearest;
 pub mod ports;
 mod preset;
 pub mod query_type;

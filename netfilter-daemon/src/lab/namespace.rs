@@ -54,6 +54,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// That of the calling thread. Nothing in it is changed.
+    pub fn own() -> Result<Self, Error> {
+        let network = File::open("/proc/thread-self/ns/net").map_err(|source| Error::System {
+            operation: "open the network namespace",
+            source,
+        })?;
+        Ok(Self {
+            network: Arc::new(network.into()),
+            mounts: None,
+        })
+    }
+
     /// Gives the namespace mounts that nobody else sees: what `prepare` mounts
     /// is there for [`run`](Self::run) and [`command`](Self::command) only.
     pub fn with_private_mounts(

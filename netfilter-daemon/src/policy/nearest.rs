@@ -9,7 +9,7 @@ const SIMILAR: f64 = 0.6;
 const ASKED_MAX: usize = 128;
 
 /// The candidates most like `asked`, best first, letter case aside.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     asked: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Vec<&'a str> {
@@ -31,7 +31,7 @@ pub(super) fn nearest<'a>(
 }
 
 /// `; did you mean a, b or c?`, or nothing.
-pub(super) fn did_you_mean(names: &[&str]) -> String {
+pub(crate) fn did_you_mean(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         [one] => format!("; did you mean `{one}`?"),

@@ -7,10 +7,10 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -43,8 +43,16 @@ const TURN: u8 = 100;
 /// For so long nothing more must come before it is counted.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// Where other things happen all the time, it is counted then all the same.
+const LONG: Duration = Duration::from_secs(5);
+
 /// A connection that brings nothing for so long has brought all.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// What a connection may bring: a secret, however it is wrapped. And how many there
+/// may be at one time. Strangers can connect, too.
+const BROUGHT: usize = 4 << 20;
+const CONNECTIONS: usize = 256;
 
 /// Collects what arrives in a namespace. Dropping it ends it.
 pub struct Collector {
@@ -57,33 +65,54 @@ struct Shared {
     /// Whether something arrived since it was last asked.
     stirred: AtomicBool,
     over: AtomicBool,
+    connections: AtomicUsize,
 }
 
 impl Collector {
     /// Beside those of every field, connections are accepted on these ports.
     pub fn start(namespace: &Namespace, ports: &[u16]) -> io::Result<Self> {
+        let (collector, refused) = Self::beside_others(namespace, None, ports)?;
+        match refused.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(collector),
+        }
+    }
+
+    /// Where others may have taken some of the ports, which it tells. With an
+    /// interface, frames of that one only are taken in, whomever they are addressed to.
+    pub fn beside_others(
+        namespace: &Namespace,
+        interface: Option<u32>,
+        ports: &[u16],
+    ) -> io::Result<(Self, Vec<(u16, io::Error)>)> {
         let shared = Arc::new(Shared {
             ledger: Mutex::new(None),
             stirred: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
         });
-        let ear = namespace.run(ear).map_err(io::Error::other)??;
+        let ear = namespace
+            .run(|| ear(interface))
+            .map_err(io::Error::other)??;
         let mut collector = Self {
             shared: Arc::clone(&shared),
             threads: vec![thread::spawn(move || listen(&ear, &shared))],
         };
+        let mut refused = Vec::new();
         let ports: BTreeSet<u16> = TCP_PORTS.iter().chain(ports).copied().collect();
         for port in ports {
             let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-            let listener = namespace
-                .run(|| tcp_listener(any))
-                .map_err(io::Error::other)??;
-            let shared = Arc::clone(&collector.shared);
-            collector
-                .threads
-                .push(thread::spawn(move || accept(&listener, &shared)));
+            let listener = namespace.run(|| tcp_listener(any));
+            match listener.map_err(io::Error::other)? {
+                Ok(listener) => {
+                    let shared = Arc::clone(&collector.shared);
+                    let accept = move || accept(&listener, &shared);
+                    collector.threads.push(thread::spawn(accept));
+                }
+                Err(error) => refused.push((port, error)),
+            }
         }
-        Ok(collector)
+        Ok((collector, refused))
     }
 }
 
@@ -95,8 +124,9 @@ impl Sink for Collector {
     }
 
     fn arrived(&self) -> io::Result<Vec<usize>> {
+        let latest = Instant::now() + LONG;
         self.shared.stirred.store(true, Ordering::Relaxed);
-        while self.shared.stirred.swap(false, Ordering::Relaxed) {
+        while self.shared.stirred.swap(false, Ordering::Relaxed) && Instant::now() < latest {
             thread::sleep(QUIET);
         }
         Ok(self
@@ -148,8 +178,8 @@ impl Shared {
     }
 }
 
-/// A packet socket for all that arrives at every interface, whomever it is addressed to.
-fn ear() -> io::Result<OwnedFd> {
+/// A packet socket for all that arrives at every interface, or all that passes at one.
+fn ear(interface: Option<u32>) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(
         AddressFamily::Packet,
@@ -170,7 +200,44 @@ fn ear() -> io::Result<OwnedFd> {
         )
     };
     Errno::result(result)?;
+    if let Some(index) = interface {
+        turn_to(&socket, index)?;
+    }
     Ok(socket)
+}
+
+/// To one interface, which is made to take in what is addressed to others.
+fn turn_to(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    let index = i32::try_from(index).map_err(io::Error::other)?;
+    // SAFETY: zero is a value of every field of both.
+    let (mut address, mut membership): (libc::sockaddr_ll, libc::packet_mreq) =
+        unsafe { std::mem::zeroed() };
+    let of = |number: i32| u16::try_from(number).map_err(io::Error::other);
+    address.sll_family = of(libc::AF_PACKET)?;
+    address.sll_protocol = of(libc::ETH_P_ALL)?.to_be();
+    address.sll_ifindex = index;
+    membership.mr_ifindex = index;
+    membership.mr_type = of(libc::PACKET_MR_PROMISC)?;
+    let length = |size: usize| libc::socklen_t::try_from(size).map_err(io::Error::other);
+    let [to, of] = [
+        length(size_of_val(&address))?,
+        length(size_of_val(&membership))?,
+    ];
+    let socket = socket.as_raw_fd();
+    // SAFETY: the address and its length.
+    Errno::result(unsafe { libc::bind(socket, (&raw const address).cast(), to) })?;
+    // SAFETY: the membership and its length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket,
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const membership).cast(),
+            of,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }
 
 fn listen(ear: &OwnedFd, shared: &Shared) {
@@ -186,9 +253,14 @@ fn listen(ear: &OwnedFd, shared: &Shared) {
 fn accept(listener: &std::net::TcpListener, shared: &Arc<Shared>) {
     while !shared.is_over() {
         match listener.accept() {
+            Ok(_) if shared.connections.load(Ordering::Relaxed) >= CONNECTIONS => {}
             Ok((connection, _)) => {
                 let shared = Arc::clone(shared);
-                thread::spawn(move || take(connection, &shared));
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(move || {
+                    take(connection, &shared);
+                    shared.connections.fetch_sub(1, Ordering::Relaxed);
+                });
             }
             Err(_) => wait(listener),
         }
@@ -202,7 +274,9 @@ fn take(mut connection: TcpStream, shared: &Shared) {
     connection.set_nonblocking(false).ok();
     connection.set_read_timeout(Some(IDLE)).ok();
     connection.set_write_timeout(Some(IDLE)).ok();
-    while let Ok(length @ 1..) = connection.read(&mut bytes) {
+    while brought.len() < BROUGHT
+        && let Ok(length @ 1..) = connection.read(&mut bytes)
+    {
         brought.extend(&bytes[..length]);
         shared.stirred.store(true, Ordering::Relaxed);
         if connection.write_all(&bytes[..length]).is_err() {

@@ -135,17 +135,17 @@ impl Side {
 
     pub fn approved(&self) -> io::Result<(IpAddr, Knock)> {
         self.approved
-            .ok_or_else(|| missing("the policy approves no address"))
+            .ok_or_else(|| missing("the policy approves no address of the sink"))
     }
 
     pub fn forbidden(&self) -> io::Result<IpAddr> {
         self.forbidden
-            .ok_or_else(|| missing("the policy has no deny rule"))
+            .ok_or_else(|| missing("the policy denies no address of the sink by a rule"))
     }
 
     pub fn resolver(&self) -> io::Result<IpAddr> {
         self.resolver
-            .ok_or_else(|| missing("the policy has no such resolver"))
+            .ok_or_else(|| missing("no resolver of the policy leads to the sink"))
     }
 }
 
