@@ -4,6 +4,7 @@
 
 use crate::{
     abi::Address,
+    surplus,
     verdict::{Family, ProtocolLabel, Reason},
 };
 
@@ -239,12 +240,21 @@ fn lacp<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Reason> {
 }
 
 /// ARP passes only if nothing else can hide in it: no other hardware or
-/// protocol type, and nothing behind it.
+/// protocol type, nothing behind it but padding, and no hardware addresses that
+/// its frame has not. Of a target that is not known, some send all ones.
 #[inline(always)]
 fn arp<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Frame, Reason> {
     const LENGTH: usize = 28;
     let header: [u8; 8] = bytes.read(offset).ok_or(Reason::Malformed)?;
-    let exact = matches!(header, [0, 1, 8, 0, 6, 4, 0, 1 | 2]) && bytes.length() == offset + LENGTH;
+    let [receiver, frame_sender]: [[u8; 6]; 2] =
+        [0, 6].map(|at| bytes.read(at).unwrap_or_default());
+    let sender: [u8; 6] = bytes.read(offset + 8).ok_or(Reason::Malformed)?;
+    let target: [u8; 6] = bytes.read(offset + 18).ok_or(Reason::Malformed)?;
+    let exact = matches!(header, [0, 1, 8, 0, 6, 4, 0, 1 | 2])
+        && bytes.length() >= offset + LENGTH
+        && sender == frame_sender
+        && (target == [0; 6] || target == [0xff; 6] || target == receiver || target == sender)
+        && surplus::is_padding(bytes, offset + LENGTH, offset);
     if exact {
         Ok(Frame::Arp)
     } else {
