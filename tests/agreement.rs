@@ -13,6 +13,7 @@ use netfilter_daemon::{
 };
 use netfilter_ebpf::{
     packet::{self, Frame as Parsed},
+    surplus,
     verdict::{Reason, Verdict},
 };
 use proptest::{prelude::*, strategy::ValueTree};
@@ -333,6 +334,7 @@ fn malformed_and_foreign_frames_are_dropped() {
         bytes[at] = byte;
         bytes
     };
+    let followed = |frame: &Frame, behind: &[u8]| [&frame.bytes(), behind].concat();
     let with_options = |options: &[u8]| {
         Frame {
             options: options.to_vec(),
@@ -349,9 +351,10 @@ fn malformed_and_foreign_frames_are_dropped() {
     };
     let arp = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = vec![
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2,
+            0, 0, 0, 0, 2,
         ];
-        bytes.extend([0; 20]);
+        bytes.extend([0; 14]);
         change(&mut bytes);
         bytes
     };
@@ -365,10 +368,49 @@ fn malformed_and_foreign_frames_are_dropped() {
     let cases: Vec<(&str, Option<Reason>, Vec<u8>)> = vec![
         ("plain IPv4", None, ipv4.bytes()),
         ("plain IPv6", None, ipv6.bytes()),
-        ("one VLAN tag", None, tagged(1)),
-        ("two VLAN tags", None, tagged(2)),
-        ("three VLAN tags", Some(Reason::Ethertype), tagged(3)),
+        (
+            "a VLAN tag that is not set aside",
+            Some(Reason::Ethertype),
+            tagged(1),
+        ),
         ("ARP", None, arp(&|_| {})),
+        ("ARP with padding", None, arp(&|bytes| bytes.resize(60, 0))),
+        (
+            "ARP with padding that is none",
+            Some(Reason::Ethertype),
+            arp(&|bytes| {
+                bytes.resize(59, 0);
+                bytes.push(1);
+            }),
+        ),
+        (
+            "ARP with more padding than a frame needs",
+            Some(Reason::Ethertype),
+            arp(&|bytes| bytes.resize(61, 0)),
+        ),
+        (
+            "ARP from another than its frame",
+            Some(Reason::Ethertype),
+            arp(&|bytes| bytes[27] = 3),
+        ),
+        (
+            "ARP that knows whom it asks for",
+            Some(Reason::Ethertype),
+            arp(&|bytes| bytes[32] = 1),
+        ),
+        (
+            "ARP for all ones",
+            None,
+            arp(&|bytes| bytes[32..38].fill(0xff)),
+        ),
+        (
+            "ARP for its frame's receiver",
+            None,
+            arp(&|bytes| {
+                bytes[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+                bytes[32..38].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+            }),
+        ),
         (
             "ARP with bytes behind",
             Some(Reason::Ethertype),
@@ -415,8 +457,22 @@ fn malformed_and_foreign_frames_are_dropped() {
             Some(Reason::Malformed),
             changed(&ipv4, 20, 0x80),
         ),
-        ("no options to speak of", None, with_options(&[1, 1, 1, 0])),
-        ("router alert", None, with_options(&[148, 4, 0, 0])),
+        (
+            "options that say nothing",
+            Some(Reason::Surplus),
+            with_options(&[1, 1, 1, 0]),
+        ),
+        ("a router alert", None, with_options(&[148, 4, 0, 0])),
+        (
+            "another router alert",
+            Some(Reason::Surplus),
+            with_options(&[148, 4, 0, 1]),
+        ),
+        (
+            "a route to be recorded",
+            Some(Reason::Surplus),
+            with_options(&[7, 7, 4, 0, 0, 0, 0, 0]),
+        ),
         (
             "loose source route",
             Some(Reason::SourceRouting),
@@ -434,13 +490,54 @@ fn malformed_and_foreign_frames_are_dropped() {
         ),
         (
             "destination options",
-            None,
+            Some(Reason::Surplus),
             with_extension(60, &[0, 0, 1, 4, 0, 0, 0, 0]),
         ),
         (
-            "hop by hop",
-            None,
+            "hop-by-hop options of padding",
+            Some(Reason::Surplus),
             with_extension(0, &[0, 0, 1, 4, 0, 0, 0, 0]),
+        ),
+        (
+            "a router alert of IPv6",
+            None,
+            with_extension(0, &[0, 0, 5, 2, 0, 0, 1, 0]),
+        ),
+        (
+            "an atomic fragment",
+            None,
+            with_extension(44, &[0, 0, 0, 0, 1, 2, 3, 4]),
+        ),
+        (
+            "an atomic fragment with something in what is reserved",
+            Some(Reason::Surplus),
+            with_extension(44, &[0, 0, 0, 4, 1, 2, 3, 4]),
+        ),
+        ("IPv4 with padding", None, followed(&ipv4, &[0; 6])),
+        (
+            "IPv4 with padding that is none",
+            Some(Reason::Surplus),
+            followed(&ipv4, &[0, 0, 0, 0, 0, 1]),
+        ),
+        (
+            "IPv4 with more padding than a frame needs",
+            Some(Reason::Surplus),
+            followed(&ipv4, &[0; 7]),
+        ),
+        (
+            "IPv4 with bytes behind it",
+            Some(Reason::Surplus),
+            followed(&ipv4, &[1; 1000]),
+        ),
+        (
+            "IPv6 with bytes behind it",
+            Some(Reason::Surplus),
+            followed(&ipv6, b"s"),
+        ),
+        (
+            "a UDP length within the packet",
+            Some(Reason::Surplus),
+            changed(&frame::udp("198.51.100.1", 1), 39, 8),
         ),
         (
             "a routing header",
@@ -480,11 +577,11 @@ fn malformed_and_foreign_frames_are_dropped() {
         ),
     ];
     for (what, reason, bytes) in cases {
-        assert_eq!(
-            packet::parse(bytes.as_slice()).err(),
-            reason,
-            "host: {what}"
-        );
+        let judged = packet::parse(bytes.as_slice()).and_then(|frame| match frame {
+            Parsed::Ip(packet) => surplus::check(bytes.as_slice(), &packet),
+            _ => Ok(()),
+        });
+        assert_eq!(judged.err(), reason, "host: {what}");
         let expected = if reason.is_some() { DROP } else { PASS };
         assert_eq!(kernel.egress(&bytes).action, expected, "kernel: {what}");
     }

@@ -2,16 +2,20 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use netfilter_ebpf::packet::{self, Frame, Packet};
+use netfilter_ebpf::{
+    packet::{self, Frame},
+    surplus,
+};
 
 fuzz_target!(|frame: &[u8]| {
-    if let Ok(Frame::Ip(Packet {
-        network,
-        transport,
-        end,
-        ..
-    })) = packet::parse(frame)
-    {
+    if let Ok(Frame::Ip(packet)) = packet::parse(frame) {
+        let packet::Packet { network, transport, end, .. } = packet;
         assert!(network < transport && transport <= end && end <= frame.len());
+        // What is padded is short, and zeros.
+        if surplus::check(frame, &packet).is_ok() {
+            let behind = &frame[end..];
+            assert!(behind.is_empty() || frame.len() <= network + surplus::SHORTEST);
+            assert!(behind.iter().all(|byte| *byte == 0));
+        }
     }
 });

@@ -2,8 +2,8 @@
 //!
 //! The path of a packet that leaves the machine: [`packet::parse`] reads the
 //! frame through [`packet::Bytes`], which a socket buffer, an XDP frame and a
-//! byte slice implement. [`egress::decide`] judges it: the machine's own
-//! plumbing passes ([`plumbing`]), a question to a configured resolver must be
+//! byte slice implement. It must hold nothing but what it says ([`surplus`]).
+//! [`egress::decide`] judges it: the machine's own plumbing passes ([`plumbing`]), a question to a configured resolver must be
 //! read first ([`dns`]), everything else is looked up in the prefix table
 //! ([`table`]), then among the addresses learned from DNS, then among the flows
 //! that the tables cannot know ([`flow`]); an ICMP error is judged by what it
@@ -31,5 +31,6 @@ pub mod plumbing;
 pub mod quote;
 pub mod refusal;
 pub mod stream;
+pub mod surplus;
 pub mod table;
 pub mod verdict;

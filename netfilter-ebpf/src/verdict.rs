@@ -57,6 +57,7 @@ labelled! {
         DnsType = 13, "dns_type", "a DNS question of a type that the policy does not list";
         DnsLimit = 14, "dns_limit", "a DNS question longer, or one new name more, than its wildcard admits";
         DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
+        Surplus = 16, "surplus", "IP options, extension headers, or bytes behind a packet that nobody needs, and that could carry data";
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     clock,
     conclude::{self, Subject},
     flow, forgetful,
-    frame::{Frame, read, read_quote},
+    frame::{Frame, has_surplus, read, read_quote},
     maps::{FRAGMENTS, Scratch},
     message::scratch,
     question,
@@ -34,6 +34,9 @@ pub(crate) fn run(skb: &Skb) -> i32 {
             conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread)
         }
         Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
+        Ok(Frame::Ip(_)) if has_surplus(skb) => {
+            conclude::conclude(skb, Verdict::Drop(Reason::Surplus), Subject::Packet)
+        }
         Ok(Frame::Ip(packet)) => {
             read_quote(skb);
             let mut verdict = egress::decide(packet, &generation);

@@ -2,9 +2,9 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
-    abi::{INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_UNREADABLE},
+    abi::{INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_TAGGED, INTERFACE_UNREADABLE},
     packet::{self, Link, Packet},
-    quote,
+    quote, surplus,
     verdict::Reason,
 };
 
@@ -26,6 +26,22 @@ pub(crate) fn read(skb: &Skb) -> Result<Frame, Reason> {
             .ok_or(Reason::TableFull),
         reason => Err(Reason::from_number(reason as u8).unwrap_or(Reason::Malformed)),
     }
+}
+
+/// Whether the packet in the scratch holds more than it says.
+#[inline(always)]
+pub(crate) fn has_surplus(skb: &Skb) -> bool {
+    netfilter_surplus(skb.raw()) != 0
+}
+
+/// A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_surplus(raw: *mut __sk_buff) -> u64 {
+    let Some(scratch) = scratch() else {
+        return 1;
+    };
+    u64::from(surplus::check(&Skb::new(TcContext::new(raw)), &scratch.packet).is_err())
 }
 
 /// Reads what the ICMP error in the scratch quotes; [`quoted`] has it then.
@@ -87,6 +103,8 @@ extern "C" fn netfilter_frame(raw: *mut __sk_buff) -> u64 {
         Link::Bare(skb.ethertype())
     } else if flags & INTERFACE_BONDED != 0 {
         Link::Bonded
+    } else if flags & INTERFACE_TAGGED != 0 {
+        Link::Tagged
     } else {
         Link::Ethernet
     };

@@ -13,6 +13,7 @@ pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
 
 pub const SYN: u8 = 0x02;
+pub const ACK: u8 = 0x10;
 pub const PSH_ACK: u8 = 0x18;
 
 /// An IP packet; what nobody sets is as an honest sender has it.
