@@ -2,16 +2,22 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use netfilter_ebpf::packet::{self, Frame, Packet};
+use netfilter_ebpf::{
+    packet::{self, Frame, Packet},
+    plumbing,
+};
 
 fuzz_target!(|frame: &[u8]| {
-    if let Ok(Frame::Ip(Packet {
-        network,
-        transport,
-        end,
-        ..
-    })) = packet::parse(frame)
-    {
+    if let Ok(Frame::Ip(packet)) = packet::parse(frame) {
+        let Packet {
+            network,
+            transport,
+            end,
+            ..
+        } = packet;
         assert!(network < transport && transport <= end && end <= frame.len());
+        if let Some(read) = plumbing::read(frame, &packet) {
+            assert!(read.costs > 0 && read.costs as usize <= frame.len());
+        }
     }
 });

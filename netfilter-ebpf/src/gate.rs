@@ -24,8 +24,15 @@ pub type Bucket = u64;
 /// as many. `None` where it is empty.
 #[must_use]
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "halves; bounded by `full`")]
 pub const fn spend(bucket: Bucket, now: u32, per_minute: u32) -> Option<Bucket> {
+    take(bucket, now, per_minute, 1)
+}
+
+/// As [`spend`], so many at once. `None` where it does not hold them.
+#[must_use]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "halves; bounded by `full`")]
+pub const fn take(bucket: Bucket, now: u32, per_minute: u32, many: u32) -> Option<Bucket> {
     const NAME: u64 = 60;
     let full = per_minute as u64 * NAME;
     let (last, left) = ((bucket >> 32) as u32, bucket as u32 as u64);
@@ -35,10 +42,11 @@ pub const fn spend(bucket: Bucket, now: u32, per_minute: u32) -> Option<Bucket> 
     } else {
         left + gained
     };
-    if left < NAME {
+    let taken = many as u64 * NAME;
+    if left < taken {
         return None;
     }
-    Some((now as u64) << 32 | (left - NAME))
+    Some((now as u64) << 32 | (left - taken))
 }
 
 #[cfg(test)]

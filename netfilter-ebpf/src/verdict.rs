@@ -1,6 +1,6 @@
 //! What becomes of a packet, and why.
 
-use crate::abi::Grant;
+use crate::{abi::Grant, plumbing::Plumbing};
 
 /// Declares an enum whose numbers, labels and sentences are one list.
 macro_rules! labelled {
@@ -57,6 +57,7 @@ labelled! {
         DnsType = 13, "dns_type", "a DNS question of a type that the policy does not list";
         DnsLimit = 14, "dns_limit", "a DNS question longer, or one new name more, than its wildcard admits";
         DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
+        PlumbingLimit = 16, "plumbing_limit", "more DHCP, neighbour discovery or multicast reports in a minute than a machine needs";
     }
 }
 
@@ -148,7 +149,7 @@ pub enum Verdict {
 /// Why a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grounds {
-    Plumbing,
+    Plumbing(Plumbing),
     /// A rule on its address.
     Rule,
     /// A rule on a name that lent its address.
