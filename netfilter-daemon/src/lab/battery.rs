@@ -22,6 +22,7 @@ use ledger::{Found, Pieces, Round, SECRET};
 const ON_THE_WIRE: Duration = Duration::from_millis(10);
 
 /// A way to carry data out.
+#[derive(Clone, Copy)]
 pub struct Channel {
     /// As one types it behind `--only`, for instance `dns-txt`.
     pub name: &'static str,
@@ -36,6 +37,25 @@ pub struct Channel {
     /// Finds what it carries in a frame at the sink, if it is not in pieces there as
     /// they were made. It must not take another channel's frames for its own.
     pub read: Option<Reader>,
+}
+
+impl Channel {
+    /// One that the filter is to stop, and whose pieces arrive as they were made.
+    pub const fn stop(
+        name: &'static str,
+        how: &'static str,
+        seen_in: &'static str,
+        carry: fn(&Field, &Pieces) -> io::Result<()>,
+    ) -> Self {
+        Self {
+            name,
+            how,
+            seen_in,
+            aim: Aim::Stop,
+            carry,
+            read: None,
+        }
+    }
 }
 
 /// Reads a frame.
@@ -170,6 +190,22 @@ impl Trial {
             reasons: through.reasons,
         }
     }
+}
+
+/// The channels of several files, as one list. `N` is how many they are.
+pub const fn join<const N: usize>(lists: &[&[Channel]]) -> [Channel; N] {
+    let mut all = [lists[0][0]; N];
+    let (mut list, mut of_list, mut next) = (0, 0, 0);
+    while list < lists.len() {
+        if of_list < lists[list].len() {
+            all[next] = lists[list][of_list];
+            (of_list, next) = (of_list + 1, next + 1);
+        } else {
+            (list, of_list) = (list + 1, 0);
+        }
+    }
+    assert!(next == N);
+    all
 }
 
 /// All channels there are, in the order of the report.
