@@ -2,7 +2,7 @@
 //! in exactly the form that real software gives it, and nothing else.
 //!
 //! What is left free in it (a transaction id, a host name, the address of a neighbour) is
-//! bounded by rates; see [`Kind::per_minute`]. What is of another form is judged by the rules.
+//! bounded by rates; see [`Kind::rate`]. What is of another form is judged by the rules.
 
 use crate::{
     abi::Address,
@@ -32,24 +32,23 @@ pub const KINDS: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plumbing {
     pub kind: Kind,
-    /// What it takes of the rate: one, or as many as addresses are told.
+    /// What it takes of the rate: one, or the addresses that it has room for.
     pub costs: u32,
 }
 
 impl Kind {
     /// What an interface may say in a minute, and at once after silence.
     ///
-    /// DHCP: thirty machines behind a bridge that start together. Neighbours: 600 that
-    /// are all in use are asked for every 30 seconds (RFC 4861 section 10). Groups: all
-    /// of them are reported again within 10 seconds of a query, every 125 (RFC 3810
-    /// section 9).
+    /// DHCP: a dozen machines behind a bridge that start together. Neighbours: 600 that
+    /// are all in use are asked for every 30 seconds (RFC 4861 section 10). Groups: 300
+    /// are reported again at each query, every 125 seconds (RFC 3810 section 9).
     #[must_use]
     #[inline(always)]
-    pub const fn per_minute(self) -> u32 {
+    pub const fn rate(self) -> (u32, u32) {
         match self {
-            Self::Dhcp => 60,
-            Self::Neighbour => 1200,
-            Self::Group => 600,
+            Self::Dhcp => (30, 30),
+            Self::Neighbour => (1200, 200),
+            Self::Group => (150, 300),
         }
     }
 

@@ -8,8 +8,11 @@ const UDP_HEADER: usize = 8;
 
 /// Of a message: what every server takes (RFC 2131 section 2: 576 less IP and UDP).
 const LONGEST: usize = 548;
-/// Options of a message, single padding bytes among them. Clients send about ten.
-const MAX_OPTIONS: usize = 48;
+/// Options of a message, of which no client sends one twice, and single padding bytes
+/// among them.
+const MAX_OPTIONS: usize = 32;
+/// Bytes of all options. Clients send half of that.
+const LONGEST_OPTIONS: usize = 256;
 
 /// A request of this interface, with options that clients send, and zeros in and behind
 /// all else (RFC 2131 section 2, RFC 2132).
@@ -57,17 +60,22 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
     fixed && options(bytes, message + OPTIONS, end)
 }
 
+/// See [`is_sent`].
+const CODES: u8 = 58;
+
 /// Up to the end option, behind which there is nothing.
 #[inline(always)]
 fn options<B: Bytes + ?Sized>(bytes: &B, mut at: usize, end: usize) -> bool {
     const PAD: u8 = 0;
     const END: u8 = 255;
+    let last = at + LONGEST_OPTIONS;
+    let mut seen = 0;
     for _ in 0..MAX_OPTIONS {
         at = B::widen(at);
         let Some([code]) = bytes.read(at) else {
             return false;
         };
-        if at >= end {
+        if at >= end || at > last {
             return false;
         }
         if code == END {
@@ -78,16 +86,19 @@ fn options<B: Bytes + ?Sized>(bytes: &B, mut at: usize, end: usize) -> bool {
             let Some([length]) = bytes.read(at) else {
                 return false;
             };
-            if !is_sent(code, length) {
+            let option = 1u64 << (code % CODES);
+            if !is_sent(code, length) || seen & option != 0 {
                 return false;
             }
+            seen |= option;
             at += 1 + length as usize;
         }
     }
     false
 }
 
-/// Whether clients send an option of this length: ISC's, dhcpcd, systemd's and
+/// Whether clients send an option of this length; no two of their codes leave the
+/// same of [`CODES`]. ISC's, dhcpcd, systemd's and
 /// `NetworkManager`'s, busybox's, the Azure agent's, and firmware's, as they come.
 #[inline(always)]
 const fn is_sent(code: u8, length: u8) -> bool {
@@ -98,8 +109,8 @@ const fn is_sent(code: u8, length: u8) -> bool {
         53 | 116 => length == 1,
         // Longest message.
         57 => length == 2,
-        // Host name, message, client identifier, user class.
-        12 | 56 | 61 | 77 => length <= 64,
+        // Host name, message, client identifier.
+        12 | 56 | 61 => length <= 64,
         // Wanted parameters.
         55 => length <= 48,
         // Vendor class.
@@ -133,10 +144,11 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
         return false;
     }
     let mut at = message + HEADER;
+    let last = at + LONGEST_OPTIONS;
     for _ in 0..MAX_OPTIONS {
         at = B::widen(at);
         if at >= end {
-            return at == end;
+            return at == end && at <= last;
         }
         let Some([high, code, long, length]) = bytes.read(at) else {
             return false;

@@ -212,6 +212,8 @@ fn options_that_clients_send_pass_and_no_others() {
         assert!(!with(&[code, 4, 1, 2, 3, 4]), "{code}");
     }
     assert!(!with(&[50, 3, 10, 0, 0]), "an address of three bytes");
+    assert!(!with(&[12, 1, b'a', 12, 1, b'b']), "twice");
+    assert!(with(&[81, 3, 0, 0, 0, 145, 1, 1]));
     assert!(!is_plumbing(&discover(&[53, 1, 1])), "without an end");
     assert!(
         !is_plumbing(&discover(&[53, 1, 1, 12, 9, 255])),

@@ -65,10 +65,11 @@ extern "C" fn netfilter_affords(slot: u64) -> u64 {
     let Some(bucket) = PLUMBING.get_ptr_mut(slot as u32 * KINDS + kind as u32) else {
         return 0;
     };
+    let (per_minute, full) = kind.rate();
     for _ in 0..4 {
         // SAFETY: a map value, replaced as a whole word.
         let old = unsafe { bucket.read_volatile() };
-        let Some(left) = gate::take(old, clock::now(), kind.per_minute(), costs) else {
+        let Some(left) = gate::take(old, clock::now(), per_minute, full, costs) else {
             return 0;
         };
         if compare_exchange(bucket, old, left) {
