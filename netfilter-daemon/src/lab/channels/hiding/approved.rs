@@ -4,12 +4,13 @@ use std::{
     io,
     sync::{Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::lab::{
     battery::{
         Aim, Channel,
+        collector::arrival,
         field::Field,
         frame::{Packet, SYN, TCP},
         ledger::{Found, Pieces},
@@ -84,7 +85,7 @@ fn pauses(field: &Field, pieces: &Pieces) -> io::Result<()> {
 }
 
 /// When the last segment came, which one it was, and the bits of the byte so far.
-static LAST: Mutex<Option<(Instant, u16, u8)>> = Mutex::new(None);
+static LAST: Mutex<Option<(Duration, u16, u8)>> = Mutex::new(None);
 
 fn read(frame: &[u8]) -> Option<Found> {
     let packet = frame.get(14..14 + 40)?;
@@ -95,12 +96,12 @@ fn read(frame: &[u8]) -> Option<Found> {
     if !ours {
         return None;
     }
-    let now = Instant::now();
+    let now = arrival();
     let number = u16::from_be_bytes([packet[26], packet[27]]);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let bits = match *last {
         Some((before, previous, bits)) if number == previous + 1 => {
-            bits << 1 | u8::from(now - before > PAUSE / 2)
+            bits << 1 | u8::from(now.saturating_sub(before) > PAUSE / 2)
         }
         _ => 0,
     };

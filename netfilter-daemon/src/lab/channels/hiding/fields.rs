@@ -16,74 +16,54 @@ use crate::lab::{
 
 /// Ports at which only these channels knock.
 const IDS: u16 = 4604;
-const CLASSES: u16 = 4605;
 const SOURCES: u16 = 4606;
 const LABELS: u16 = 4607;
+
+/// Bytes of the secret in a packet.
+const ROOM: usize = 4;
 
 const ETHERNET: usize = 14;
 
 pub(super) const CHANNELS: &[Channel] = &[
     Channel {
         name: "ip-id",
-        how: "the identification of IPv4 packets, two bytes of each",
-        seen_in: "covert_tcp (Rowland 1997)",
+        how: "identification, type of service and time to live of IPv4, four bytes of each packet",
+        seen_in: "covert_tcp (Rowland 1997); Zander et al. 2006, covert channels in the TTL",
         aim: Aim::Stop,
         carry: |field, pieces| {
-            datagrams(
-                field,
-                pieces,
-                (Family::V4, IDS, 2),
-                |index, bytes, packet| {
-                    packet[4..6].copy_from_slice(bytes);
-                    packet[20..22].copy_from_slice(&index);
-                },
-            )
+            datagrams(field, pieces, (Family::V4, IDS), |index, bytes, packet| {
+                packet[4..6].copy_from_slice(&bytes[..2]);
+                (packet[1], packet[8]) = (bytes[2], bytes[3]);
+                packet[20..22].copy_from_slice(&index);
+            })
         },
         read: Some(|frame| {
             let packet = ipv4(frame, IDS)?;
-            part(&packet[20..22], &packet[4..6])
-        }),
-    },
-    Channel {
-        name: "ip-class-ttl",
-        how: "type of service and time to live, two bytes of each packet",
-        seen_in: "Zander et al. 2006, Covert Channels in the IP Time To Live Field",
-        aim: Aim::Stop,
-        carry: |field, pieces| {
-            datagrams(
-                field,
-                pieces,
-                (Family::V4, CLASSES, 2),
-                |index, bytes, packet| {
-                    (packet[1], packet[8]) = (bytes[0], bytes[1]);
-                    packet[20..22].copy_from_slice(&index);
-                },
-            )
-        },
-        read: Some(|frame| {
-            let packet = ipv4(frame, CLASSES)?;
-            part(&packet[20..22], &[packet[1], packet[8]])
+            let bytes = [packet[4], packet[5], packet[1], packet[8]];
+            part(&packet[20..22], &bytes)
         }),
     },
     Channel {
         name: "source-port",
-        how: "the source port of datagrams, two bytes of each",
+        how: "source port and checksum of datagrams, four bytes of each",
         seen_in: "port knocking, the other way round",
         aim: Aim::Stop,
         carry: |field, pieces| {
             datagrams(
                 field,
                 pieces,
-                (Family::V4, SOURCES, 2),
+                (Family::V4, SOURCES),
                 |index, bytes, packet| {
                     packet[4..6].copy_from_slice(&index);
-                    packet[20..22].copy_from_slice(bytes);
+                    packet[20..22].copy_from_slice(&bytes[..2]);
+                    packet[26..28].copy_from_slice(&bytes[2..]);
                 },
             )
         },
         read: Some(|frame| {
             let packet = ipv4(frame, SOURCES)?;
-            part(&packet[4..6], &packet[20..22])
+            let bytes = [packet[20], packet[21], packet[26], packet[27]];
+            part(&packet[4..6], &bytes)
         }),
     },
     Channel {
@@ -95,7 +75,7 @@ pub(super) const CHANNELS: &[Channel] = &[
             datagrams(
                 field,
                 pieces,
-                (Family::V6, LABELS, 4),
+                (Family::V6, LABELS),
                 |index, bytes, packet| {
                     packet[0] = 0x60 | bytes[0] >> 4;
                     packet[1] = bytes[0] << 4;
@@ -120,20 +100,22 @@ pub(super) const CHANNELS: &[Channel] = &[
 fn datagrams(
     field: &Field,
     pieces: &Pieces,
-    (family, port, size): (Family, u16, usize),
+    (family, port): (Family, u16),
     fill: impl Fn([u8; 2], &[u8], &mut [u8]),
 ) -> io::Result<()> {
     let side = field.side(family)?;
     let wire = field.wire()?;
     let packet = Packet::udp((side.local, 0), (side.denied, port), &[]);
     let (ethertype, mut packet) = (packet.ethertype(), packet.bytes());
-    each((0u16..).zip(pieces.parts(size)), |(index, (_, bytes))| {
+    let header = packet.len() - 8;
+    each((0u16..).zip(pieces.parts(ROOM)), |(index, (_, bytes))| {
+        // Without a checksum, which IPv4 allows.
+        packet[header + 6..header + 8].fill(0);
         fill(index.to_be_bytes(), bytes, &mut packet);
         if let IpAddr::V4(_) = side.local {
             packet[10..12].fill(0);
             let sum = checksum::finish(checksum::sum(&packet[..20]));
             packet[10..12].copy_from_slice(&sum);
-            packet[26..28].fill(0); // without one
         }
         wire.send(&field.ethernet(ethertype, &packet))
     })

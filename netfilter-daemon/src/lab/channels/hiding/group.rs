@@ -24,11 +24,6 @@ const IGMP: u8 = 2;
 const ALERT: [u8; 4] = [148, 4, 0, 0];
 const ALERT_V6: [u8; 8] = [0, 0, 5, 2, 0, 0, 1, 0];
 
-const WHY: &str = "who listens to a group must say so, or hears nothing; an interface may tell \
-                   300 addresses at once and 150 a minute, so at most 40 bytes a second, and \
-                   only to the link";
-const REMEDY: &str = "keep strangers off the link; cloud networks carry no multicast";
-
 pub(super) const CHANNELS: &[Channel] = &[
     Channel::stop(
         "mld-behind",
@@ -66,12 +61,14 @@ pub(super) const CHANNELS: &[Channel] = &[
         |field, pieces| igmp(field, pieces, 0x11, &[239, 1, 2, 3, 0, 0]),
     ),
     Channel {
-        name: "mld-groups",
+        name: "multicast-groups",
         how: "the groups of well-formed listener reports, fifteen bytes of each",
         seen_in: "described for IGMP and MLD snooping switches",
         aim: Aim::OutOfScope {
-            why: WHY,
-            remedy: REMEDY,
+            why: "who listens to a group must say so, or hears nothing; an interface may tell 300 \
+                  addresses at once and 150 a minute, so at most 40 bytes a second, and only to \
+                  the link",
+            remedy: "keep strangers off the link; cloud networks carry no multicast",
         },
         carry: |field, pieces| {
             let wire = field.wire()?;
@@ -90,34 +87,6 @@ pub(super) const CHANNELS: &[Channel] = &[
             let packet = frame.get(14..14 + 56)?;
             let ours = packet[6] == 0 && packet[40] == ICMPV6 && packet[48] == 143;
             let records = frame.get(14 + 56..)?.chunks_exact(20);
-            ours.then(|| Found::Pieces(records.flat_map(|it| &it[5..]).copied().collect()))
-        }),
-    },
-    Channel {
-        name: "igmp-groups",
-        how: "the groups of well-formed IGMP reports, three bytes of each",
-        seen_in: "described for IGMP and MLD snooping switches",
-        aim: Aim::OutOfScope {
-            why: WHY,
-            remedy: REMEDY,
-        },
-        carry: |field, pieces| {
-            let wire = field.wire()?;
-            each(pieces.of(90 * 3), |piece| {
-                let records = piece.chunks(3).flat_map(|bytes| {
-                    let mut room = [0; 3];
-                    room[..bytes.len()].copy_from_slice(bytes);
-                    [4, 0, 0, 0, 239, room[0], room[1], room[2]]
-                });
-                let count = u8::try_from(piece.len().div_ceil(3)).unwrap_or_default();
-                let body: Vec<u8> = [0, 0, 0, count].into_iter().chain(records).collect();
-                wire.send(&report_v4(field, 0x22, &body)?)
-            })
-        },
-        read: Some(|frame| {
-            let packet = frame.get(14..14 + 32)?;
-            let ours = packet[0] == 0x46 && packet[9] == IGMP && packet[24] == 0x22;
-            let records = frame.get(14 + 32..)?.chunks_exact(8);
             ours.then(|| Found::Pieces(records.flat_map(|it| &it[5..]).copied().collect()))
         }),
     },

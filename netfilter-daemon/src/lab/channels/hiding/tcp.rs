@@ -48,17 +48,17 @@ pub(super) const CHANNELS: &[Channel] = &[
     ),
     Channel {
         name: "tcp-numbers",
-        how: "initial sequence numbers, four bytes of each SYN",
+        how: "sequence numbers and what is acknowledged, eight bytes of each SYN",
         seen_in: "covert_tcp (Rowland 1997), NUSHU",
         aim: Aim::Stop,
         carry: |field, pieces| {
-            numbered(field, pieces, (NUMBERS, 4), |bytes, segment| {
-                segment[4..8].copy_from_slice(bytes);
+            numbered(field, pieces, (NUMBERS, 8), |bytes, segment| {
+                segment[4..12].copy_from_slice(bytes);
             })
         },
         read: Some(|frame| {
             let segment = sent(frame, NUMBERS)?;
-            part(segment, segment.get(4..8)?)
+            part(segment, segment.get(4..12)?)
         }),
     },
     Channel {
