@@ -92,7 +92,9 @@ fn read(frame: &[u8]) -> Option<Found> {
     let ours = packet[0] == 0x45
         && packet[9] == TCP
         && packet[20..22] == PORT.to_be_bytes()
-        && packet[24..26] == OURS.to_be_bytes();
+        && packet[24..26] == OURS.to_be_bytes()
+        // The kernel refuses what comes back, with the next number.
+        && packet[33] == SYN;
     if !ours {
         return None;
     }
