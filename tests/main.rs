@@ -24,6 +24,7 @@ mod kills;
 mod live;
 mod names;
 mod neighbours;
+mod plumbing;
 mod privileges;
 mod reload;
 mod resolvers;

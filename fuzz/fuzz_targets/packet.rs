@@ -3,19 +3,27 @@
 
 use libfuzzer_sys::fuzz_target;
 use netfilter_ebpf::{
-    packet::{self, Frame},
-    surplus,
+    packet::{self, Frame, Packet},
+    plumbing, surplus,
 };
 
 fuzz_target!(|frame: &[u8]| {
     if let Ok(Frame::Ip(packet)) = packet::parse(frame) {
-        let packet::Packet { network, transport, end, .. } = packet;
+        let Packet {
+            network,
+            transport,
+            end,
+            ..
+        } = packet;
         assert!(network < transport && transport <= end && end <= frame.len());
         // What is padded is short, and zeros.
         if surplus::check(frame, &packet).is_ok() {
             let behind = &frame[end..];
             assert!(behind.is_empty() || frame.len() <= network + surplus::SHORTEST);
             assert!(behind.iter().all(|byte| *byte == 0));
+        }
+        if let Some(read) = plumbing::read(frame, &packet) {
+            assert!(read.costs > 0 && read.costs as usize <= frame.len());
         }
     }
 });

@@ -10,6 +10,7 @@ use netfilter_ebpf::{
     },
     egress::{self, Origin, Tables},
     packet::{Fragment, Packet},
+    plumbing::Plumbing,
     table,
     verdict::{Reason, Verdict},
 };
@@ -402,6 +403,11 @@ impl Tables for Static<'_> {
     }
 
     fn quoted(&self, _: &Packet) -> Option<&Packet> {
+        None
+    }
+
+    /// Of addresses alone there is none.
+    fn plumbing(&self, _: &Packet) -> Option<Plumbing> {
         None
     }
 

@@ -3,7 +3,8 @@
 use crate::{
     abi::{ATOM_NEIGHBOUR, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
-    plumbing, quote,
+    plumbing::{self, Plumbing},
+    quote,
     verdict::{Grounds, Reason, Verdict},
 };
 
@@ -20,6 +21,8 @@ pub trait Tables {
     fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin>;
     /// Of an ICMP error: the packet that would answer the one it quotes.
     fn quoted(&self, error: &Packet) -> Option<&Packet>;
+    /// What [`plumbing::read`] says of the packet.
+    fn plumbing(&self, packet: &Packet) -> Option<Plumbing>;
     /// Whether the first fragment of this datagram passed.
     fn fragment(&self, key: &FragmentKey) -> bool;
     /// Seconds of CLOCK_BOOTTIME.
@@ -37,8 +40,11 @@ pub enum Origin {
 /// that would answer the one it quotes.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
-    if plumbing::is_plumbing(packet) {
-        return Verdict::Pass(Grounds::Plumbing);
+    let plumbing = tables.plumbing(packet);
+    if let Some(plumbing) = plumbing
+        && plumbing::is_on_link(packet.destination)
+    {
+        return Verdict::Pass(Grounds::Plumbing(plumbing));
     }
     if let Fragment::Later(id) = packet.fragment {
         return if tables.fragment(&fragment_key(packet, id)) {
@@ -53,11 +59,10 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     if class.flags & CLASS_RESOLVER != 0 && is_dns(packet.protocol, packet.destination_port) {
         return Verdict::Ask;
     }
-    if plumbing::is_neighbour_discovery(packet)
-        && matches!(packet.fragment, Fragment::Whole)
+    if let Some(plumbing) = plumbing
         && class.allow.contains(ATOM_NEIGHBOUR)
     {
-        return Verdict::Pass(Grounds::Plumbing);
+        return Verdict::Pass(Grounds::Plumbing(plumbing));
     }
     let Some(mut atom) = tables.atom(packet.protocol, packet.destination_port) else {
         return Verdict::Drop(Reason::Unready);

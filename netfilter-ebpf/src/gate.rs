@@ -24,10 +24,24 @@ pub type Bucket = u64;
 /// as many. `None` where it is empty.
 #[must_use]
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "halves; bounded by `full`")]
 pub const fn spend(bucket: Bucket, now: u32, per_minute: u32) -> Option<Bucket> {
-    const NAME: u64 = 60;
-    let full = per_minute as u64 * NAME;
+    take(bucket, now, per_minute, per_minute, 1)
+}
+
+/// Takes `many` out of a bucket that gets `per_minute` and holds `full`. `None` where
+/// there are fewer.
+#[must_use]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "halves; bounded by `full`")]
+pub const fn take(
+    bucket: Bucket,
+    now: u32,
+    per_minute: u32,
+    full: u32,
+    many: u32,
+) -> Option<Bucket> {
+    const ONE: u64 = 60;
+    let full = full as u64 * ONE;
     let (last, left) = ((bucket >> 32) as u32, bucket as u32 as u64);
     let gained = now.saturating_sub(last) as u64 * per_minute as u64;
     let left = if left + gained > full {
@@ -35,10 +49,11 @@ pub const fn spend(bucket: Bucket, now: u32, per_minute: u32) -> Option<Bucket> 
     } else {
         left + gained
     };
-    if left < NAME {
+    let taken = many as u64 * ONE;
+    if left < taken {
         return None;
     }
-    Some((now as u64) << 32 | (left - NAME))
+    Some((now as u64) << 32 | (left - taken))
 }
 
 #[cfg(test)]
@@ -72,6 +87,21 @@ mod tests {
         assert_eq!(spend(0, 1000, 0), None);
         assert!(spend(0, u32::MAX, 1_000_000).is_some());
         assert!(spend(u64::MAX, u32::MAX, 1_000_000).is_some());
+    }
+
+    #[test]
+    fn what_takes_several_takes_them_or_none() {
+        let full = take(0, 1000, 150, 300, 200);
+        assert_eq!(full.map(|left| take(left, 1000, 150, 300, 101)), Some(None));
+        assert!(
+            full.and_then(|left| take(left, 1000, 150, 300, 100))
+                .is_some()
+        );
+        assert!(
+            full.and_then(|left| take(left, 1060, 150, 300, 250))
+                .is_some()
+        );
+        assert_eq!(take(0, u32::MAX, 150, 300, 301), None, "more than it holds");
     }
 
     #[test]

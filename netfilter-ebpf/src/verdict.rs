@@ -1,6 +1,6 @@
 //! What becomes of a packet, and why.
 
-use crate::abi::Grant;
+use crate::{abi::Grant, plumbing::Plumbing};
 
 /// Declares an enum whose numbers, labels and sentences are one list.
 macro_rules! labelled {
@@ -58,6 +58,7 @@ labelled! {
         DnsLimit = 14, "dns_limit", "a DNS question longer, or one new name more, than its wildcard admits";
         DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
         Surplus = 16, "surplus", "IP options, extension headers, or bytes behind a packet that nobody needs, and that could carry data";
+        PlumbingLimit = 17, "plumbing_limit", "more DHCP, neighbour discovery or multicast reports in a minute than a machine needs";
     }
 }
 
@@ -149,7 +150,7 @@ pub enum Verdict {
 /// Why a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grounds {
-    Plumbing,
+    Plumbing(Plumbing),
     /// A rule on its address.
     Rule,
     /// A rule on a name that lent its address.

@@ -252,7 +252,7 @@ pub fn unbound(address: &str, more: &str) -> String {
 /// A program that `cargo xtask test` has installed, or unpacked beside what is built.
 pub fn command(namespace: &Namespace, program: &str) -> Command {
     let servers = servers();
-    let unpacked = ["usr/sbin", "usr/bin", "lib/systemd"]
+    let unpacked = ["usr/sbin", "usr/bin", "sbin", "lib/systemd"]
         .map(|directory| servers.join(directory).join(program))
         .into_iter()
         .find(|path| path.is_file());

@@ -28,6 +28,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("tc", "iproute2"),
     // libFuzzer is compiled with the fuzzers.
     ("c++", "g++"),
+    ("busybox", "busybox"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
@@ -69,11 +70,13 @@ const SERVICES: &[(&str, &[&str])] = &[
 /// are unpacked beside what is built, and installed nowhere. systemd-resolved's
 /// would take over /etc/resolv.conf, iodine's upgrades systemd by way of udev,
 /// bind9's confines named to its own directories, systemd is this machine's own
-/// choice, and tunnels belong nowhere.
+/// choice, as are DHCP clients, and tunnels belong nowhere.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/named", &["bind9", "bind9-libs"]),
     ("usr/sbin/iodine", &["iodine"]),
     ("usr/bin/dns2tcpc", &["dns2tcp"]),
+    ("sbin/dhclient", &["isc-dhcp-client"]),
+    ("usr/sbin/dhcpcd", &["dhcpcd-base"]),
     ("usr/bin/systemd-analyze", &["systemd", "libsystemd-shared"]),
     (
         "lib/systemd/systemd-resolved",

@@ -14,8 +14,11 @@ use nix::unistd::geteuid;
 
 use crate::{
     datapath::{self, State},
-    policy::{self, Action, Destination, Policy, source},
-    tags::store::{self, Store},
+    policy::{self, Action, Destination, Policy, service_tag::lists::Source, source},
+    tags::{
+        kept::Kept,
+        store::{self, Store},
+    },
 };
 
 mod control;
@@ -218,8 +221,12 @@ impl Sink for Behind<'_> {
 
 fn load(file: &Path) -> Result<Policy, Error> {
     let store = Store::new(store::DIRECTORY);
-    let fetched = |url: &str| store.catalogue(url);
-    Ok(source::load(file, &fetched)?)
+    let kept = Kept::of(file, &store);
+    let given = |source: &Source| match source {
+        Source::File(written) => source::list::beside(file, written),
+        Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
+    };
+    Ok(source::load(file, &given)?)
 }
 
 fn refuse_approved(policy: &Policy, sink: IpAddr) -> Result<(), Error> {

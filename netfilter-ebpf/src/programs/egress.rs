@@ -15,7 +15,7 @@ use crate::{
     frame::{Frame, has_surplus, read, read_quote},
     maps::{FRAGMENTS, Scratch},
     message::scratch,
-    question,
+    plumbing, question,
     skb::Skb,
     stream,
     tables::Generation,
@@ -31,7 +31,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     }
     match read(skb) {
         Ok(Frame::Plumbing) => {
-            conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread)
+            conclude::conclude(skb, Verdict::Pass(Grounds::Rule), Subject::Unread)
         }
         Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
         Ok(Frame::Ip(_)) if has_surplus(skb) => {
@@ -39,6 +39,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
         }
         Ok(Frame::Ip(packet)) => {
             read_quote(skb);
+            plumbing::read(skb);
             let mut verdict = egress::decide(packet, &generation);
             let mut subject = Subject::Packet;
             if let Verdict::Ask = verdict {
@@ -49,7 +50,13 @@ pub(crate) fn run(skb: &Skb) -> i32 {
                 };
                 subject = Subject::Question;
             }
-            if let Verdict::Pass(grounds) = verdict {
+            if let Verdict::Pass(Grounds::Plumbing(_)) = verdict {
+                verdict = if plumbing::affords(skb) {
+                    Verdict::Pass(Grounds::Rule)
+                } else {
+                    Verdict::Drop(Reason::PlumbingLimit)
+                };
+            } else if let Verdict::Pass(grounds) = verdict {
                 // Nothing of the grounds goes on: the verifier takes no number that
                 // is not set in every case.
                 verdict = if remember(packet, grounds, &generation) {

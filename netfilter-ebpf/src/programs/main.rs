@@ -27,6 +27,7 @@ mod loopback;
 mod maps;
 mod message;
 mod passage;
+mod plumbing;
 mod question;
 mod refuse;
 mod skb;

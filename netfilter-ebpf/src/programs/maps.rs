@@ -17,6 +17,7 @@ use netfilter_ebpf::{
     gate::Bucket,
     name::{KEY_DATA, KeyBuffer},
     packet::Packet,
+    plumbing,
     stream::{Inbound, Stream, Walk},
     table::{Node, ROOTS_PER_FAMILY},
 };
@@ -82,6 +83,10 @@ pub(crate) static SEEN: LruHashMap<u64, u32> = LruHashMap::with_max_entries(32_7
 /// By name id: how many new names a wildcard may still be asked for.
 #[map]
 pub(crate) static RATES: Array<Bucket> = Array::with_max_entries(NAME_IDS, 0);
+/// By interface slot and [`plumbing::Kind`]: what may still be said.
+#[map]
+pub(crate) static PLUMBING: Array<Bucket> =
+    Array::with_max_entries(INTERFACE_SLOTS * plumbing::KINDS, 0);
 /// TCP connections that came in and whose remote proved that it receives ours:
 /// no flood of other packets gets in here, nor can it push one out.
 #[map]
@@ -163,6 +168,9 @@ pub(crate) struct Scratch {
     pub(crate) connection: FlowKey,
     /// The packet that would answer what an ICMP error quotes.
     pub(crate) quoted: Packet,
+    /// What the packet is read as: a [`plumbing::Kind`] or zero, and what it costs.
+    pub(crate) plumbing: u32,
+    pub(crate) costs: u32,
     pub(crate) flow: Flow,
     pub(crate) datagram: FragmentKey,
     pub(crate) asked: QuestionKey,

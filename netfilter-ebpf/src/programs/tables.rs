@@ -6,6 +6,7 @@ use netfilter_ebpf::{
     egress::{Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
+    plumbing::Plumbing,
     table::{self, Memory, Node, ROOTS_PER_FAMILY},
 };
 
@@ -13,6 +14,7 @@ use crate::{
     clock, flow, frame, lease,
     maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch},
     message::scratch,
+    plumbing,
 };
 
 /// No copy has this number.
@@ -181,6 +183,11 @@ impl Tables for Generation {
     #[inline(always)]
     fn quoted(&self, _: &Packet) -> Option<&Packet> {
         frame::quoted()
+    }
+
+    #[inline(always)]
+    fn plumbing(&self, _: &Packet) -> Option<Plumbing> {
+        plumbing::at_hand()
     }
 
     #[inline(always)]

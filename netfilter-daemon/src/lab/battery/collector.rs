@@ -1,6 +1,7 @@
 //! The sink: takes in every frame at an interface, and what TCP connections bring.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     io::{self, Read, Write},
     net::{Ipv6Addr, SocketAddr, TcpStream},
@@ -53,6 +54,16 @@ const IDLE: Duration = Duration::from_secs(3);
 /// may be at one time. Strangers can connect, too.
 const BROUGHT: usize = 4 << 20;
 const CONNECTIONS: usize = 256;
+
+thread_local! {
+    static ARRIVAL: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// When the frame arrived that a [`Reader`](super::Reader) reads, by the kernel's clock:
+/// it may be read much later.
+pub fn arrival() -> Duration {
+    ARRIVAL.get()
+}
 
 /// Collects what arrives in a namespace. Dropping it ends it.
 pub struct Collector {
@@ -244,10 +255,29 @@ fn listen(ear: &OwnedFd, shared: &Shared) {
     let mut frame = vec![0; FRAME];
     while !shared.is_over() {
         match recv(ear.as_raw_fd(), &mut frame, MsgFlags::empty()) {
-            Ok(length) => shared.frame(&frame[..length]),
+            Ok(length) => {
+                ARRIVAL.set(stamp(ear));
+                shared.frame(&frame[..length]);
+            }
             Err(_) => wait(ear),
         }
     }
+}
+
+/// When what was received last arrived.
+fn stamp(ear: &OwnedFd) -> Duration {
+    /// `SIOCGSTAMPNS`
+    const LAST: libc::Ioctl = 0x8907;
+    let mut stamp = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes the time there, or nothing.
+    unsafe { libc::ioctl(ear.as_raw_fd(), LAST, &raw mut stamp) };
+    Duration::new(
+        u64::try_from(stamp.tv_sec).unwrap_or_default(),
+        u32::try_from(stamp.tv_nsec).unwrap_or_default(),
+    )
 }
 
 fn accept(listener: &std::net::TcpListener, shared: &Arc<Shared>) {
