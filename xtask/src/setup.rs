@@ -34,7 +34,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // iodine's way to configure its interface.
     ("ifconfig", "net-tools"),
     ("kresd", "knot-resolver"),
-    ("python3", "python3-minimal"),
+    // scapy takes more than python3-minimal has.
+    ("python3", "python3"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
 ];
@@ -74,6 +75,10 @@ const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/named", &["bind9", "bind9-libs"]),
     ("usr/sbin/iodine", &["iodine"]),
     ("usr/bin/dns2tcpc", &["dns2tcp"]),
+    ("usr/bin/ptunnel-ng", &["ptunnel-ng"]),
+    ("usr/sbin/hping3", &["hping3", "libpcap0.8", "libtcl8.6"]),
+    ("usr/bin/socat", &["socat", "libwrap0"]),
+    ("usr/bin/scapy", &["python3-scapy"]),
     ("usr/bin/systemd-analyze", &["systemd", "libsystemd-shared"]),
     (
         "lib/systemd/systemd-resolved",
