@@ -202,6 +202,29 @@ pub fn query(id: u16, name: &str, qtype: u16) -> Vec<u8> {
     message
 }
 
+/// A query with an OPT record that has these bytes as its options (RFC 6891).
+pub fn with_options(query: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut message = query.to_vec();
+    message[11] = 1;
+    message.extend([0, 0, 41, 4, 208, 0, 0, 0x80, 0]);
+    message.extend(u16::try_from(options.len()).unwrap().to_be_bytes());
+    message.extend(options);
+    message
+}
+
+/// Options of this many bytes, none of which is zero.
+pub fn secret(length: usize) -> Vec<u8> {
+    (0..length).map(|at| at as u8 | 1).collect()
+}
+
+/// What becomes of them.
+pub fn padding(length: usize) -> Vec<u8> {
+    let mut padding = vec![0; length];
+    padding[1] = 12;
+    padding[2..4].copy_from_slice(&(length as u16 - 4).to_be_bytes());
+    padding
+}
+
 /// An answer to a query with one record for each address, names compressed.
 pub fn answer(query: &[u8], ttl: u32, addresses: &[&str]) -> Vec<u8> {
     let mut message = query.to_vec();

@@ -31,6 +31,7 @@ mod resolvers;
 mod service;
 mod streams;
 mod tags;
+mod tools;
 mod traffic;
 mod upgrade;
 mod world;

@@ -14,7 +14,10 @@ use netfilter_ebpf::{abi::GRANTS, verdict::Answer};
 
 use crate::{
     bpffs::{DROP, Kernel, PASS, REDIRECT, image},
-    frame::{self, Frame, answer, datagram, query, record, records, tcp, to, wire},
+    frame::{
+        self, Frame, answer, datagram, padding, query, record, records, secret, tcp, to, wire,
+        with_options,
+    },
 };
 
 const POLICY: &str = "
@@ -357,6 +360,75 @@ fn a_query_that_is_not_just_a_query_is_stopped() {
         ("an authoritative one", DROP, with(&|m| m[2] |= 4)),
         ("a truncated one", DROP, with(&|m| m[2] |= 2)),
         ("an RCODE", DROP, with(&|m| m[3] |= 3)),
+        ("recursion that is available", DROP, with(&|m| m[3] |= 0x80)),
+        ("a bit that must be zero", DROP, with(&|m| m[3] |= 0x40)),
+        ("bits of validators", PASS, with(&|m| m[3] |= 0x30)),
+        (
+            "flags of EDNS",
+            PASS,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 0, 0xc0, 0, 0, 0]);
+            }),
+        ),
+        (
+            "a flag of EDNS that nobody knows",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 0, 0x20, 0, 0, 0]);
+            }),
+        ),
+        (
+            "another that nobody knows",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 0, 0, 1, 0, 0]);
+            }),
+        ),
+        (
+            "another version of EDNS",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]);
+            }),
+        ),
+        (
+            "half an RCODE in EDNS",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0]);
+            }),
+        ),
+        (
+            "half an option",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 3, 0, 10, 0]);
+            }),
+        ),
+        (
+            "options as long as they may be",
+            PASS,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 1, 0]);
+                m.extend([b's'; 256]);
+            }),
+        ),
+        (
+            "options longer than that",
+            DROP,
+            with(&|m| {
+                m[11] = 1;
+                m.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 1, 1]);
+                m.extend([b's'; 257]);
+            }),
+        ),
         ("an OPT that is not there", DROP, with(&|m| m[11] = 1)),
         (
             "another OPT that is not there",
@@ -1184,7 +1256,7 @@ fn edns(name: &str, size: u16) -> Vec<u8> {
     message[11] = 1;
     message.extend([0, 0, 41]);
     message.extend(size.to_be_bytes());
-    message.extend([0, 0, 0x80, 0, 0, 4, 0, 10, 0, 0]);
+    message.extend([0, 0, 0x80, 0, 0, 4, 0, 12, 0, 0]);
     message
 }
 
@@ -1267,5 +1339,47 @@ fn questions_in_flight_are_told_apart() {
     for n in 0..400 {
         let granted = [443, 8443][usize::from(n % 2)];
         assert!(kernel.passes(&tcp(&address(n), granted).bytes()), "{n}");
+    }
+}
+
+/// What a cookie or any other option says goes no further; names and options of both
+/// parities, for the checksum.
+#[test]
+fn options_of_a_question_are_padding_when_it_leaves() {
+    let mut kernel = Kernel::new(POLICY);
+    for name in ["a.example", "x.b.example", "xy.b.example"] {
+        for length in [4, 5, 12, 13, 44, 255, 256] {
+            for resolver in [RESOLVER, "fd00::53"] {
+                let of = |options: &[u8]| {
+                    let message = with_options(&query(7, name, 1), options);
+                    let sent = to(resolver, frame::UDP, datagram(PORT, 53, &message));
+                    sent.checked().bytes()
+                };
+                let outcome = kernel.egress(&of(&secret(length)));
+                assert_eq!(outcome.action, PASS);
+                assert_eq!(outcome.frame, of(&padding(length)), "{name}, {length}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_leaves_around_a_question() {
+    let mut kernel = Kernel::new(POLICY);
+    let question = query(7, "a.example", 1);
+    let surplus = [&datagram(PORT, 53, &question)[..], b"secret"].concat();
+    for resolver in [RESOLVER, "fd00::53"] {
+        let plain = to(resolver, frame::UDP, datagram(PORT, 53, &question));
+        assert_eq!(kernel.egress(&plain.bytes()).action, PASS);
+        let behind = to(resolver, frame::UDP, surplus.clone());
+        assert_eq!(kernel.egress(&behind.bytes()).action, DROP);
+        let in_the_frame = [&plain.bytes()[..], b"secret"].concat();
+        assert_eq!(kernel.egress(&in_the_frame).action, DROP);
+        let extended = Frame {
+            options: vec![0x1e, 4, 1, 2],
+            extensions: vec![(60, vec![0, 0, 0x1e, 4, 1, 2, 3, 4])],
+            ..plain
+        };
+        assert_eq!(kernel.egress(&extended.bytes()).action, DROP);
     }
 }

@@ -12,8 +12,8 @@ use proptest::{
 use crate::{
     bpffs::{DROP, Kernel, PASS, REDIRECT, at_once},
     frame::{
-        self, ACK, FIN, Frame, PSH, RST, SYN, answer, carrying, framed, query, record, records,
-        tcp, to, wire,
+        self, ACK, FIN, Frame, PSH, RST, SYN, answer, carrying, framed, padding, query, record,
+        records, secret, tcp, to, wire, with_options,
     },
 };
 
@@ -433,6 +433,51 @@ fn a_fragmented_segment_is_stopped() {
 
 /// Two processors with a segment each: whatever the far end makes of both, only
 /// one was judged to stand there.
+/// Two questions in a segment, of which the second begins at either parity.
+#[test]
+fn options_of_questions_in_a_stream_are_padding_when_they_leave() {
+    let mut kernel = Kernel::new(POLICY);
+    for (port, length) in (20_000..).zip([4, 5, 12, 13, 44, 255, 256]) {
+        let connection = Connection { port, ..CONNECTION };
+        connection.open(&mut kernel);
+        let of = |options: &[u8]| {
+            let questions = ["a.example", "x.b.example"].map(|name| {
+                let message = with_options(&query(7, name, A), options);
+                framed(&message)
+            });
+            let data = questions.concat();
+            let segment = carrying((port, 53), OURS, THEIRS, ACK | PSH, &data);
+            let sent = to(connection.resolver, frame::TCP, segment);
+            sent.checked().bytes()
+        };
+        let outcome = kernel.egress(&of(&secret(length)));
+        assert_eq!(outcome.action, PASS);
+        assert_eq!(outcome.frame, of(&padding(length)), "{length}");
+    }
+}
+
+#[test]
+fn nothing_leaves_around_a_segment() {
+    let mut kernel = Kernel::new(POLICY);
+    let connection = CONNECTION;
+    connection.open(&mut kernel);
+    let question = framed(&query(7, "a.example", A));
+    let plain = connection.out(OURS, ACK, &question);
+    let behind = [&plain[..], b"secret"].concat();
+    assert_eq!(kernel.egress(&behind).action, REDIRECT);
+    let filled_up = |flags| {
+        let mut short = connection.out(OURS, flags, &[]);
+        short.resize(60, 0);
+        short
+    };
+    assert_eq!(kernel.egress(&filled_up(ACK)).action, PASS);
+    let segment = carrying((connection.port, 53), OURS, THEIRS, ACK, &question);
+    let mut with_options = to(connection.resolver, frame::TCP, segment);
+    with_options.options = vec![0x1e, 4, 1, 2];
+    assert_eq!(kernel.egress(&with_options.bytes()).action, REDIRECT);
+    assert_eq!(kernel.egress(&plain).action, PASS);
+}
+
 #[test]
 fn of_two_segments_at_the_same_moment_one_goes_out() {
     let mut kernel = Kernel::new(POLICY);

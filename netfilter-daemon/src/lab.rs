@@ -48,8 +48,9 @@ pub mod topology;
 use battery::{
     Channel, Passage, Showing, Trial,
     collector::Collector,
-    field::{Field, Name, Side, ZONE, hardware},
+    field::{Field, LEADS, Name, Side, ZONE, hardware},
     ledger::Round,
+    wire::Wire,
 };
 use daemon::Daemon;
 use dns::{Resolver, Zone};
@@ -104,7 +105,7 @@ pub fn run(
     let policy = load(&topology.protected, &file)?;
     let plan = Plan::of(&policy);
     let field = field(&topology, &policy, &plan).map_err(Error::Serve)?;
-    let resolver = resolve(&topology.internet, &policy, &plan)?;
+    let resolver = resolve(&topology.internet, &policy, &plan, &field)?;
     let tap = Tap::open(&topology.internet).map_err(probe::Error::Tap)?;
     let probe = || -> Result<_, Error> {
         if !selection.policy {
@@ -187,20 +188,16 @@ fn rows_of(chosen: &[usize], without: Vec<Showing>, through: Vec<Showing>) -> Ve
 
 /// What channels have to go by in the lab.
 fn field(topology: &Topology, policy: &Policy, plan: &Plan) -> io::Result<Field> {
-    let gateway = topology
-        .internet
-        .run(|| hardware(INTERFACE))
-        .map_err(io::Error::other)??;
-    let [ipv4, ipv6] = Family::ALL.map(|family| {
-        let local = topology::PROTECTED[family as usize];
-        let denied = plan.strangers?[family as usize];
-        Some(Side::of(policy, plan, local, denied))
-    });
+    let far_end = || io::Result::Ok((hardware(INTERFACE)?, Wire::of(INTERFACE)?));
+    let (gateway, outside) = topology.internet.run(far_end).map_err(io::Error::other)??;
+    let [ipv4, ipv6] =
+        Family::ALL.map(|family| Side::of(policy, plan, topology::PROTECTED[family as usize]));
     Ok(Field {
         gateway,
         ipv4,
         ipv6,
         names: names(policy),
+        outside: Some(outside),
         ..Field::of(&topology.protected, INTERFACE)?
     })
 }
@@ -301,8 +298,14 @@ fn load(protected: &Namespace, file: &Path) -> Result<Policy, Error> {
     Ok(policy)
 }
 
-/// Serves the names of the policy, and those under the zone of whoever wants data out.
-fn resolve(internet: &Namespace, policy: &Policy, plan: &Plan) -> Result<Resolver, Error> {
+/// Serves the names of the policy, those under the zone of whoever wants data out, and
+/// those by which he has an approved name lead elsewhere.
+fn resolve(
+    internet: &Namespace,
+    policy: &Policy,
+    plan: &Plan,
+    field: &Field,
+) -> Result<Resolver, Error> {
     let mut zone = Zone::new();
     let refused = |name: &str, why: ProtoError| Error::Name {
         name: name.to_owned(),
@@ -311,8 +314,21 @@ fn resolve(internet: &Namespace, policy: &Policy, plan: &Plan) -> Result<Resolve
     for host in &plan.hosts {
         serve(host, &mut zone).map_err(|why| refused(&host.name, why))?;
     }
-    for address in plan.strangers.into_iter().flatten() {
-        let name = format!("*.{ZONE}");
+    let strangers = plan.strangers.into_iter().flatten();
+    let mut led: Vec<_> = strangers
+        .map(|address| (format!("*.{ZONE}"), address))
+        .collect();
+    if let Ok(wildcard) = field.wildcard() {
+        for side in [&field.ipv4, &field.ipv6].into_iter().flatten() {
+            let leads = LEADS
+                .into_iter()
+                .zip([side.forbidden, Some(side.others[0])]);
+            led.extend(leads.filter_map(|(label, address)| {
+                Some((format!("{label}.{}", wildcard.name), address?))
+            }));
+        }
+    }
+    for (name, address) in led {
         let added = zone.address(&name, 0, address);
         added.map_err(|why| refused(&name, why))?;
     }
@@ -354,7 +370,8 @@ mod tests {
         let file = policy_file(&topology.protected, None).unwrap();
         let policy = load(&topology.protected, &file).unwrap();
         let plan = Plan::of(&policy);
-        let resolver = resolve(&topology.internet, &policy, &plan).unwrap();
+        let field = field(&topology, &policy, &plan).unwrap();
+        let resolver = resolve(&topology.internet, &policy, &plan, &field).unwrap();
         let (tcp, udp) = plan.ports();
         let sinks = Sinks::start(&topology.internet, &tcp, &udp).unwrap();
 

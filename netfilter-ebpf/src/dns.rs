@@ -60,7 +60,8 @@ pub struct Question {
 /// written, or [`skip_label`].
 ///
 /// A query must be nothing but one question of class IN and at most an OPT
-/// record (RFC 6891): no other section, no bytes behind.
+/// record (RFC 6891): no other section, no bytes behind, and no bit set that only
+/// answers have or nobody.
 ///
 /// # Errors
 /// Where the message is not that, or does not end within these bytes.
@@ -98,7 +99,9 @@ pub fn read_question<B: Bytes + ?Sized>(
         return Err(Malformed);
     }
     if kind == Kind::Query {
-        let plain = header[2] & 0x06 == 0 && question.rcode == 0 && count(6) == 0 && count(8) == 0;
+        // AA, TC; RA, Z, RCODE.
+        let plain =
+            header[2] & 0x06 == 0 && header[3] & 0xcf == 0 && count(6) == 0 && count(8) == 0;
         if !plain || query_end(message, base + length, count(10))? != message.length() {
             return Err(Malformed);
         }
@@ -106,7 +109,15 @@ pub fn read_question<B: Bytes + ?Sized>(
     Ok(())
 }
 
-/// Offset behind the additional section of a query: nothing, or one OPT record.
+/// Bytes of an OPT record before its options (RFC 6891 section 6.1.2).
+pub const OPT_HEADER: usize = 11;
+/// Bytes of options that a query may have. Cookies, the longest in use, take 44.
+pub const MAX_OPTIONS: usize = 256;
+/// DNSSEC is understood (RFC 6891 section 6.1.4), and compact denials are (RFC 9824).
+const EDNS_FLAGS: u8 = 0xc0;
+
+/// Offset behind the additional section of a query: nothing, or one OPT record of
+/// version 0.
 #[inline(always)]
 fn query_end<B: Bytes + ?Sized>(
     message: &B,
@@ -116,11 +127,18 @@ fn query_end<B: Bytes + ?Sized>(
     if additional == 0 {
         return Ok(at);
     }
-    let opt: [u8; 11] = message.read(at).ok_or(Malformed)?;
-    if additional != 1 || opt[0] != 0 || u16::from_be_bytes([opt[1], opt[2]]) != TYPE_OPT {
+    let opt: [u8; OPT_HEADER] = message.read(at).ok_or(Malformed)?;
+    let plain = [opt[5], opt[6], opt[7] & !EDNS_FLAGS, opt[8]] == [0; 4];
+    if additional != 1 || opt[0] != 0 || u16::from_be_bytes([opt[1], opt[2]]) != TYPE_OPT || !plain
+    {
         return Err(Malformed);
     }
-    Ok(at + 11 + u16::from_be_bytes([opt[9], opt[10]]) as usize)
+    let options = u16::from_be_bytes([opt[9], opt[10]]) as usize;
+    // None is shorter than its code and length.
+    if options > MAX_OPTIONS || matches!(options, 1..4) {
+        return Err(Malformed);
+    }
+    Ok(at + OPT_HEADER + options)
 }
 
 /// The length of the label at `at`, `before` bytes into its name, as

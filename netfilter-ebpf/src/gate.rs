@@ -1,7 +1,23 @@
 //! What a question may be, beyond its name: its type, its length, and how
 //! often a wildcard may be asked for names that were never asked before.
 
-use crate::abi::{QUERY_TYPES, SETTING_ANY_TYPE, Settings};
+use crate::{
+    abi::{QUERY_TYPES, SETTING_ANY_TYPE, Settings},
+    packet::Packet,
+};
+
+/// Ethernet's shortest frame, without its checksum: what is shorter is filled up.
+const SHORTEST_FRAME: usize = 60;
+
+/// Whether a packet to a resolver is nothing but what will be read of it: no options, no
+/// extension headers, and in a frame of `length` bytes no more than Ethernet adds.
+#[must_use]
+#[inline(always)]
+pub const fn is_bare(packet: &Packet, length: usize) -> bool {
+    let header = if packet.destination.is_ipv4() { 20 } else { 40 };
+    packet.transport == packet.network + header
+        && (packet.end == length || length <= SHORTEST_FRAME)
+}
 
 /// Whether questions of this type (QTYPE) may go out.
 #[must_use]

@@ -268,7 +268,8 @@ pub fn command(namespace: &Namespace, program: &str) -> Command {
     command
 }
 
-fn servers() -> PathBuf {
+/// Where packages are unpacked.
+pub fn servers() -> PathBuf {
     Path::new(BINARY)
         .ancestors()
         .nth(2)

@@ -35,7 +35,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // iodine's way to configure its interface.
     ("ifconfig", "net-tools"),
     ("kresd", "knot-resolver"),
-    ("python3", "python3-minimal"),
+    // scapy takes more than python3-minimal has.
+    ("python3", "python3"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
 ];
@@ -77,6 +78,10 @@ const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/bin/dns2tcpc", &["dns2tcp"]),
     ("sbin/dhclient", &["isc-dhcp-client"]),
     ("usr/sbin/dhcpcd", &["dhcpcd-base"]),
+    ("usr/bin/ptunnel-ng", &["ptunnel-ng"]),
+    ("usr/sbin/hping3", &["hping3", "libpcap0.8", "libtcl8.6"]),
+    ("usr/bin/socat", &["socat", "libwrap0"]),
+    ("usr/bin/scapy", &["python3-scapy"]),
     ("usr/bin/systemd-analyze", &["systemd", "libsystemd-shared"]),
     (
         "lib/systemd/systemd-resolved",

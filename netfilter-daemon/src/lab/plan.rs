@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::policy::{Action, Destination, Pattern, Policy, Rule};
 
 use super::{
+    battery::field::OTHERS,
     pick::{self, Pool},
     probe::{Family, Knock, Moment, Probe, Target},
     reading::Reading,
@@ -26,6 +27,8 @@ pub(super) struct Plan {
     pub(super) hosts: Vec<Host>,
     /// Addresses that nobody speaks of, one of each family.
     pub(super) strangers: Option<[IpAddr; 2]>,
+    /// More of them, for those who try to have them allowed.
+    pub(super) others: Option<[[IpAddr; 2]; OTHERS]>,
 }
 
 /// A name and its addresses.
@@ -61,7 +64,10 @@ impl Plan {
         }
         planner.group = "What no rule allows".into();
         planner.beyond();
-        planner.plan.strangers = Some(Family::ALL.map(|family| planner.pool.next(family)));
+        let mut strangers = || Family::ALL.map(|family| planner.pool.next(family));
+        let (first, others) = (strangers(), [(); OTHERS].map(|()| strangers()));
+        planner.plan.strangers = Some(first);
+        planner.plan.others = Some(others);
         planner.plan
     }
 

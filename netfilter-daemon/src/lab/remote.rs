@@ -31,7 +31,7 @@ use super::{
     PASSES, Step,
     battery::{
         self, Passage, Sink,
-        field::{Field, Side},
+        field::{Field, OTHERS, Side},
         ledger::Round,
     },
     drops,
@@ -294,6 +294,8 @@ fn field(own: &Namespace, policy: &Policy, sinks: &[SocketAddr]) -> Result<Field
         let side = Some(Side {
             local: route.local,
             denied: address,
+            // What has one of these allowed needs a sink that sends as others.
+            others: [address; OTHERS],
             forbidden: denies(address).then_some(address),
             approved: None,
             resolver: None,

@@ -26,6 +26,7 @@ mod lease;
 mod loopback;
 mod maps;
 mod message;
+mod options;
 mod passage;
 mod plumbing;
 mod question;

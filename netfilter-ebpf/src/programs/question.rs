@@ -8,7 +8,7 @@ use netfilter_ebpf::{
     },
     egress::Tables,
     gate,
-    packet::{Fragment, Packet},
+    packet::{Bytes, Fragment, Packet},
     verdict::{Forgetful, Grounds, Question, Reason, Verdict},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     clock, forgetful, lease,
     maps::{QUESTION_COUNTS, QUESTIONS, RATES, SEEN, Scratch, count},
     message::{self, UDP_HEADER, scratch},
-    refuse,
+    options, refuse,
     skb::Skb,
     tables::Generation,
 };
@@ -25,9 +25,13 @@ use crate::{
 /// Judges a datagram to a resolver.
 #[inline(always)]
 pub(crate) fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> Verdict {
-    let length = match packet.fragment {
-        Fragment::Whole => message::load_datagram(skb, packet),
-        _ => None,
+    let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, skb.length());
+    // Nor anything behind the datagram in its packet (RFC 9868).
+    let length = if bare {
+        message::load_datagram(skb, packet)
+            .filter(|length| packet.transport + UDP_HEADER + length == packet.end)
+    } else {
+        None
     };
     let reason = match length {
         Some(length) => ask(length, generation, false),
@@ -35,11 +39,11 @@ pub(crate) fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> V
     };
     tally(reason);
     if let (None, Some(length)) = (reason, length) {
-        netfilter_limit_answer(
-            skb.raw(),
-            (packet.transport + UDP_HEADER) as u64,
-            length as u64,
-        );
+        let message = (packet.transport + UDP_HEADER) as u64;
+        netfilter_limit_answer(skb.raw(), message, length as u64);
+        if !options::blank(skb.raw(), message, length as u64, generation) {
+            return Verdict::Drop(Reason::DnsMalformed);
+        }
     }
     reason.map_or(Verdict::Pass(Grounds::Rule), Verdict::Drop)
 }

@@ -229,8 +229,8 @@ fn answer_stream(
 }
 
 /// Where a checksum is in its header; in the high half what to make of a sum of zero.
-const TCP_CHECKSUM: u64 = 16;
-const UDP_CHECKSUM: u64 = 6 | (BPF_F_MARK_MANGLED_0 as u64) << 32;
+pub(crate) const TCP_CHECKSUM: u64 = 16;
+pub(crate) const UDP_CHECKSUM: u64 = 6 | (BPF_F_MARK_MANGLED_0 as u64) << 32;
 
 /// Replaces two bytes and mends the checksum.
 #[inline(always)]

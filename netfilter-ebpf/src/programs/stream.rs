@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
     abi::{RCODE_DROP, SETTING_REPORT},
     dns::STREAM_PREFIX,
-    egress,
+    egress, gate,
     packet::{ACK, Bytes, Fragment, Packet, RST, SYN},
     stream::{self, PENDING, Phase, Piece, Stream, Walk},
     verdict::{Answer, Forgetful, Grounds, Reason, Verdict},
@@ -16,7 +16,7 @@ use crate::{
     conclude, forgetful,
     maps::{ANSWER_COUNTS, MAX_QUESTIONS, STREAMS, Scratch, count},
     message::{self, scratch},
-    question,
+    options, question,
     skb::{Skb, load},
     tables::Generation,
     widen::widen,
@@ -82,7 +82,8 @@ extern "C" fn netfilter_outbound(raw: *mut __sk_buff, slot: u64, seen: u64) -> u
     };
     *questions = 0;
     *key = egress::flow_key(packet);
-    let Some(segment) = segment(skb, packet).filter(|_| packet.fragment == Fragment::Whole) else {
+    let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, skb.length());
+    let Some(segment) = segment(skb, packet).filter(|_| bare) else {
         return Reason::DnsMalformed as u64;
     };
     if segment.flags & SYN != 0 {
@@ -259,7 +260,12 @@ extern "C" fn netfilter_piece(raw: *mut __sk_buff, slot: u64, seen: u64) -> u64 
         return Reason::TableFull as u64;
     };
     match reason {
-        None => walk.permitted += 1,
+        None => {
+            walk.permitted += 1;
+            if seen == 0 && !options::blank(raw, u64::from(body), length as u64, &generation) {
+                return Reason::DnsMalformed as u64;
+            }
+        }
         Some(reason @ (Reason::DnsName | Reason::DnsType | Reason::DnsLimit)) => {
             walk.denied = reason as u32;
             rcodes[walk.count as usize & (MAX_QUESTIONS - 1)] =

@@ -23,6 +23,13 @@ pub const ZONE: &str = "exfiltration.example";
 /// The ports at which the sink accepts connections, at every address.
 pub const TCP_PORTS: [u16; 8] = [22, 53, 80, 443, 853, 4444, 8443, 9999];
 
+/// How many addresses of each family wait to be allowed by a trick.
+pub const OTHERS: usize = 3;
+
+/// Below a wildcard that the policy allows, these names lead to the address that it
+/// denies, and to the first of the others.
+pub const LEADS: [&str; 2] = ["forbidden", "elsewhere"];
+
 pub struct Field {
     /// The interface that leads to the sink, and its number.
     pub interface: String,
@@ -34,6 +41,8 @@ pub struct Field {
     pub ipv6: Option<Side>,
     /// Names that the policy allows: their addresses are in none of its ranges.
     pub names: Vec<Name>,
+    /// Sends frames from the sink's end of the cable, where that is here.
+    pub outside: Option<Wire>,
 }
 
 /// The addresses of one family.
@@ -42,6 +51,8 @@ pub struct Side {
     pub local: IpAddr,
     /// No rule speaks of it; the sink has it.
     pub denied: IpAddr,
+    /// As `denied`. A channel that has one of them allowed uses no other's.
+    pub others: [IpAddr; OTHERS],
     /// A rule denies it; the sink has it.
     pub forbidden: Option<IpAddr>,
     /// What a rule on addresses allows at an address of the sink.
@@ -70,6 +81,7 @@ impl Field {
                 ipv4: None,
                 ipv6: None,
                 names: Vec::new(),
+                outside: None,
             })
         };
         inside.run(look).map_err(io::Error::other)?
@@ -81,6 +93,29 @@ impl Field {
             Family::V4 => self.ipv4.as_ref().ok_or_else(|| missing("no IPv4 here")),
             Family::V6 => self.ipv6.as_ref().ok_or_else(|| missing("no IPv6 here")),
         }
+    }
+
+    /// The first wildcard that the policy allows.
+    pub fn wildcard(&self) -> io::Result<&Name> {
+        let mut wildcards = self.names.iter().filter(|name| name.wildcard);
+        wildcards
+            .next()
+            .ok_or_else(|| missing("the policy allows no wildcard name"))
+    }
+
+    /// The longest name that the policy allows by itself.
+    pub fn exact(&self) -> io::Result<&Name> {
+        let exact = self.names.iter().filter(|name| !name.wildcard);
+        exact
+            .max_by_key(|name| name.name.len())
+            .ok_or_else(|| missing("the policy allows no name"))
+    }
+
+    /// The sink's end of the cable.
+    pub fn outside(&self) -> io::Result<&Wire> {
+        self.outside
+            .as_ref()
+            .ok_or_else(|| missing("the sink is not here and sends nothing"))
     }
 
     pub fn wire(&self) -> io::Result<Wire> {
@@ -107,7 +142,7 @@ impl Field {
 impl Side {
     /// What a policy says of the addresses of a family, as far as the lab's internet
     /// can stand for them.
-    pub(in crate::lab) fn of(policy: &Policy, plan: &Plan, local: IpAddr, denied: IpAddr) -> Self {
+    pub(in crate::lab) fn of(policy: &Policy, plan: &Plan, local: IpAddr) -> Option<Self> {
         let family = Family::of(local);
         let approved = plan.probes.iter().find_map(|probe| match probe.target {
             Target::Address(address) if probe.allowed && Family::of(address) == family => {
@@ -124,13 +159,14 @@ impl Side {
             _ => None,
         });
         let mut resolvers = policy.resolvers.iter().copied();
-        Self {
+        Some(Self {
             local,
-            denied,
+            denied: plan.strangers?[family as usize],
+            others: plan.others?.map(|pair| pair[family as usize]),
             forbidden: forbidden.map(|(_, address)| address).next(),
             approved,
             resolver: resolvers.find(|it| Family::of(*it) == family),
-        }
+        })
     }
 
     pub fn approved(&self) -> io::Result<(IpAddr, Knock)> {

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use nix::libc;
+use nix::{libc, net::if_::if_nametoindex};
 
 /// A packet socket on one interface.
 pub struct Wire {
@@ -13,6 +13,11 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// As [`open`](Self::open), by the interface's name.
+    pub fn of(interface: &str) -> io::Result<Self> {
+        Self::open(if_nametoindex(interface)?)
+    }
+
     /// In the namespace of the calling thread.
     pub fn open(index: u32) -> io::Result<Self> {
         // SAFETY: a system call without pointers. Protocol 0: nothing is received.
