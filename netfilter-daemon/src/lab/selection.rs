@@ -102,7 +102,7 @@ impl Selection {
             if group != last {
                 let blank = if text.is_empty() { "" } else { "\n" };
                 // A string takes everything.
-                write!(text, "{blank}{group}\n").ok();
+                writeln!(text, "{blank}{group}").ok();
                 last = group;
             }
             text += &note(channel.name, channel.how);

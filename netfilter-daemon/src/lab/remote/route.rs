@@ -21,7 +21,10 @@ impl Route {
         let ask = |arguments: &[&str]| -> Result<Value, Error> {
             let output = own.command("ip").arg("-json").args(arguments).output()?;
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            serde_json::from_slice(&output.stdout).map_err(|_| Error::Route { to, why: said })
+            serde_json::from_slice(&output.stdout).map_err(|error| {
+                let why = format!("`ip` says {said:?}: {error}");
+                Error::Route { to, why }
+            })
         };
         let unknown = |why: &str| Error::Route {
             to,
