@@ -31,6 +31,7 @@ pub mod namespace;
 mod pick;
 mod plan;
 pub mod probe;
+pub mod raw;
 mod reading;
 pub mod report;
 pub mod sink;
