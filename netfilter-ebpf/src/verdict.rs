@@ -57,6 +57,7 @@ labelled! {
         DnsType = 13, "dns_type", "a DNS question of a type that the policy does not list";
         DnsLimit = 14, "dns_limit", "a DNS question longer, or one new name more, than its wildcard admits";
         DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
+        RawSocket = 16, "raw_socket", "a socket whose packets would pass by the filter";
     }
 }
 
@@ -109,6 +110,14 @@ labelled! {
         RateLimit = 0, "rate_limit", "above the rate at which denied packets are reported";
         RingFull = 1, "ring_full", "the ring buffer was full";
         NamesFull = 2, "names_full", "the ring buffer of what names resolved to was full";
+    }
+}
+
+labelled! {
+    /// A way past tc that a socket can ask for. See [`crate::guard`].
+    pub enum Way {
+        QdiscBypass = 1, "packet_qdisc_bypass", "a packet socket that passes by the filter";
+        Xdp = 2, "af_xdp", "an AF_XDP socket, which passes by the filter";
     }
 }
 

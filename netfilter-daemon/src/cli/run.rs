@@ -10,17 +10,20 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use netfilter_ebpf::abi::Users;
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use super::{NO, StateDir, TagsDir, columns::columns, print};
 use crate::{
+    bypass::{self, Rights},
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
         loaded,
         opening::{self, Opening},
     },
+    datapath::{Ground, guard},
     interfaces::{self, Choice, Interface},
     policy::Mode,
     sessions::Owners,
@@ -95,6 +98,8 @@ impl Run {
             let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));
             let opening = opening.context("cannot read the table of connections")?;
             print(&plan(&loaded, &choice, &present, &opening))?;
+            print(&sockets(loaded.image.users)?)?;
+            print("nothing was changed\n")?;
             return Ok(ExitCode::SUCCESS);
         }
         log_to_stderr();
@@ -203,8 +208,31 @@ fn plan(
             );
         }
     }
-    plan.push_str("nothing was changed\n");
     plan
+}
+
+/// Those that pass by the filter, and whether others could.
+fn sockets(users: Users) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if let Err(unguarded) = Ground::find().is_there() {
+        text.push_str(&format!("{}\n", unguarded.sentence()));
+    }
+    let network = guard::cookie().context("cannot tell the network namespace")?;
+    let rights = Rights {
+        users,
+        closes: false,
+    };
+    let look = bypass::look(network, &rights).context("cannot look at other processes")?;
+    for passing in &look.passing {
+        text.push_str(&format!("{passing}\n"));
+    }
+    if look.unseen > 0 {
+        text.push_str(&format!(
+            "{} processes could not be looked at for sockets that pass by the filter\n",
+            look.unseen
+        ));
+    }
+    Ok(text)
 }
 
 fn log_to_stderr() {

@@ -12,7 +12,7 @@ use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
     abi::{
         Address, AtomSet, Atoms, Class, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, SETTING_LIFTED,
-        Settings, slot,
+        Settings, Users, slot,
     },
     name::{self, KEY_DATA},
     table::{LEAF, Node, ROOTS_PER_FAMILY},
@@ -33,6 +33,7 @@ use crate::{
 pub(super) struct Writer {
     active: Mapping<u32>,
     settings: ArrayOf<Settings>,
+    users: ArrayOf<Users>,
     roots: Mapping<u32>,
     nodes: Mapping<Node>,
     leaves: Mapping<u32>,
@@ -69,6 +70,7 @@ impl Writer {
         Ok(Self {
             active: Mapping::open(pins, maps::ACTIVE, 1)?,
             settings: maps::open(pins, maps::SETTINGS)?,
+            users: maps::open(pins, maps::USERS)?,
             roots: Mapping::open(pins, maps::ROOTS, 2)?,
             nodes: Mapping::open(pins, maps::NODES, 1)?,
             leaves: Mapping::open(pins, maps::LEAVES, 2)?,
@@ -102,6 +104,7 @@ impl Writer {
                 ..image.settings
             },
         )?;
+        self.set_users(copy, image.users)?;
         let half = copy as usize;
         let Atoms { tcp, udp, other } = &*image.atoms;
         let atoms = half * size_of::<Atoms>();
@@ -143,6 +146,12 @@ impl Writer {
             .get(&copy, 0)
             .map_err(maps::failed("read", maps::SETTINGS))?;
         Ok(settings)
+    }
+
+    fn set_users(&mut self, copy: u32, users: Users) -> Result<(), Error> {
+        self.users
+            .set(copy, Plain(users), 0)
+            .map_err(maps::failed("write", maps::USERS))
     }
 
     /// The second at which the policy in force gives way to its predecessor; 0: never.
@@ -229,6 +238,8 @@ impl Writer {
                     .map_err(maps::failed("write", maps::NAMES))?;
             }
         }
+        let users = other.users.get(&copy, 0);
+        self.set_users(copy, users.map_err(maps::failed("read", maps::USERS))?.0)?;
         self.set(copy, other.settings(copy)?)
     }
 
