@@ -133,7 +133,7 @@ fn ways_past_tc_pass_by_the_filter_and_are_refused_to_all_but_named_users() {
     }
     assert_eq!(raw_sockets(&world, "dropped_packets"), 0);
 
-    world.write_policy(&format!("bypass_users: [nobody, 1001]\n{ALLOW}"));
+    world.write_policy(&format!("bypass_users: [65534, 1001]\n{ALLOW}"));
     assert!(world.daemon(&["reload"]).status.success());
     let count = refused(&world);
     assert!(count >= 2);

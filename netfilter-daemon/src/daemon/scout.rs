@@ -54,7 +54,11 @@ impl Scout {
 
 fn tell(look: &Look) {
     for passing in &look.passing {
-        tracing::warn!("{passing}");
+        if passing.allowed {
+            tracing::info!("{passing}");
+        } else {
+            tracing::warn!("{passing}");
+        }
     }
     if look.unseen > 0 {
         tracing::warn!("{}", unseen(&format!("{} processes", look.unseen)));
