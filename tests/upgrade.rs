@@ -14,7 +14,7 @@ use netfilter_daemon::{
     datapath::{Datapath, Terms},
 };
 
-use netfilter_ebpf::abi::TABLES_LAYOUT;
+use netfilter_ebpf::abi::{TABLES_LAYOUT, Users};
 
 use crate::{
     bpffs::{self, DROP, Kernel, PASS, StateDir},
@@ -208,6 +208,27 @@ fn an_unconfirmed_policy_gives_way_to_its_predecessor_also_without_a_daemon() {
         kernel.datapath.replace(other).unwrap();
         thread::sleep(Duration::from_millis(2100));
         assert!(connects(&mut kernel, "20.0.0.3"));
+    }
+}
+
+#[test]
+fn the_users_of_a_former_policy_come_back_with_it() {
+    let users = |user: u32, addresses| Image {
+        users: Users::of(&[user]),
+        ..large(addresses)
+    };
+    let second = Terms::to_confirm(Duration::from_secs(60));
+    // In the same tables, and in larger ones.
+    for addresses in [3, 40_000] {
+        let mut kernel = Kernel::of(&users(7, 3));
+        let now = |kernel: &Kernel| kernel.datapath.state().bypass_users().unwrap();
+        kernel
+            .datapath
+            .replace_on(&users(8, addresses), second)
+            .unwrap();
+        assert_eq!(now(&kernel), Users::of(&[8]));
+        kernel.datapath.revert().unwrap();
+        assert_eq!(now(&kernel), Users::of(&[7]), "{addresses}");
     }
 }
 

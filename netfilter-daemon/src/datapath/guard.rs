@@ -195,7 +195,7 @@ impl State {
     /// # Errors
     /// Why not.
     pub fn guarded(&self) -> Result<(), Unguarded> {
-        let link = tcx::open(&self.pins().guard()).map_err(|_| Unguarded::Absent)?;
+        let link = tcx::open(&self.pins().guard()).or(Err(Unguarded::Absent))?;
         match cgroup::is_attached(&link) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Unguarded::Absent),

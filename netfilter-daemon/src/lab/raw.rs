@@ -105,7 +105,7 @@ impl Shared {
     /// A word that the kernel looks at, too.
     fn word<T>(&self, at: usize) -> *mut T {
         assert!(
-            at + size_of::<T>() <= self.length && at % align_of::<T>() == 0,
+            at + size_of::<T>() <= self.length && at.is_multiple_of(align_of::<T>()),
             "inside"
         );
         // SAFETY: inside.

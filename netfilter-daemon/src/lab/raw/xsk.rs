@@ -164,6 +164,8 @@ mod tests {
         tap::Tap,
     };
 
+    type Send = dyn FnMut(&[u8]) -> std::io::Result<()>;
+
     /// UDP to 192.0.2.1, port `port`.
     fn frame(port: u8) -> Vec<u8> {
         let mut frame = vec![0xff; 12];
@@ -180,7 +182,7 @@ mod tests {
         veth(&here, "eth0", &there, "eth0").unwrap();
         let tap = Tap::open(&there).unwrap();
         let to = "192.0.2.1".parse().unwrap();
-        let mut senders: Vec<Box<dyn FnMut(&[u8]) -> std::io::Result<()> + Send>> = Vec::new();
+        let mut senders: Vec<Box<Send>> = Vec::new();
         let opened = here.run(|| {
             let packets = [bypass::ordinary, bypass::open, bypass::ring];
             (
