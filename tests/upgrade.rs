@@ -213,9 +213,10 @@ fn an_unconfirmed_policy_gives_way_to_its_predecessor_also_without_a_daemon() {
 
 #[test]
 fn the_users_of_a_former_policy_come_back_with_it() {
-    let users = |user: u32, addresses| Image {
-        users: Users::of(&[user]),
-        ..large(addresses)
+    let users = |user: u32, addresses| {
+        let mut image = large(addresses);
+        image.users = Users::of(&[user]);
+        image
     };
     let second = Terms::to_confirm(Duration::from_secs(60));
     // In the same tables, and in larger ones.
