@@ -15,7 +15,7 @@ use netfilter_daemon::lab::namespace::veth;
 use crate::world::{World, eventually};
 
 mod devices;
-mod rival;
+pub mod rival;
 
 use rival::Rival;
 

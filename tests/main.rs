@@ -11,6 +11,7 @@
 
 mod agreement;
 mod bpffs;
+mod bypass;
 mod cli;
 mod elsewhere;
 mod enforcement;

@@ -14,6 +14,8 @@ use netfilter_daemon::{
     datapath::{Datapath, Terms},
 };
 
+use netfilter_ebpf::abi::{TABLES_LAYOUT, Users};
+
 use crate::{
     bpffs::{self, DROP, Kernel, PASS, StateDir},
     frame::{self, ACK, SYN, answer, datagram, query, segment, tcp, to},
@@ -49,6 +51,11 @@ fn with(addresses: u32, first: u32) -> Image {
         .unwrap();
     }
     bpffs::image(&policy)
+}
+
+/// Of this build.
+fn named(number: u32) -> String {
+    format!("tables-{TABLES_LAYOUT}-{number}")
 }
 
 fn learn(kernel: &mut Kernel) {
@@ -128,7 +135,7 @@ fn tables_of_another_layout_are_replaced_and_nothing_learned_is_lost() {
     assert!(!connects(&mut kernel, "20.0.0.2"));
     assert!(!foreign.exists());
     // Going back: for the other build, ours are foreign.
-    assert!(entry(kernel.state_dir(), "tables-").ends_with("tables-1-10"));
+    assert!(entry(kernel.state_dir(), "tables-").ends_with(named(10)));
 }
 
 #[test]
@@ -170,7 +177,7 @@ fn a_start_that_was_killed_before_its_tables_were_in_force_leaves_no_trace() {
     let names = fs::read_dir(kernel.state_dir()).unwrap();
     let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["learned", "links", "tables-1-1"]);
+    assert_eq!(names, ["learned", "links", &named(1)]);
 }
 
 #[test]
@@ -201,6 +208,28 @@ fn an_unconfirmed_policy_gives_way_to_its_predecessor_also_without_a_daemon() {
         kernel.datapath.replace(other).unwrap();
         thread::sleep(Duration::from_millis(2100));
         assert!(connects(&mut kernel, "20.0.0.3"));
+    }
+}
+
+#[test]
+fn the_users_of_a_former_policy_come_back_with_it() {
+    let users = |user: u32, addresses| {
+        let mut image = large(addresses);
+        image.users = Users::of(&[user]);
+        image
+    };
+    let second = Terms::to_confirm(Duration::from_secs(60));
+    // In the same tables, and in larger ones.
+    for addresses in [3, 40_000] {
+        let mut kernel = Kernel::of(&users(7, 3));
+        let now = |kernel: &Kernel| kernel.datapath.state().bypass_users().unwrap();
+        kernel
+            .datapath
+            .replace_on(&users(8, addresses), second)
+            .unwrap();
+        assert_eq!(now(&kernel), Users::of(&[8]));
+        kernel.datapath.revert().unwrap();
+        assert_eq!(now(&kernel), Users::of(&[7]), "{addresses}");
     }
 }
 

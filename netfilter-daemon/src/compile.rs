@@ -6,7 +6,7 @@ use netfilter_ebpf::{
     abi::{
         ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, FragmentKey, Grant,
         NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
-        SETTING_REPORT, Settings,
+        SETTING_REPORT, Settings, Users,
     },
     egress::{self, Origin, Tables},
     packet::{Fragment, Packet},
@@ -32,6 +32,7 @@ pub use trie::Trie;
 #[derive(Debug)]
 pub struct Image {
     pub settings: Settings,
+    pub users: Users,
     pub atoms: Box<Atoms>,
     /// The first grants nothing.
     pub classes: Vec<Class>,
@@ -164,6 +165,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
             + names::bytes(&names),
     };
     Ok(Image {
+        users: Users::of(&policy.bypass_users),
         settings: settings(policy, atoms_of(&policy.inbound)),
         atoms: cut.atoms,
         classes,

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    bypass::Rights,
     control::{Ask, Socket},
     datapath::{self, Attachment, Datapath, State, Terms},
     interfaces::Choice,
@@ -36,7 +37,8 @@ pub mod opening;
 mod pending;
 pub mod privileges;
 mod reading;
-mod repairs;
+pub mod repairs;
+mod scout;
 pub mod status;
 mod view;
 mod watch;
@@ -125,6 +127,8 @@ impl Daemon {
             claim,
             listener,
             owners,
+            ground,
+            scout,
         } = groundwork;
         let socket = Socket::bind(claim)?;
 
@@ -152,6 +156,16 @@ impl Daemon {
             Ok(datapath)
         };
         let mut datapath = block_in_place(start)?;
+        // First nobody gets a way past the filter any more, then those are found that have one.
+        block_in_place(|| {
+            if let Err(unguarded) = datapath.guard(&ground) {
+                tracing::warn!("{}", unguarded.sentence());
+            }
+            scout.look(Rights {
+                users: loaded.image.users,
+                closes: loaded.policy.mode == Mode::Enforce,
+            });
+        });
         let pending = setup
             .confirm_within
             .map(|within| Pending::new(within, Former::Start(former)));
@@ -178,6 +192,7 @@ impl Daemon {
         tokio::spawn(denials::keep(
             Arc::clone(&denials),
             datapath.take_events()?,
+            datapath.take_attempts()?,
             datapath.take_resolutions()?,
         ));
         tokio::spawn(refresh::keep(wanted));

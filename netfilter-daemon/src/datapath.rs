@@ -25,9 +25,11 @@ use fill::{Times, Writer};
 use pins::{Pins, Role};
 
 mod attach;
+mod cgroup;
 mod events;
 mod expiry;
 mod fill;
+pub mod guard;
 mod hooks;
 mod keys;
 mod lend;
@@ -43,7 +45,8 @@ mod state;
 mod tcx;
 pub mod test_run;
 
-pub use events::{Event, Events, Resolution, Resolutions};
+pub use events::{Attempt, Attempts, Event, Events, Resolution, Resolutions};
+pub use guard::{Ground, Unguarded};
 pub use hooks::{Cause, Hooks, Target};
 pub use state::State;
 
@@ -75,6 +78,7 @@ pub struct Datapath {
     state: State,
     pins: Pins,
     writer: Writer,
+    guard: Result<guard::Guard, Unguarded>,
 }
 
 /// Where the filter is attached.
@@ -136,6 +140,7 @@ impl Datapath {
             state: State::at(state_dir),
             pins,
             writer,
+            guard: Err(Unguarded::Absent),
         })
     }
 
@@ -240,6 +245,7 @@ impl Datapath {
             attach::attach(&mut self.ebpf, &self.pins, &[], || Ok(()))?;
             return Err(error);
         }
+        larger.guard_as(&self.guard);
         *self = larger;
         Ok(generation)
     }
@@ -292,6 +298,14 @@ impl Datapath {
     /// Where the ring buffer cannot be opened.
     pub fn take_events(&mut self) -> Result<Events, Error> {
         Events::open(&self.pins)
+    }
+
+    /// Sockets that are refused a way past the filter. Once per process.
+    ///
+    /// # Errors
+    /// Where the ring buffer cannot be opened.
+    pub fn take_attempts(&mut self) -> Result<Attempts, Error> {
+        Attempts::open(&self.pins)
     }
 
     /// What names resolve to, as the kernel reads it in answers. Once per process.
@@ -375,6 +389,7 @@ pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
     {
         writer.lift()?;
     }
+    guard::detach(&pins)?;
     let lifted = attach::detach(&pins)?;
     pins.remove()?;
     Ok(lifted)
@@ -436,6 +451,8 @@ pub enum Error {
     NoWayBack,
     #[error("another tool insists on {interface}: {}", cause.sentence())]
     Rival { interface: String, cause: Cause },
+    #[error("{}", .0.sentence())]
+    Unguarded(Unguarded),
     #[error("too many interfaces are filtered")]
     TooManyInterfaces,
     #[error(transparent)]

@@ -37,6 +37,7 @@ pub mod namespace;
 mod pick;
 mod plan;
 pub mod probe;
+pub mod raw;
 mod reading;
 pub mod remote;
 pub mod report;

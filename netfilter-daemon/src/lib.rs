@@ -1,5 +1,6 @@
 //! A packet-level egress filter: only approved outbound leaves the machine.
 
+pub mod bypass;
 pub mod causes;
 pub mod cli;
 pub mod compile;

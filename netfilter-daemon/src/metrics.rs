@@ -46,7 +46,7 @@ pub struct PerFamily {
 
 const DROPPED_PACKETS: Metric = Metric::counter(
     "netfilter_dropped_packets",
-    "Packets that were kept from leaving, by the reason.",
+    "Packets that were kept from leaving, by the reason; of `raw_socket`, sockets that were refused.",
 );
 const DROPPED_BYTES: Metric = Metric::counter(
     "netfilter_dropped_bytes",
@@ -129,7 +129,7 @@ const ENFORCING: Metric = Metric::gauge(
 );
 const REPAIRS: Metric = Metric::counter(
     "netfilter_repairs",
-    "How often another tool took the filter's place on an interface and it was taken back, by what that tool did.",
+    "How often another tool took the filter's place on an interface (of what refuses sockets: on none) and it was taken back, by what that tool did.",
 );
 const BUILD_INFO: Metric = Metric::gauge(
     "netfilter_build_info",

@@ -42,6 +42,8 @@ pub struct Policy {
     /// New inbound flows whose replies may leave: protocol and local port.
     pub inbound: Vec<Traffic>,
     pub rules: Vec<Rule>,
+    /// Users whose sockets may send past the filter, by number. At most [`netfilter_ebpf::abi::USERS`].
+    pub bypass_users: Vec<u32>,
     /// Subnets in which neighbour discovery may go to unicast addresses, and
     /// what the tag `VirtualNetwork` stands for.
     pub virtual_network: Vec<IpNet>,
@@ -61,6 +63,8 @@ pub struct System {
     /// The subnets that the machine is in; no loopback, no link-local ones.
     pub connected: Vec<IpNet>,
     pub resolvers: Vec<IpAddr>,
+    /// Names and numbers.
+    pub users: Vec<(String, u32)>,
 }
 
 /// `isolation_mode`.

@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 /// The version of the layout of a policy's tables, which are made anew where it
 /// changed. What outlives policies has a version for each map, beside its name in
 /// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
-pub const TABLES_LAYOUT: u32 = 1;
+pub const TABLES_LAYOUT: u32 = 2;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;
@@ -224,6 +224,53 @@ pub const SETTING_ANY_TYPE: u32 = 4;
 pub const SETTING_LIFTED: u32 = 8;
 /// In place of an RCODE: no answer at all.
 pub const RCODE_DROP: u32 = 255;
+
+/// Users whose sockets may pass by the filter.
+pub const USERS: usize = 63;
+
+/// The users of a policy whose sockets may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Users {
+    /// Those of `ids` that count.
+    pub count: u32,
+    pub ids: [u32; USERS],
+}
+
+impl Users {
+    /// The first [`USERS`] of them.
+    #[must_use]
+    pub fn of(ids: &[u32]) -> Self {
+        let mut users = Self::default();
+        for (to, id) in users.ids.iter_mut().zip(ids) {
+            *to = *id;
+            users.count += 1;
+        }
+        users
+    }
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn contains(&self, id: u32) -> bool {
+        let mut index = 0;
+        while index < USERS && index < self.count as usize {
+            if self.ids[index] == id {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            ids: [0; USERS],
+        }
+    }
+}
 
 /// What one name lent an address: the name's id and until when, as one word so
 /// that it is read and replaced whole. Zero is no grant.
@@ -469,6 +516,30 @@ pub struct Event {
     pub name: [u8; 256],
 }
 
+/// A socket that asked for a way past tc, or would have been refused it. Fixed size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Attempt {
+    /// Seconds of CLOCK_BOOTTIME.
+    pub time: u32,
+    /// Or [`NO_PROCESS`].
+    pub process: u32,
+    /// The real user, as the first user namespace numbers it.
+    pub user: u32,
+    /// [`crate::verdict::Way`]
+    pub way: u8,
+    /// 1 where it was granted all the same, because of audit.
+    pub audited: u8,
+    pub padding: u16,
+    /// The thread's name, padded with zeros.
+    pub program: [u8; 16],
+}
+
+/// The kernel does not tell who asks.
+pub const NO_PROCESS: u32 = 0;
+/// Attempts that are reported.
+pub const ATTEMPTS_PER_MINUTE: u32 = 600;
+
 /// What a name resolved to: an answer as it went by. Fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -509,5 +580,7 @@ layout! {
     Interface = 32, slot = 4, flags = 8, name = 16;
     EventBudget = 8;
     Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, name = 56;
+    Attempt = 32, user = 8, audited = 13, program = 16;
+    Users = 256, ids = 4;
     Resolved = 776, time = 4, name = 8, addresses = 264;
 }

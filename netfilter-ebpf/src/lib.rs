@@ -12,7 +12,8 @@
 //! fuzzers run what the kernel runs. The result is a [`verdict::Verdict`], which
 //! becomes an action of the kernel in one place. A packet that arrives is
 //! read for two reasons only: a DNS answer teaches addresses, and a permitted
-//! inbound flow is remembered so that its replies pass.
+//! inbound flow is remembered so that its replies pass. [`guard`] refuses sockets
+//! whose packets would never come by here.
 //!
 //! The binary of this crate (`programs/`) holds the BPF programs; everything
 //! else is `no_std` without dependencies.
@@ -24,6 +25,7 @@ pub mod dns;
 pub mod egress;
 pub mod flow;
 pub mod gate;
+pub mod guard;
 pub mod lease;
 pub mod name;
 pub mod packet;

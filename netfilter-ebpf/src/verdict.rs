@@ -59,6 +59,7 @@ labelled! {
         DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
         Surplus = 16, "surplus", "IP options, extension headers, or bytes behind a packet that nobody needs, and that could carry data";
         PlumbingLimit = 17, "plumbing_limit", "more DHCP, neighbour discovery or multicast reports in a minute than a machine needs";
+        RawSocket = 18, "raw_socket", "a socket whose packets would pass by the filter";
     }
 }
 
@@ -111,6 +112,14 @@ labelled! {
         RateLimit = 0, "rate_limit", "above the rate at which denied packets are reported";
         RingFull = 1, "ring_full", "the ring buffer was full";
         NamesFull = 2, "names_full", "the ring buffer of what names resolved to was full";
+    }
+}
+
+labelled! {
+    /// A way past tc that a socket can ask for. See [`crate::guard`].
+    pub enum Way {
+        QdiscBypass = 1, "packet_qdisc_bypass", "a packet socket that passes by the filter";
+        Xdp = 2, "af_xdp", "an AF_XDP socket, which passes by the filter";
     }
 }
 

@@ -46,6 +46,8 @@ struct Report {
     interfaces: Option<Vec<String>>,
     resolvers: Vec<std::net::IpAddr>,
     inbound: Vec<String>,
+    /// The numbers of users whose sockets may pass by the filter.
+    bypass_users: Vec<u32>,
     #[serde(flatten)]
     summary: Summary,
     service_tags: ServiceTags,
@@ -93,6 +95,7 @@ impl Report {
             interfaces,
             resolvers,
             inbound,
+            bypass_users,
             rules,
             catalogue,
             notes,
@@ -107,6 +110,7 @@ impl Report {
             interfaces: interfaces.clone(),
             resolvers: resolvers.clone(),
             inbound: inbound.iter().map(ToString::to_string).collect(),
+            bypass_users: bypass_users.clone(),
             summary: loaded.image.summary(),
             service_tags: ServiceTags::of(catalogue, now),
             each_rule: rules.iter().map(Line::of).collect(),
@@ -163,8 +167,10 @@ impl Report {
             ),
             ("inbound", or(self.inbound.join("; "), "none")),
         ];
+        let bypass: Vec<String> = self.bypass_users.iter().map(u32::to_string).collect();
+        let bypass = (!bypass.is_empty()).then(|| ("unfiltered", users(&bypass)));
         let mut text = format!("{}: right\n\n", self.policy);
-        for (label, value) in lines {
+        for (label, value) in lines.into_iter().chain(bypass) {
             text.push_str(&format!("  {label:<13} {value}\n"));
         }
         if !self.each_rule.is_empty() {
@@ -222,6 +228,10 @@ impl Line {
             count => format!("{} ({count} prefixes)", self.destination),
         }
     }
+}
+
+fn users(numbers: &[String]) -> String {
+    format!("sockets that pass by, of user {}", numbers.join(", "))
 }
 
 /// The first few.

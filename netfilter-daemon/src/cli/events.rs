@@ -28,9 +28,10 @@ use crate::{
 
 /// Show what was denied, or would have been
 ///
-/// Packets and DNS questions since the daemon's start, oldest first, each with
-/// the name that its destination was last resolved from. The daemon keeps the
-/// last 4096, of those that the kernel reported: 200 in a second and processor.
+/// Packets, DNS questions and sockets since the daemon's start, oldest first, each
+/// packet with the name that its destination was last resolved from. The daemon
+/// keeps the last 4096, of those that the kernel reported: 200 in a second and
+/// processor, and of sockets 10 in a second.
 ///
 /// With --json each line is an object: an event, or {"skipped": N} in the place
 /// of N that are not kept. Fields may be added.

@@ -9,16 +9,19 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use netfilter_ebpf::abi::Users;
 use tokio::runtime::Runtime;
 
 use super::{NO, StateDir, TagsDir, columns::columns, print};
 use crate::{
+    bypass::{self, Rights},
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
         loaded::{self, Loaded, Read},
         opening::{self, Opening},
     },
+    datapath::{Ground, guard},
     interfaces::{self, Choice, Interface},
     log::Log,
     policy::Mode,
@@ -101,6 +104,8 @@ impl Run {
             let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));
             let opening = opening.context("cannot read the table of connections")?;
             print(&plan(&loaded, &choice, &present, &opening))?;
+            print(&sockets(loaded.image.users)?)?;
+            print("nothing was changed\n")?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut log = Log::to_stderr();
@@ -235,6 +240,29 @@ fn plan(loaded: &Loaded, choice: &Choice, present: &[Interface], opening: &Openi
             );
         }
     }
-    plan.push_str("nothing was changed\n");
     plan
+}
+
+/// Those that pass by the filter, and whether others could.
+fn sockets(users: Users) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if let Err(unguarded) = Ground::find().is_there() {
+        text.push_str(&format!("{}\n", unguarded.sentence()));
+    }
+    let network = guard::cookie().context("cannot tell the network namespace")?;
+    let rights = Rights {
+        users,
+        closes: false,
+    };
+    let look = bypass::look(network, &rights).context("cannot look at other processes")?;
+    for passing in &look.passing {
+        text.push_str(&format!("{passing}\n"));
+    }
+    if look.unseen > 0 {
+        text.push_str(&format!(
+            "{} processes could not be looked at for sockets that pass by the filter\n",
+            look.unseen
+        ));
+    }
+    Ok(text)
 }

@@ -11,7 +11,12 @@ use clap::Args;
 use super::{NO, StateDir, columns::columns, print, print_json};
 use crate::{
     control::{self, Answer, Request},
-    daemon::status::{self, Address, DeniedLately, Drops, ListHealth, Place, Repaired, Running},
+    daemon::{
+        repairs::place,
+        status::{
+            self, Address, DeniedLately, Drops, ListHealth, Place, Repaired, Running, Sockets,
+        },
+    },
     datapath::State,
     moment,
 };
@@ -36,7 +41,11 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let status = self.status()?;
+        let mut status = self.status()?;
+        if let Some(status) = &mut status {
+            let state = State::at(&self.state_dir.state_dir);
+            status.sockets.look(&state);
+        }
         match (&status, self.json) {
             (status, true) => print_json(status)?,
             (Some(status), false) => print(&text(status, moment::unix_seconds(SystemTime::now())))?,
@@ -82,6 +91,7 @@ fn text(status: &status::Status, now: u64) -> String {
             status.generation, ""
         )),
     }
+    text.push_str(&sockets(&status.sockets));
     text.push_str(&learned(&status.learned));
     if let Some(daemon) = &status.daemon {
         text.push_str(&drops(&daemon.drops_last_minute));
@@ -228,10 +238,42 @@ fn interfaces(daemon: &Running) -> String {
             count => format!("{count} times"),
         };
         text.push_str(&format!(
-            "  {interface}: another tool interfered ({cause}), put right {times}\n"
+            "  {}: another tool interfered ({cause}), put right {times}\n",
+            place(interface)
         ));
     }
     text
+}
+
+/// Only what is not as it should be.
+fn sockets(sockets: &Sockets) -> String {
+    let Sockets {
+        unguarded,
+        passing,
+        unseen,
+    } = sockets;
+    let mut text = String::new();
+    for passing in passing {
+        let label = if passing.allowed {
+            "sockets"
+        } else {
+            "PROBLEM"
+        };
+        text.push_str(&format!("{label:<13} {passing}\n"));
+    }
+    if let Some(unguarded) = unguarded {
+        text.push_str(&format!("PROBLEM       {unguarded}\n"));
+    }
+    if let Some(why) = unseen {
+        text.push_str(&format!(
+            "PROBLEM       sockets that pass by the filter may have been missed: {why}\n"
+        ));
+    }
+    if text.is_empty() {
+        text
+    } else {
+        format!("\n{text}")
+    }
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
@@ -301,12 +343,15 @@ fn denied(lately: &[DeniedLately], now: u64) -> String {
     }
     let rows = lately.iter().map(|DeniedLately { event, count }| {
         let (what, name) = match &event.question {
-            Some(name) => ("DNS question".to_owned(), Some(name)),
-            None => (event.destination(), event.name.as_ref()),
+            Some(name) => ("DNS question".to_owned(), Some(name.clone())),
+            None => match &event.socket {
+                Some(socket) => (socket.way.clone(), Some(socket.to_string())),
+                None => (event.destination(), event.name.clone()),
+            },
         };
         [
             what,
-            name.cloned().unwrap_or_default(),
+            name.unwrap_or_default(),
             match count {
                 1 => "once".to_owned(),
                 count => format!("{count} times"),

@@ -101,6 +101,13 @@ impl Denials {
         event
     }
 
+    pub(crate) fn note_attempt(&self, attempt: datapath::Attempt) -> Event {
+        let event = Event::attempt(attempt);
+        self.known().history.note(event.clone());
+        self.news.send_replace(());
+        event
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,12 +132,17 @@ impl Follower {
 pub(super) async fn keep(
     denials: Arc<Denials>,
     mut events: datapath::Events,
+    mut attempts: datapath::Attempts,
     mut resolutions: Resolutions,
 ) {
     let mut lines = Rate::new(BURST, INTERVAL, Instant::now());
     loop {
         let reported = tokio::select! {
             reported = events.next() => reported.map(Some),
+            attempted = attempts.next() => attempted.map(|attempt| {
+                log(&denials.note_attempt(attempt), &mut lines);
+                None
+            }),
             resolved = resolutions.next() => resolved.map(|resolution| {
                 denials.learn(&resolution);
                 None

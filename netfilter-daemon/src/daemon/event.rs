@@ -2,10 +2,10 @@
 
 use std::{fmt, net::IpAddr};
 
-use netfilter_ebpf::verdict::Reason;
+use netfilter_ebpf::verdict::{Reason, Way};
 use serde::{Deserialize, Serialize};
 
-use crate::datapath;
+use crate::{bypass, datapath, policy::source};
 
 /// A line of `events --json`. Fields may be added. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ pub struct Event {
     pub time: u64,
     /// True where audit let it pass.
     pub audited: bool,
+    /// Empty for a socket.
     pub interface: String,
     /// `TCP`, or the number of a protocol without a name here. `null`, as all
     /// that follows up to `question`, where the packet has none.
@@ -27,9 +28,24 @@ pub struct Event {
     pub resolved_at: Option<u64>,
     /// The name that was asked for.
     pub question: Option<String>,
+    /// `null` for what is a packet.
+    #[serde(default)]
+    pub socket: Option<Socket>,
     pub reason: String,
     /// Length of the frame.
     pub bytes: u32,
+}
+
+/// A socket that asked for a way past the filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// `packet_qdisc_bypass` or `af_xdp`.
+    pub way: String,
+    /// `null`, as `program`, on kernels before 6.1.
+    pub process: Option<u32>,
+    pub program: Option<String>,
+    /// A name, or the number of one that has none here.
+    pub user: String,
 }
 
 /// Some events, oldest first, and how many before them the daemon has forgotten.
@@ -69,8 +85,42 @@ impl Event {
             name,
             resolved_at,
             question,
+            socket: None,
             reason: reason.label().to_owned(),
             bytes,
+        }
+    }
+
+    pub(super) fn attempt(attempt: datapath::Attempt) -> Self {
+        let datapath::Attempt {
+            time,
+            way,
+            audited,
+            process,
+            program,
+            user,
+        } = attempt;
+        Self {
+            time,
+            audited,
+            interface: String::new(),
+            protocol: None,
+            source: None,
+            source_port: None,
+            destination: None,
+            destination_port: None,
+            name: None,
+            resolved_at: None,
+            question: None,
+            socket: Some(Socket {
+                way: way.label().to_owned(),
+                process,
+                // Threads name themselves.
+                program: process.map(|_| program.escape_debug().to_string()),
+                user: bypass::name(&source::users(), user),
+            }),
+            reason: Reason::RawSocket.label().to_owned(),
+            bytes: 0,
         }
     }
 
@@ -101,6 +151,10 @@ impl fmt::Display for Event {
             interface, bytes, ..
         } = self;
         let verb = if self.audited { "would deny" } else { "denied" };
+        if let Some(socket) = &self.socket {
+            let reason = &self.reason;
+            return write!(f, "{verb}: {socket} asked for {} ({reason})", socket.what());
+        }
         write!(f, "{verb} on {interface}: ")?;
         match &self.question {
             Some(name) => write!(f, "DNS question for `{name}`")?,
@@ -125,6 +179,26 @@ impl fmt::Display for Event {
         {
             Some(known) => write!(f, "{} ({})", known.sentence(), known.label()),
             None => f.write_str(&self.reason), // of a newer daemon
+        }
+    }
+}
+
+impl Socket {
+    /// `a packet socket that passes by the filter`
+    pub fn what(&self) -> &str {
+        let known = Way::ALL.iter().find(|known| known.label() == self.way);
+        known.map_or(&self.way, |known| known.sentence())
+    }
+}
+
+/// `nmap (pid 812, root)`
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.program, self.process) {
+            (Some(program), Some(process)) => {
+                write!(f, "{program} (pid {process}, {})", self.user)
+            }
+            _ => write!(f, "a process of {}", self.user),
         }
     }
 }
@@ -236,6 +310,43 @@ pub(crate) mod tests {
             told.starts_with("denied on e\\u{1b}[2K\\u{9b}\\r\\u{202e}: TCP"),
             "{told}"
         );
+    }
+
+    pub(crate) fn attempted() -> datapath::Attempt {
+        datapath::Attempt {
+            time: 2,
+            way: Way::QdiscBypass,
+            audited: false,
+            process: Some(812),
+            program: "nmap".to_owned(),
+            user: 0,
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_refused_is_told_with_who_asked() {
+        let told = |attempt| Event::attempt(attempt).to_string();
+        assert_eq!(
+            told(attempted()),
+            "denied: nmap (pid 812, root) asked for a packet socket that passes by the filter (raw_socket)"
+        );
+        let hostile = datapath::Attempt {
+            way: Way::Xdp,
+            audited: true,
+            program: "x\r\u{1b}[2K".to_owned(),
+            user: 4_000_000_000,
+            ..attempted()
+        };
+        assert_eq!(
+            told(hostile),
+            "would deny: x\\r\\u{1b}[2K (pid 812, user 4000000000) asked for an AF_XDP socket, \
+             which passes by the filter (raw_socket)"
+        );
+        let unnamed = datapath::Attempt {
+            process: None,
+            ..attempted()
+        };
+        assert!(told(unnamed).starts_with("denied: a process of root asked for a packet"));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::net::TcpListener;
 use anyhow::Context;
 use nix::sys::stat::{Mode, umask};
 
-use super::{Setup, bpffs, files, privileges};
+use super::{Setup, bpffs, files, privileges, scout::Scout};
 use crate::{
     control::{self, Claim},
-    datapath::State,
+    datapath::{Ground, State},
     serve,
     sessions::Owners,
     tags,
@@ -20,10 +20,14 @@ pub struct Groundwork {
     pub(super) listener: TcpListener,
     /// Who has the connections that a first start may cut.
     pub(super) owners: Owners,
+    /// Where sockets are kept from passing by.
+    pub(super) ground: Ground,
+    pub(super) scout: Scout,
 }
 
 impl Groundwork {
-    /// To be called while there is one thread: others would keep all.
+    /// To be called while there is one thread: others would keep all. The scout keeps what it
+    /// needs, and ends before anything is announced.
     ///
     /// # Errors
     /// Where another daemon runs, or the system refuses.
@@ -43,12 +47,16 @@ impl Groundwork {
             false => Owners::default(),
         };
         let reads = || tags::can_be_read(&setup.policy, &setup.tags);
+        let ground = Ground::find();
+        let scout = Scout::keep().context("cannot start a thread")?;
         let kept = privileges::shed(reads).context("cannot give up privileges")?;
         tracing::info!("keeping {kept}, and no other privilege");
         Ok(Self {
             claim,
             listener,
             owners,
+            ground,
+            scout,
         })
     }
 }

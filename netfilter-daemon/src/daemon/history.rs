@@ -87,6 +87,17 @@ fn same(one: &Event, other: &Event) -> bool {
         } = *event;
         (destination, destination_port, protocol.clone())
     };
+    let who = |event: &Event| {
+        let socket = event.socket.as_ref()?;
+        Some((
+            socket.way.clone(),
+            socket.program.clone(),
+            socket.user.clone(),
+        ))
+    };
+    if who(one) != who(other) {
+        return false;
+    }
     match (&one.question, &other.question) {
         (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
         (None, None) => destination(one) == destination(other),
@@ -97,7 +108,12 @@ fn same(one: &Event, other: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{daemon::event::tests::reported, datapath};
+    use netfilter_ebpf::verdict::Way;
+
+    use crate::{
+        daemon::event::tests::{attempted, reported},
+        datapath,
+    };
 
     fn event(time: u64) -> Event {
         let event = datapath::Event { time, ..reported() };
@@ -189,6 +205,27 @@ mod tests {
             history.note(Event::new(event, None));
         }
         assert_eq!(history.lately().len(), 3);
+    }
+
+    #[test]
+    fn sockets_are_told_apart_by_who_asked_and_for_what() {
+        let mut history = History::default();
+        let asked = |program: &str, way| datapath::Attempt {
+            program: program.to_owned(),
+            way,
+            ..attempted()
+        };
+        history.note(event(1));
+        for (program, way) in [
+            ("nmap", Way::QdiscBypass),
+            ("nmap", Way::QdiscBypass),
+            ("nmap", Way::Xdp),
+            ("other", Way::Xdp),
+        ] {
+            history.note(Event::attempt(asked(program, way)));
+        }
+        let counts: Vec<u64> = history.lately().iter().map(|each| each.count).collect();
+        assert_eq!(counts, [1, 1, 2, 1]);
     }
 
     #[test]

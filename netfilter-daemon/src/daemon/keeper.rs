@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     causes,
-    datapath::{self, Hooks, Target},
+    datapath::{self, Hooks, Target, Unguarded},
     interfaces::{self, By, Choice, Interface, coverage},
     netlink::Listener,
 };
@@ -82,6 +82,7 @@ impl Keeper {
             shared: Arc::clone(&shared),
             known: HashMap::new(),
             repairs: Repairs::default(),
+            unguarded: None,
         };
         keeping.look_and_report();
         let thread = thread::Builder::new()
@@ -182,6 +183,8 @@ struct Keeping {
     /// What the programs were told, by index; these are covered.
     known: HashMap<u32, Target>,
     repairs: Repairs,
+    /// Why sockets can pass by.
+    unguarded: Option<Unguarded>,
 }
 
 impl Keeping {
@@ -226,6 +229,7 @@ impl Keeping {
             Err(error) => seen.error = Some(causes::told(&error)),
         }
         seen.report.repairs = self.repairs.counts();
+        seen.report.unguarded = self.unguarded.clone();
         seen.at = Instant::now();
     }
 
@@ -234,6 +238,8 @@ impl Keeping {
         let shared = Arc::clone(&self.shared);
         let mut hooks = shared.hooks();
         let hooks = hooks.as_mut().context("the programs are gone")?;
+        let guarded = self.look_at_guard(hooks);
+        self.unguarded = hooks.unguarded().cloned();
         let present = interfaces::present()?;
         let (choice, leave_but) = {
             let orders = self.shared.orders();
@@ -311,6 +317,7 @@ impl Keeping {
                 failed.insert(target.index, error);
             }
         }
+        guarded?;
         let now_there = interfaces::present()?;
         let still = |each: &&Interface| now_there.iter().any(|now| now.index == each.index);
         Ok(present
@@ -349,6 +356,19 @@ impl Keeping {
         Ok(())
     }
 
+    /// The root cgroup, which has no number among the interfaces.
+    fn look_at_guard(&mut self, hooks: &mut Hooks) -> Result<(), datapath::Error> {
+        const NO_INTERFACE: u32 = 0;
+        let Some(cause) = hooks.check_guard()? else {
+            return Ok(());
+        };
+        if self.repairs.is_due(NO_INTERFACE, Instant::now()) {
+            self.repairs.note(NO_INTERFACE, "", cause, Instant::now());
+            hooks.repair_guard()?;
+        }
+        Ok(())
+    }
+
     fn look_at(&mut self, target: &Target, hooks: &mut Hooks) -> Result<(), datapath::Error> {
         let Some(cause) = hooks.check(target)? else {
             return Ok(());
@@ -359,7 +379,8 @@ impl Keeping {
                 cause,
             });
         }
-        self.repairs.note(target, cause, Instant::now());
+        self.repairs
+            .note(target.index, &target.name, cause, Instant::now());
         hooks.repair(target)
     }
 }

@@ -15,6 +15,7 @@ use nix::{
 pub enum Capability {
     DacReadSearch = 2,
     NetAdmin = 12,
+    SysPtrace = 19,
     Perfmon = 38,
     Bpf = 39,
 }
@@ -27,7 +28,7 @@ pub enum Capability {
 /// - `Bpf`: maps, programs, what is pinned.
 ///
 /// A start uses more if it is there: `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` to name whose
-/// connections it cuts, `CAP_SETPCAP` to empty the bounding set, `CAP_SYS_ADMIN` to mount a BPF
+/// connections it cuts and find sockets that pass by the filter, `CAP_SETPCAP` to empty the bounding set, `CAP_SYS_ADMIN` to mount a BPF
 /// file system where systemd has not.
 pub const KEPT: [Capability; 3] = [Capability::NetAdmin, Capability::Perfmon, Capability::Bpf];
 
@@ -74,6 +75,18 @@ pub(super) fn shed(reads: impl FnOnce() -> bool) -> Result<Kept, Error> {
     Ok(Kept(kept))
 }
 
+/// Gives up all that it does not take to look into other processes, of this thread alone.
+pub(super) fn keep_looking() -> Result<(), Error> {
+    let had = Sets::of_this_thread()?;
+    let kept = mask(&[Capability::SysPtrace, Capability::DacReadSearch]) & had.permitted;
+    Sets {
+        effective: kept,
+        permitted: kept,
+        inheritable: 0,
+    }
+    .take()
+}
+
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
@@ -89,6 +102,7 @@ impl fmt::Display for Capability {
         f.write_str(match self {
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
             Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::Perfmon => "CAP_PERFMON",
             Self::Bpf => "CAP_BPF",
         })

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::datapath::{Cause, Target};
+use crate::datapath::Cause;
 
 /// Between two repairs of one interface: a tool that insists must not make a storm.
 const PAUSE: Duration = Duration::from_millis(900);
@@ -27,19 +27,20 @@ impl Repairs {
             .is_none_or(|last| now.duration_since(*last) >= PAUSE)
     }
 
-    /// Counts a repair, and logs it unless it was logged lately.
-    pub(super) fn note(&mut self, target: &Target, cause: Cause, now: Instant) {
+    /// Counts a repair, and logs it unless it was logged lately. Without an interface: of
+    /// what keeps sockets from passing by.
+    pub(super) fn note(&mut self, index: u32, interface: &str, cause: Cause, now: Instant) {
         self.last
             .retain(|_, last| now.duration_since(*last) < PAUSE);
-        self.last.insert(target.index, now);
-        let key = (target.name.clone(), cause);
+        self.last.insert(index, now);
+        let key = (interface.to_owned(), cause);
         let count = self.counts.entry(key.clone()).or_default();
         *count += 1;
         let silent = self.told.get(&key);
         if silent.is_none_or(|told| now.duration_since(*told) >= SILENCE) {
             tracing::warn!(
                 "another tool interfered on {}: {}; put right ({count} times until now)",
-                target.name,
+                place(interface),
                 cause.sentence()
             );
             self.told.insert(key, now);
@@ -51,24 +52,27 @@ impl Repairs {
     }
 }
 
+/// Where another tool interfered.
+pub fn place(interface: &str) -> &str {
+    match interface {
+        "" => "the root of cgroup v2",
+        interface => interface,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_tool_that_insists_is_answered_once_a_second_and_counted_each_time() {
-        let target = Target {
-            index: 2,
-            name: "eth0".to_owned(),
-            flags: 0,
-        };
         let start = Instant::now();
         let mut repairs = Repairs::default();
         let mut done = 0;
         for tenth in 0..100 {
             let now = start + Duration::from_millis(100 * tenth);
-            if repairs.is_due(target.index, now) {
-                repairs.note(&target, Cause::Detached, now);
+            if repairs.is_due(2, now) {
+                repairs.note(2, "eth0", Cause::Detached, now);
                 done += 1;
             }
         }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{event::Event, ways_out::WayOut};
 use crate::{
-    datapath::{self, Attachment, Hook},
+    bypass::{self, Passing, Rights},
+    datapath::{self, Attachment, Hook, Unguarded},
     moment::{self, Moment},
     policy::service_tag::{Edition, lists::Source},
     tags::keep::Record,
@@ -24,6 +25,19 @@ pub struct Status {
     pub daemon: Option<Running>,
     pub learned: Vec<Address>,
     pub tables: Vec<Table>,
+    #[serde(default)]
+    pub sockets: Sockets,
+}
+
+/// Those that would send past the filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sockets {
+    /// Why they are not refused; `null` where they are.
+    pub unguarded: Option<String>,
+    /// Who has some.
+    pub passing: Vec<Passing>,
+    /// Why some may have been missed.
+    pub unseen: Option<String>,
 }
 
 /// What only a running daemon knows.
@@ -155,7 +169,39 @@ pub fn of_kernel(state: &datapath::State) -> Result<Status, datapath::Error> {
         daemon: None,
         learned,
         tables: state.occupancy()?.into_iter().map(Table::from).collect(),
+        sockets: Sockets {
+            unguarded: unguarded(state.guarded().err().as_ref()),
+            ..Sockets::default()
+        },
     })
+}
+
+pub(super) fn unguarded(unguarded: Option<&Unguarded>) -> Option<String> {
+    unguarded.map(Unguarded::sentence)
+}
+
+impl Sockets {
+    /// Looks who has some, for which the caller needs root's privileges.
+    pub fn look(&mut self, state: &datapath::State) {
+        // Before any start of a build that knows.
+        let Ok(network) = state.network() else {
+            return;
+        };
+        // Without them, all are told alike.
+        let users = state.bypass_users().unwrap_or_default();
+        let rights = Rights {
+            users,
+            closes: false,
+        };
+        match bypass::look(network, &rights) {
+            Ok(look) => {
+                self.passing = look.passing;
+                self.unseen = (look.unseen > 0)
+                    .then(|| format!("{} processes could not be looked at", look.unseen));
+            }
+            Err(error) => self.unseen = Some(error.to_string()),
+        }
+    }
 }
 
 impl ServiceTags {

@@ -142,6 +142,9 @@ impl View {
         let policy = &present.policy;
         let now = moment::unix_seconds(SystemTime::now());
         status.generation = policy.generation;
+        if report.unguarded.is_some() {
+            status.sockets.unguarded = status::unguarded(report.unguarded.as_ref());
+        }
         status.daemon = Some(Running {
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

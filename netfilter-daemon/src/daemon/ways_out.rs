@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    datapath::Cause,
+    datapath::{Cause, Unguarded},
     interfaces::{Coverage, Interface},
 };
 
@@ -13,6 +13,8 @@ pub(super) struct Report {
     pub(super) ways_out: Vec<WayOut>,
     /// How often a place was taken back, by interface.
     pub(super) repairs: BTreeMap<(String, Cause), u64>,
+    /// Why sockets are not kept from passing by the filter.
+    pub(super) unguarded: Option<Unguarded>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

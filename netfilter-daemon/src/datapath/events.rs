@@ -5,7 +5,7 @@ use std::{io, net::IpAddr, time::SystemTime};
 use aya::maps::{MapData, RingBuf};
 use netfilter_ebpf::{
     abi,
-    verdict::{Family, Reason},
+    verdict::{Family, Reason, Way},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -23,6 +23,7 @@ pub struct Ring<T> {
 
 pub type Events = Ring<Event>;
 pub type Resolutions = Ring<Resolution>;
+pub type Attempts = Ring<Attempt>;
 
 /// A denied (or audited) packet or question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,20 @@ pub struct Event {
     pub bytes: u32,
 }
 
+/// A socket that asked for a way past the filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Seconds since 1970.
+    pub time: u64,
+    pub way: Way,
+    pub audited: bool,
+    /// `None` where the kernel does not tell.
+    pub process: Option<u32>,
+    /// The thread's name, as it chose it.
+    pub program: String,
+    pub user: u32,
+}
+
 /// An answer to a question for `name`, also where only audit let the question pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
@@ -57,6 +72,12 @@ pub struct Resolution {
 impl Events {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         Self::of(pins, maps::EVENTS, event)
+    }
+}
+
+impl Attempts {
+    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+        Self::of(pins, maps::ATTEMPTS, attempt)
     }
 }
 
@@ -138,6 +159,23 @@ fn event(bytes: &[u8]) -> Option<Event> {
         destination_port: event.destination_port,
         question: (length > 0).then(|| name::dotted(&event.name[..length])),
         bytes: event.bytes,
+    })
+}
+
+fn attempt(bytes: &[u8]) -> Option<Attempt> {
+    if bytes.len() < size_of::<abi::Attempt>() {
+        return None;
+    }
+    // SAFETY: long enough, and valid for every bit pattern.
+    let attempt: abi::Attempt = unsafe { bytes.as_ptr().cast::<abi::Attempt>().read_unaligned() };
+    let mut program = attempt.program.split(|byte| *byte == 0);
+    Some(Attempt {
+        time: time(attempt.time),
+        way: Way::from_number(attempt.way)?,
+        audited: attempt.audited != 0,
+        process: (attempt.process != abi::NO_PROCESS).then_some(attempt.process),
+        program: String::from_utf8_lossy(program.next().unwrap_or_default()).into_owned(),
+        user: attempt.user,
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use netfilter_ebpf::{
-    abi::{Address, AtomSet, Atoms, Class, NAME_IDS, SETTING_LIFTED, Settings, slot},
+    abi::{Address, AtomSet, Atoms, Class, NAME_IDS, SETTING_LIFTED, Settings, Users, slot},
     name::KEY_DATA,
     table::{LEAF, Node, ROOTS_PER_FAMILY},
 };
@@ -25,6 +25,7 @@ use crate::compile::{Image, Trie};
 pub(super) struct Writer {
     pub(super) active: Mapping<u32>,
     settings: ArrayOf<Settings>,
+    users: ArrayOf<Users>,
     roots: Mapping<u32>,
     nodes: Mapping<Node>,
     leaves: Mapping<u32>,
@@ -59,6 +60,7 @@ impl Writer {
         Ok(Self {
             active: Mapping::open(pins, maps::ACTIVE, 1)?,
             settings: maps::open(pins, maps::SETTINGS)?,
+            users: maps::open(pins, maps::USERS)?,
             roots: Mapping::open(pins, maps::ROOTS, 2)?,
             nodes: Mapping::open(pins, maps::NODES, 1)?,
             leaves: Mapping::open(pins, maps::LEAVES, 2)?,
@@ -93,6 +95,7 @@ impl Writer {
                 ..image.settings
             },
         )?;
+        self.set_users(copy, image.users)?;
         let half = copy as usize;
         let Atoms { tcp, udp, other } = &*image.atoms;
         let atoms = half * size_of::<Atoms>();
@@ -129,6 +132,12 @@ impl Writer {
             .get(&copy, 0)
             .map_err(maps::failed("read", maps::SETTINGS))?;
         Ok(settings)
+    }
+
+    fn set_users(&mut self, copy: u32, users: Users) -> Result<(), Error> {
+        self.users
+            .set(copy, Plain(users), 0)
+            .map_err(maps::failed("write", maps::USERS))
     }
 
     /// The second at which the policy in force gives way to its predecessor; 0: never.
@@ -215,6 +224,8 @@ impl Writer {
                     .map_err(maps::failed("write", maps::NAMES))?;
             }
         }
+        let users = other.users.get(&copy, 0);
+        self.set_users(copy, users.map_err(maps::failed("read", maps::USERS))?.0)?;
         self.set(copy, other.settings(copy)?)
     }
 

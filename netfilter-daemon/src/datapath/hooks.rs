@@ -13,8 +13,9 @@ use aya::{
 };
 
 use super::{
-    Datapath, Error,
+    Datapath, Error, Unguarded,
     attach::{self, attach_one, has_tcx, hook, refused},
+    guard::Post,
     load, maps,
     pins::{Pins, Role, path},
     slots::Slots,
@@ -70,6 +71,7 @@ pub struct Hooks {
     relays: Relays,
     /// The links: whoever removes a pin does not detach the program.
     links: HashMap<(Role, u32), OwnedFd>,
+    pub(super) guard: Result<Post, Unguarded>,
 }
 
 /// Programs that do what ours do, by a jump: the kernel does not attach one twice.
@@ -98,7 +100,9 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn hooks(&mut self) -> Result<Hooks, Error> {
-        Hooks::of(&mut self.ebpf, &self.pins)
+        let mut hooks = Hooks::of(&mut self.ebpf, &self.pins)?;
+        hooks.guard = Post::of(&self.guard);
+        Ok(hooks)
     }
 }
 
@@ -111,6 +115,7 @@ impl Hooks {
             egress: copy(ebpf, pins, Role::Egress.program())?,
             relays: Relays::of(ebpf, pins)?,
             links: HashMap::new(),
+            guard: Err(Unguarded::Absent),
         })
     }
 

@@ -18,6 +18,8 @@ pub(super) const CLASSES: &str = "CLASSES";
 pub(super) const ATOMS: &str = "ATOMS";
 pub(super) const NAMES: &str = "NAMES";
 pub(super) const NAME_SETS: &str = "NAME_SETS";
+pub(super) const USERS: &str = "USERS";
+pub(super) const NETWORK: &str = "NETWORK";
 pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
 pub(super) const SEED: &str = "SEED";
 pub(super) const LEASES: &str = "LEASES";
@@ -39,6 +41,8 @@ pub(super) const LOST: &str = "LOST";
 pub(super) const LOST_FLOWS: &str = "LOST_FLOWS";
 pub(super) const TURNOVER: &str = "TURNOVER";
 pub(super) const EVENTS: &str = "EVENTS";
+pub(super) const ATTEMPTS: &str = "ATTEMPTS";
+pub(super) const ATTEMPT_BUDGET: &str = "ATTEMPT_BUDGET";
 pub(super) const RESOLVED: &str = "RESOLVED";
 
 /// Of this process only: what the relays jump to.
@@ -46,12 +50,13 @@ pub(super) const RELAYED: &str = "RELAYED";
 
 /// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
 /// tells whether there are any.
-pub(super) const TABLES: [&str; 9] = [
-    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS,
+pub(super) const TABLES: [&str; 10] = [
+    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS, USERS,
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 22] = [
+pub(super) const LEARNED: [(&str, u32); 25] = [
+    (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
     (LEASES, 1),
@@ -73,6 +78,8 @@ pub(super) const LEARNED: [(&str, u32); 22] = [
     (LOST_FLOWS, 1),
     (TURNOVER, 1),
     (EVENTS, 1),
+    (ATTEMPTS, 1),
+    (ATTEMPT_BUDGET, 1),
     (RESOLVED, 1),
 ];
 

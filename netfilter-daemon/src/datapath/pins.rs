@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! links/egress-2           where a program hangs; replaced in place, by whatever build
+//! links/guard              where the program hangs that keeps sockets from passing by
 //! learned/LEASES-1         what outlives policies and builds, with the version of its layout
 //! tables-1-4/ROOTS         a policy's tables: the version of their layout, a running number
 //! filling/                 tables that are being filled, and that no link reads
@@ -285,6 +286,11 @@ impl Pins {
     pub(super) fn link(&self, role: Role, ifindex: u32) -> PathBuf {
         self.directory(LINKS)
             .join(format!("{}-{ifindex}", role.label()))
+    }
+
+    /// Where the link to the root cgroup is pinned.
+    pub(super) fn guard(&self) -> PathBuf {
+        self.directory(LINKS).join("guard")
     }
 
     /// The interfaces that have a pin of this role, sorted.

@@ -170,7 +170,11 @@ impl State {
                 continue; // of a newer build with the same layout
             };
             let (packets, bytes) = sum(values.iter().map(|value| value.0));
-            let interface = name(interface);
+            let interface = match reason {
+                // A socket, wherever it would have sent.
+                Reason::RawSocket => String::new(),
+                _ => name(interface),
+            };
             dropped.push(Dropped {
                 interface,
                 reason,

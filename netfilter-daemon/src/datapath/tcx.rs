@@ -16,9 +16,9 @@ use super::{pins::Role, test_run::bpf};
 // Commands of bpf(2).
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
-const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+pub(super) const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
-const LINK_CREATE: libc::c_int = 28;
+pub(super) const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
 
@@ -177,11 +177,11 @@ const fn attach_type(role: Role) -> u32 {
     }
 }
 
-fn number(descriptor: RawFd) -> u32 {
+pub(super) fn number(descriptor: RawFd) -> u32 {
     u32::try_from(descriptor).unwrap_or(u32::MAX)
 }
 
-fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
     let descriptor = RawFd::try_from(returned).map_err(io::Error::other)?;
     // SAFETY: the kernel has just given it to us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

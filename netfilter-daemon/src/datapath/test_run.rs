@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Datapath, Error, load, pins::Role};
+use super::{Datapath, Error, Unguarded, guard, load, pins::Role};
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,17 @@ impl Datapath {
             source: Box::new(source),
         })?;
         Ok(info.verified_instruction_count())
+    }
+
+    /// The same of both programs that guard sockets, of which only one is ever attached.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one.
+    pub fn verified_guards(&mut self) -> Result<Vec<Option<u32>>, Unguarded> {
+        let programs = guard::PROGRAMS.into_iter();
+        programs
+            .map(|name| guard::verified(&mut self.ebpf, name))
+            .collect()
     }
 }
 

@@ -62,13 +62,23 @@ fn snapshot() -> Snapshot {
                 dropped(Reason::NoRule, false, 3),
                 dropped(Reason::DnsName, false, 2),
                 dropped(Reason::NoRule, true, 7),
+                Dropped {
+                    interface: String::new(),
+                    family: Family::Other,
+                    protocol: ProtocolLabel::Other,
+                    bytes: 0,
+                    ..dropped(Reason::RawSocket, false, 4)
+                },
             ],
             questions: vec![(Question::Permitted, 40), (Question::Denied, 2)],
             answers: vec![(Answer::Learned, 39), (Answer::Unsolicited, 1)],
             lost_events: vec![(LossStage::RateLimit, 5)],
             lost_flows: vec![(LostFlow::Inbound, 2)],
         },
-        repairs: vec![("eth0".to_owned(), "detached", 3)],
+        repairs: vec![
+            ("eth0".to_owned(), "detached", 3),
+            (String::new(), "unpinned", 1),
+        ],
         learned: PerFamily { ipv4: 12, ipv6: 4 },
         flows: PerFamily { ipv4: 7, ipv6: 2 },
         prefixes: PerFamily {

@@ -141,6 +141,7 @@ fn read(
         on_deny: settings::on_deny(&fields, problems),
         dns: settings::dns(&fields, problems),
         inbound: settings::inbound(&fields, problems),
+        bypass_users: settings::bypass_users(&fields, system, problems),
         rules,
         catalogue: catalogue.map_or_else(Edition::default, |catalogue| catalogue.edition().clone()),
         editions,

@@ -32,6 +32,7 @@ fn every_form_of_a_policy_is_taken() {
 
 fn read(text: &str) -> Result<Policy, Error> {
     let system = System {
+        users: vec![("root".to_owned(), 0), ("alice".to_owned(), 1001)],
         connected: vec!["10.0.0.0/24".parse().unwrap()],
         resolvers: vec!["168.63.129.16".parse().unwrap()],
     };
@@ -110,6 +111,9 @@ fn summary(policy: &Policy) -> String {
         policy.catalogue.date,
     )
     .unwrap();
+    if !policy.bypass_users.is_empty() {
+        writeln!(out, "sockets may pass by of {:?}", policy.bypass_users).unwrap();
+    }
     for rule in &policy.rules {
         let traffic: Vec<String> = rule.traffic.iter().map(ToString::to_string).collect();
         let destination = match &rule.destination {

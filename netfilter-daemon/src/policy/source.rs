@@ -20,6 +20,7 @@ pub mod list;
 const FILE_MAX: u64 = 64 << 20;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+const PASSWD: &str = "/etc/passwd";
 /// Where systemd-resolved names the servers that its stub at 127.0.0.53 asks:
 /// the stub's answers are read, and so are theirs.
 const UPSTREAM_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
@@ -72,6 +73,7 @@ pub fn system() -> Result<System, Error> {
     Ok(System {
         connected: connected(addresses.filter_map(|address| subnet(&address))),
         resolvers: resolvers(|path| fs::read_to_string(path).ok()),
+        users: users(),
     })
 }
 
@@ -185,6 +187,21 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
     servers
 }
 
+/// The names and numbers of those that `/etc/passwd` has.
+pub fn users() -> Vec<(String, u32)> {
+    users_of(&fs::read_to_string(PASSWD).unwrap_or_default())
+}
+
+/// See passwd(5).
+fn users_of(passwd: &str) -> Vec<(String, u32)> {
+    let users = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
+    });
+    users.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +233,16 @@ mod tests {
     fn subnets(texts: &[&str]) -> Vec<String> {
         let parsed = texts.iter().map(|text| text.parse().unwrap());
         connected(parsed).iter().map(IpNet::to_string).collect()
+    }
+
+    #[test]
+    fn users_are_read_as_passwd_has_them() {
+        let text = "root:x:0:0:root:/root:/bin/bash\n# a:x:1\n+::::::\nalice:x:1001:100::/:\nbroken:x\nalso:x:y:1\n";
+        let expected = [("root", 0), ("# a", 1), ("alice", 1001)];
+        assert_eq!(
+            users_of(text),
+            expected.map(|(name, id)| (name.to_owned(), id))
+        );
     }
 
     #[test]

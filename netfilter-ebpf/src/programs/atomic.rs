@@ -1,5 +1,18 @@
 //! Atomic operations. Rust has none for BPF; the instruction is there since Linux 5.12.
 
+/// Adds one to the counter at `slot`.
+#[inline(always)]
+pub(crate) fn increment(slot: *mut u64) {
+    // SAFETY: `slot` is a word of a map value.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({slot} + 0) += {one}",
+            slot = in(reg) slot,
+            one = in(reg) 1u64,
+        );
+    }
+}
+
 /// Replaces the word at `slot` if it is `old`. A full barrier.
 #[inline(always)]
 pub(crate) fn compare_exchange(slot: *mut u64, old: u64, new: u64) -> bool {

@@ -20,6 +20,7 @@ mod event;
 mod flow;
 mod forgetful;
 mod frame;
+mod guard;
 mod ingress;
 mod interface;
 mod lease;
@@ -36,7 +37,10 @@ mod stream;
 mod tables;
 mod widen;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{cgroup_sockopt, classifier},
+    programs::{SockoptContext, TcContext},
+};
 
 #[classifier]
 fn netfilter_egress(ctx: TcContext) -> i32 {
@@ -51,6 +55,17 @@ fn netfilter_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 fn netfilter_loopback(ctx: TcContext) -> i32 {
     loopback::run(&skb::Skb { ctx })
+}
+
+#[cgroup_sockopt(setsockopt)]
+fn netfilter_setsockopt(ctx: SockoptContext) -> i32 {
+    guard::run::<true>(ctx.sockopt)
+}
+
+/// For kernels that do not tell such a program which process it serves.
+#[cgroup_sockopt(setsockopt)]
+fn netfilter_setsockopt_unnamed(ctx: SockoptContext) -> i32 {
+    guard::run::<false>(ctx.sockopt)
 }
 
 // Stand in for the two while these change their places: the kernel attaches no program

@@ -11,7 +11,7 @@ use netfilter_ebpf::{
     abi::{
         Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget,
         Flow, FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
-        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover,
+        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -56,6 +56,14 @@ pub(crate) static NAMES: LpmTrie<[u8; KEY_DATA], u32> = LpmTrie::with_max_entrie
 /// By copy and name id.
 #[map]
 pub(crate) static NAME_SETS: Array<AtomSet> = Array::with_max_entries(2 * NAME_IDS, BPF_F_MMAPABLE);
+
+/// By copy: whose sockets may pass by.
+#[map]
+pub(crate) static USERS: Array<Users> = Array::with_max_entries(2, 0);
+
+/// The cookie of the network namespace that is filtered (SO_NETNS_COOKIE).
+#[map]
+pub(crate) static NETWORK: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The highest name id ever given out; user space only.
 #[map]
@@ -135,6 +143,12 @@ pub(crate) static TURNOVER: PerCpuArray<Turnover> = PerCpuArray::with_max_entrie
 pub(crate) static BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+/// Sockets that were refused a way past tc. A ring of its own, too.
+#[map]
+pub(crate) static ATTEMPTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+/// How many more are reported, see `gate::Bucket`.
+#[map]
+pub(crate) static ATTEMPT_BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 /// What names resolved to. A ring of its own: answers must not push out denials.
 #[map]
 pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);

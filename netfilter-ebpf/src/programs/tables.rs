@@ -32,18 +32,25 @@ impl Generation {
     pub(crate) fn active() -> Option<Self> {
         let scratch = scratch()?;
         scratch.copy = NO_COPY;
+        let copy = Self::in_force()?;
+        scratch.copy = copy;
+        Self::of(copy)
+    }
+
+    /// The copy in force, for what has no scratch. `None` before the first policy.
+    #[inline(always)]
+    pub(crate) fn in_force() -> Option<u32> {
         // SAFETY: a map value; volatile because user space flips it.
         let generation = unsafe { core::ptr::read_volatile(ACTIVE.get_ptr(0)?) };
         if generation == 0 {
             return None;
         }
-        let mut copy = slot(generation);
+        let copy = slot(generation);
         let expires = SETTINGS.get(copy)?.expires;
         if expires != 0 && clock::now() >= expires {
-            copy = slot(copy + 1);
+            return Some(slot(copy + 1));
         }
-        scratch.copy = copy;
-        Self::of(copy)
+        Some(copy)
     }
 
     /// Once more that of [`Self::active`], whatever was put into force meanwhile.

@@ -7,6 +7,7 @@ fn report(yaml: &str) -> Report {
     let system = policy::System {
         connected: vec!["10.0.0.0/24".parse().unwrap()],
         resolvers: vec![[10, 0, 0, 2].into()],
+        ..policy::System::default()
     };
     let policy = policy::parse(yaml, "policy.yaml", &system, &|_| unreachable!()).unwrap();
     let image = compile::compile(&policy).unwrap();

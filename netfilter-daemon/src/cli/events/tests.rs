@@ -16,6 +16,7 @@ fn connection() -> event::Event {
         name: Some("eastus.data.mcr.microsoft.com".to_owned()),
         resolved_at: Some(NOW - 3),
         question: None,
+        socket: None,
         reason: "no_rule".to_owned(),
         bytes: 74,
     }
@@ -53,9 +54,22 @@ fn some() -> event::Events {
         reason: "ethertype".to_owned(),
         ..connection()
     };
+    let socket = event::Event {
+        time: NOW + 4,
+        interface: String::new(),
+        socket: Some(event::Socket {
+            way: "af_xdp".to_owned(),
+            process: Some(812),
+            program: Some("xsk".to_owned()),
+            user: "root".to_owned(),
+        }),
+        reason: "raw_socket".to_owned(),
+        bytes: 0,
+        ..frame.clone()
+    };
     event::Events {
         skipped: 12,
-        events: vec![connection(), question, audited, frame],
+        events: vec![connection(), question, audited, frame, socket],
     }
 }
 

@@ -1,9 +1,11 @@
 use super::*;
 use crate::{
+    bypass::Passing,
     daemon::{
-        event::Event,
-        status::{InForce, Looked, ServiceTags, Status as Report, Table},
+        event::{Event, Socket},
+        status::{InForce, Looked, ServiceTags, Sockets, Status as Report, Table},
     },
+    datapath::Unguarded,
     golden,
 };
 
@@ -45,6 +47,7 @@ fn denied(destination: &str, name: Option<&str>) -> DeniedLately {
         name: name.map(str::to_owned),
         resolved_at: name.map(|_| NOW - 30),
         question: None,
+        socket: None,
         reason: "no_rule".to_owned(),
         bytes: 74,
     };
@@ -79,6 +82,18 @@ fn without_daemon() -> Report {
             table("LEARNED", 65_536, 65_536),
             table("EMPTY", 0, 0),
         ],
+        sockets: Sockets::default(),
+    }
+}
+
+fn passing(allowed: bool) -> Passing {
+    Passing {
+        process: 812,
+        program: "xsk".to_owned(),
+        user: "root".to_owned(),
+        way: "af_xdp".to_owned(),
+        allowed,
+        closed: false,
     }
 }
 
@@ -92,6 +107,15 @@ fn with_daemon() -> Report {
     let mut question = denied("10.0.0.53", None);
     question.event.question = Some("evil.example".to_owned());
     question.count = 1;
+    let mut socket = denied("10.0.0.53", None);
+    socket.event.destination = None;
+    socket.event.socket = Some(Socket {
+        way: "packet_qdisc_bypass".to_owned(),
+        process: Some(812),
+        program: Some("nmap".to_owned()),
+        user: "root".to_owned(),
+    });
+    socket.event.reason = "raw_socket".to_owned();
     let daemon = Running {
         pid: 4711,
         version: "0.1.0".to_owned(),
@@ -128,6 +152,7 @@ fn with_daemon() -> Report {
             denied("204.79.197.219", Some("eastus.data.mcr.microsoft.com")),
             question,
             denied("2603:1061:f:100::1a", None),
+            socket,
         ],
     };
     let mut report = Report {
@@ -177,6 +202,13 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
         list("https://again.example/", Some(NOW - 60), Some(NOW - 90_000)),
     ];
     daemon.service_tag_lists = lists;
+    status.sockets = Sockets {
+        unguarded: Some(Unguarded::NoCgroup.sentence()),
+        passing: [false, true].map(passing).into(),
+        unseen: Some("3 processes could not be looked at".to_owned()),
+    };
+    let daemon = status.daemon.as_mut().unwrap();
+    daemon.repairs[0].interface = String::new();
     status.attached.truncate(1);
     status.learned.clear();
     golden::check("status-trouble.txt", &text(&status, NOW));
@@ -190,8 +222,8 @@ fn no_line_is_wider_than_100_columns() {
         .push(named(self::address(&name, address, u32::MAX), &name));
     let lately = &mut wide.daemon.as_mut().unwrap().denied_lately;
     lately.push(denied(address, Some(&name)));
-    lately[3].event.audited = true;
-    lately[3].count = u64::from(u32::MAX);
+    lately[4].event.audited = true;
+    lately[4].count = u64::from(u32::MAX);
     for status in [with_daemon(), without_daemon(), wide] {
         for line in text(&status, NOW).lines() {
             assert!(line.chars().count() <= 100, "{line}");

@@ -16,6 +16,7 @@ const SETTINGS: &[&str] = &[
     "service_tags",
     "on_deny",
     "inbound",
+    "bypass_users",
     "virtual_network",
     "dns",
 ];
@@ -29,6 +30,7 @@ const SETTINGS_AND_BLOCK: &[&str] = &[
     "service_tags",
     "on_deny",
     "inbound",
+    "bypass_users",
     "virtual_network",
     "dns",
 ];

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use netfilter_ebpf::abi::USERS;
+
 use crate::policy::error::Problems;
 use crate::policy::fields::{Fields, Shape, choice, list, number, seconds, text};
+use crate::policy::nearest::{did_you_mean, nearest};
 use crate::policy::ports::Traffic;
 use crate::policy::yaml::{Node, Value};
 use crate::policy::{Dns, Mode, NameRefusal, OnDeny, QueryTypes, System, query_type};
@@ -15,6 +18,8 @@ const SECONDS_MAX: u32 = 86_400;
 /// `IFNAMSIZ` less its final zero byte.
 const INTERFACE_NAME_MAX: usize = 15;
 const SSH: u16 = 22;
+/// What setuid(2) takes for no user.
+const NOBODY: u32 = u32::MAX;
 /// As long as any name.
 #[expect(clippy::cast_possible_truncation, reason = "254")]
 pub(super) const WILDCARD_LENGTH_MAX: u32 = netfilter_ebpf::name::MAX_NAME as u32;
@@ -227,4 +232,46 @@ pub(super) fn inbound(settings: &Fields<'_, '_>, problems: &mut Problems) -> Vec
             traffic::required(&fields, problems)
         })
         .collect()
+}
+
+/// Names, which are looked up, or numbers.
+pub(super) fn bypass_users(
+    settings: &Fields<'_, '_>,
+    system: &System,
+    problems: &mut Problems,
+) -> Vec<u32> {
+    let Some(node) = settings.get("bypass_users") else {
+        return Vec::new();
+    };
+    let mut users = Vec::new();
+    for item in list("bypass_users", node, problems) {
+        let Some(written) = text("bypass_users", item, problems) else {
+            continue;
+        };
+        let named = system.users.iter().find(|(name, _)| name == written);
+        let number = || written.parse().ok().filter(|id| *id != NOBODY);
+        match named.map(|(_, id)| *id).or_else(number) {
+            Some(id) if !users.contains(&id) => users.push(id),
+            Some(_) => {}
+            None => {
+                let names = system.users.iter().map(|(name, _)| name.as_str());
+                let near = did_you_mean(&nearest(written, names));
+                problems.add(
+                    item.at,
+                    format!(
+                        "no user `{written}` is in /etc/passwd{near}{} write the number of one \
+                         that is elsewhere, as `id -u` tells it",
+                        if near.is_empty() { ";" } else { "" }
+                    ),
+                );
+            }
+        }
+    }
+    if users.len() > USERS {
+        problems.add(
+            node.at,
+            format!("`bypass_users` names more than {USERS} users; run their programs as one"),
+        );
+    }
+    users
 }

@@ -10,6 +10,7 @@ use crate::policy::{Action, Mode, OnDeny, Pattern, Traffic};
 
 fn read(text: &str) -> Result<Policy, Error> {
     let system = System {
+        users: vec![("root".to_owned(), 0), ("alice".to_owned(), 1001)],
         connected: vec!["10.0.0.0/24".parse().unwrap()],
         resolvers: vec!["168.63.129.16".parse().unwrap()],
     };
