@@ -8,6 +8,7 @@ mod hiding;
 mod ip;
 mod link;
 mod plain;
+mod raw;
 mod tunnels;
 
 /// In the order of the report.
