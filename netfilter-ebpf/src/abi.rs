@@ -421,6 +421,10 @@ pub const INTERFACE_UNDER: u32 = 4;
 /// Belongs to a bond, which negotiates with the switch by LACP.
 pub const INTERFACE_BONDED: u32 = 8;
 
+/// VLANs or bridges stand on it, so frames leave with tags that the kernel has not
+/// set aside.
+pub const INTERFACE_TAGGED: u32 = 16;
+
 /// Of the loopback interface, in every network namespace (LOOPBACK_IFINDEX,
 /// include/net/flow.h).
 pub const LOOPBACK_IFINDEX: u32 = 1;

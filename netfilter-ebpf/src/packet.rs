@@ -170,8 +170,12 @@ impl Packet {
 /// What stands before the IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
+    /// An Ethernet header. A VLAN's tag is set aside by the kernel until the frame is
+    /// on the wire, so there is none.
     Ethernet,
-    /// As [`Ethernet`](Self::Ethernet), of a member of a bond.
+    /// An Ethernet header, and tags that are not set aside, as of a VLAN in a VLAN.
+    Tagged,
+    /// As [`Tagged`](Self::Tagged), of a member of a bond.
     Bonded,
     /// Nothing; the kernel says that this EtherType is what it is.
     Bare(u16),
@@ -194,7 +198,8 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Reason> {
 pub fn parse_on<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Frame, Reason> {
     let (ethertype, network) = match link {
         Link::Bare(ethertype) => (ethertype, 0),
-        Link::Ethernet | Link::Bonded => ethernet(bytes)?,
+        Link::Ethernet => ethernet(bytes, 0)?,
+        Link::Tagged | Link::Bonded => ethernet(bytes, MAX_VLAN_TAGS)?,
     };
     let network = B::widen(network);
     match ethertype {
@@ -208,10 +213,13 @@ pub fn parse_on<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Frame, Reaso
 
 /// The EtherType behind the tags, and where what it names begins.
 #[inline(always)]
-fn ethernet<B: Bytes + ?Sized>(bytes: &B) -> Result<(u16, usize), Reason> {
+fn ethernet<B: Bytes + ?Sized>(bytes: &B, tags: usize) -> Result<(u16, usize), Reason> {
     let mut offset = ETHERNET_HEADER - 2;
     let mut ethertype = u16::from_be_bytes(bytes.read(offset).ok_or(Reason::Malformed)?);
-    for _ in 0..MAX_VLAN_TAGS {
+    for tag in 0..MAX_VLAN_TAGS {
+        if tag >= tags {
+            break;
+        }
         if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
             offset += 4;
             ethertype = u16::from_be_bytes(bytes.read(offset).ok_or(Reason::Malformed)?);

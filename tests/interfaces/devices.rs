@@ -19,7 +19,7 @@ use netfilter_daemon::{
     },
 };
 use netfilter_ebpf::{
-    abi::INTERFACE_UNREADABLE,
+    abi::{INTERFACE_BONDED, INTERFACE_TAGGED, INTERFACE_UNREADABLE},
     packet::{self, Frame, Link},
     verdict::Reason,
 };
@@ -197,6 +197,42 @@ fn nothing_leaves_by_an_interface_that_nobody_described_or_whose_frames_are_unkn
             .run(|| kernel.run(Program::Egress, &allowed, with))
             .unwrap();
         assert_eq!(outcome.action, action, "{flags:?}");
+    }
+}
+
+/// Up to two; elsewhere the kernel has set them aside.
+#[test]
+fn tags_leave_only_by_an_interface_that_has_some() {
+    let mut kernel = Kernel::new(POLICY);
+    let machine = Namespace::new().unwrap();
+    let ifindex = machine
+        .run(|| nix::net::if_::if_nametoindex("lo").unwrap())
+        .unwrap();
+    let with = Context { ifindex, mark: 0 };
+    for (flags, link, most) in [
+        (0, Link::Ethernet, 0),
+        (INTERFACE_TAGGED, Link::Tagged, 2),
+        (INTERFACE_BONDED, Link::Bonded, 2),
+    ] {
+        let target = Target {
+            index: ifindex,
+            name: "lo".to_owned(),
+            flags,
+        };
+        kernel.datapath.hooks().unwrap().describe(&target).unwrap();
+        for tags in 0..=3 {
+            let mut frame = tcp("192.0.2.1", 443);
+            frame.vlans = vec![7; tags];
+            let bytes = frame.bytes();
+            let passes = tags <= most;
+            let read = packet::parse_on(bytes.as_slice(), link);
+            assert_eq!(read.is_ok(), passes, "host: {tags} on {link:?}");
+            let outcome = machine
+                .run(|| kernel.run(Program::Egress, &bytes, with))
+                .unwrap();
+            let expected = if passes { PASS } else { DROP };
+            assert_eq!(outcome.action, expected, "kernel: {tags} on {link:?}");
+        }
     }
 }
 

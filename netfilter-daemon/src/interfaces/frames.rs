@@ -1,7 +1,7 @@
 //! What the programs must know of an interface's frames.
 
 use netfilter_ebpf::abi::{
-    INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_UNDER, INTERFACE_UNREADABLE,
+    INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_TAGGED, INTERFACE_UNDER, INTERFACE_UNREADABLE,
 };
 
 use super::Interface;
@@ -12,8 +12,13 @@ pub fn flags(interface: &Interface, present: &[Interface], filtered: &[u32]) -> 
     let master = present
         .iter()
         .find(|each| Some(each.index) == interface.master);
-    if master.is_some_and(|master| matches!(master.kind.as_deref(), Some("bond" | "team"))) {
-        flags |= INTERFACE_BONDED;
+    match master.and_then(|master| master.kind.as_deref()) {
+        Some("bond" | "team") => flags |= INTERFACE_BONDED,
+        Some(_) => flags |= INTERFACE_TAGGED,
+        None => {}
+    }
+    if present.iter().any(|each| sends_tags_by(each, interface)) {
+        flags |= INTERFACE_TAGGED;
     }
     let mut above = present
         .iter()
@@ -33,6 +38,13 @@ fn stands_on(upper: &Interface, lower: &Interface) -> bool {
             kind,
             Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec")
         )
+}
+
+/// Whether frames of `upper` leave by `lower` as they are, and may have tags: the
+/// inner one of a VLAN in a VLAN, or what a virtual machine puts there.
+fn sends_tags_by(upper: &Interface, lower: &Interface) -> bool {
+    let kind = upper.kind.as_deref();
+    upper.lower == Some(lower.index) && matches!(kind, Some("vlan" | "macvlan" | "macvtap"))
 }
 
 /// By `ARPHRD_` (include/uapi/linux/if_arp.h). Those without a header are the ones
@@ -81,8 +93,9 @@ mod tests {
     fn a_card_is_under_its_filtered_vlan_and_not_under_a_tunnel() {
         let card = interface(2, "", 0, 0);
         let vlan = [card.clone(), interface(3, "vlan", 0, 2)];
-        assert_eq!(flags(&card, &vlan, &[2, 3]), INTERFACE_UNDER);
-        assert_eq!(flags(&card, &vlan, &[2]), 0);
+        let both = INTERFACE_UNDER | INTERFACE_TAGGED;
+        assert_eq!(flags(&card, &vlan, &[2, 3]), both);
+        assert_eq!(flags(&card, &vlan, &[2]), INTERFACE_TAGGED);
         assert_eq!(flags(&vlan[1], &vlan, &[2, 3]), 0);
         let tunnel = [card.clone(), interface(3, "vxlan", 0, 2)];
         assert_eq!(flags(&card, &tunnel, &[2, 3]), 0);
@@ -99,6 +112,7 @@ mod tests {
         let both = INTERFACE_UNDER | INTERFACE_BONDED;
         assert_eq!(flags(&member, &present, &[2, 9]), both);
         let bridge = [interface(9, "bridge", 0, 0), member.clone()];
-        assert_eq!(flags(&member, &bridge, &[2, 9]), INTERFACE_UNDER);
+        let both = INTERFACE_UNDER | INTERFACE_TAGGED;
+        assert_eq!(flags(&member, &bridge, &[2, 9]), both);
     }
 }

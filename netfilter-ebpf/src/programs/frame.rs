@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
-    abi::{INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_UNREADABLE},
+    abi::{INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_TAGGED, INTERFACE_UNREADABLE},
     packet::{self, Link, Packet},
     quote, surplus,
     verdict::Reason,
@@ -103,6 +103,8 @@ extern "C" fn netfilter_frame(raw: *mut __sk_buff) -> u64 {
         Link::Bare(skb.ethertype())
     } else if flags & INTERFACE_BONDED != 0 {
         Link::Bonded
+    } else if flags & INTERFACE_TAGGED != 0 {
+        Link::Tagged
     } else {
         Link::Ethernet
     };
