@@ -22,6 +22,7 @@ mod interfaces;
 mod kills;
 mod live;
 mod names;
+mod neighbours;
 mod privileges;
 mod reload;
 mod resolvers;
