@@ -27,38 +27,38 @@ const PADN: u8 = 1;
 const OPTION: u8 = 0x1e;
 
 /// Bytes of an option that make, with its head, whole words of eight bytes.
-const DATA: usize = 244;
+const DATA: u8 = 244;
 
 pub(super) const CHANNELS: &[Channel] = &[
     Channel::stop(
         "hop-by-hop-padding",
         "data as the padding of hop-by-hop options, to an approved address",
         "RFC 4942 section 2.1.9.5, THC-IPv6",
-        |field, pieces| options(field, pieces, DATA, &[(HOP_BY_HOP, PADN)]),
+        |field, pieces| options(field, pieces, &[(HOP_BY_HOP, PADN)]),
     ),
     Channel::stop(
         "hop-by-hop-unknown",
         "data in a hop-by-hop option that nobody has assigned",
         "scapy, Graf 2003",
-        |field, pieces| options(field, pieces, DATA, &[(HOP_BY_HOP, OPTION)]),
+        |field, pieces| options(field, pieces, &[(HOP_BY_HOP, OPTION)]),
     ),
     Channel::stop(
         "destination-options-padding",
         "data as the padding of destination options",
         "covert6, Graf 2003",
-        |field, pieces| options(field, pieces, DATA, &[(DESTINATION_OPTIONS, PADN)]),
+        |field, pieces| options(field, pieces, &[(DESTINATION_OPTIONS, PADN)]),
     ),
     Channel::stop(
         "destination-options-unknown",
         "data in a destination option that nobody has assigned",
         "Graf 2003, scapy",
-        |field, pieces| options(field, pieces, DATA, &[(DESTINATION_OPTIONS, OPTION)]),
+        |field, pieces| options(field, pieces, &[(DESTINATION_OPTIONS, OPTION)]),
     ),
     Channel::stop(
         "extensions-repeated",
         "destination options four times, with data in each",
         "RFC 7045, THC-IPv6 firewall6",
-        |field, pieces| options(field, pieces, DATA, &[(DESTINATION_OPTIONS, OPTION); 4]),
+        |field, pieces| options(field, pieces, &[(DESTINATION_OPTIONS, OPTION); 4]),
     ),
     Channel::stop(
         "extensions-misplaced",
@@ -66,20 +66,20 @@ pub(super) const CHANNELS: &[Channel] = &[
         "THC-IPv6 implementation6",
         |field, pieces| {
             let both = [(DESTINATION_OPTIONS, PADN), (HOP_BY_HOP, PADN)];
-            options(field, pieces, DATA, &both)
+            options(field, pieces, &both)
         },
     ),
     Channel::stop(
         "extensions-many",
         "more extension headers than a filter reads before a port that is not approved",
         "RFC 7112, Atlasis 2012",
-        |field, pieces| before_port(field, pieces, &[(DESTINATION_OPTIONS, 8); 30]),
+        |field, pieces| before_port(field, pieces, &[0; 30]),
     ),
     Channel::stop(
         "extensions-long",
         "extension headers of 800 bytes before a port that is not approved",
         "RFC 7112, THC-IPv6 firewall6",
-        |field, pieces| before_port(field, pieces, &[(DESTINATION_OPTIONS, 800)]),
+        |field, pieces| before_port(field, pieces, &[99]),
     ),
     Channel::stop(
         "extensions-unknown",
@@ -147,12 +147,12 @@ pub(super) const CHANNELS: &[Channel] = &[
 ];
 
 /// Data in the last option of the last of these headers, each with one option.
-fn options(field: &Field, pieces: &Pieces, size: usize, all: &[(u8, u8)]) -> io::Result<()> {
+fn options(field: &Field, pieces: &Pieces, all: &[(u8, u8)]) -> io::Result<()> {
     let harmless = approved(field.side(Family::V6)?, &[])?;
-    raw::pieces(field, pieces, size, |piece| {
-        let data = padded(piece, size);
+    raw::pieces(field, pieces, DATA.into(), |piece| {
+        let data = padded(piece, DATA.into());
         let header = |&(kind, option): &(u8, u8)| {
-            let head = [0, (size / 8) as u8, option, size as u8];
+            let head = [0, DATA / 8, option, DATA];
             (kind, [&head[..], &data].concat())
         };
         let extensions = all.iter().map(header).collect();
@@ -163,14 +163,15 @@ fn options(field: &Field, pieces: &Pieces, size: usize, all: &[(u8, u8)]) -> io:
     })
 }
 
-/// A datagram to a port that is not approved, behind headers of these lengths.
-fn before_port(field: &Field, pieces: &Pieces, headers: &[(u8, usize)]) -> io::Result<()> {
+/// A datagram to a port that is not approved, behind destination options that have so
+/// many words of eight bytes beside their first.
+fn before_port(field: &Field, pieces: &Pieces, headers: &[u8]) -> io::Result<()> {
     let side = field.side(Family::V6)?;
     let (address, _) = door(side)?;
-    let header = |&(kind, length): &(u8, usize)| {
-        let mut bytes = vec![0; length];
-        bytes[1] = (length / 8 - 1) as u8;
-        (kind, bytes)
+    let header = |&words: &u8| {
+        let mut bytes = vec![0; (usize::from(words) + 1) * 8];
+        bytes[1] = words;
+        (DESTINATION_OPTIONS, bytes)
     };
     let extensions: Vec<_> = headers.iter().map(header).collect();
     raw::pieces(field, pieces, 600, |piece| {
@@ -202,7 +203,7 @@ fn jumbogram(field: &Field, pieces: &Pieces) -> io::Result<()> {
     let side = field.side(Family::V6)?;
     raw::pieces(field, pieces, PIECE, |piece| {
         let mut packet = approved(side, piece).unwrap_or_else(|_| raw::denied(side, piece));
-        let length = (8 + packet.payload.len()) as u32;
+        let length = u32::try_from(8 + packet.payload.len()).unwrap_or_default();
         let option = [&[0, 0, 0xc2, 4][..], &length.to_be_bytes()].concat();
         packet.extensions = vec![(HOP_BY_HOP, option)];
         let mut frame = field.frame(&packet);

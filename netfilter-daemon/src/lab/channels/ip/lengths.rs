@@ -222,7 +222,7 @@ fn question(field: &Field, pieces: &Pieces, length: Option<u16>) -> io::Result<(
     let name = name.ok_or_else(|| missing("the policy allows no exact name"))?;
     let mut message = vec![0x55, 0xaa, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.name.split('.') {
-        message.push(label.len() as u8);
+        message.push(u8::try_from(label.len()).map_err(io::Error::other)?);
         message.extend(label.as_bytes());
     }
     message.extend([0, 0, 1, 0, 1]);
