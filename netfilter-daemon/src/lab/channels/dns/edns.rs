@@ -18,6 +18,9 @@ const OPTION_PADDING: u16 = 12;
 /// Of those for local use (RFC 6891 section 9).
 const OPTION_LOCAL: u16 = 65_001;
 
+/// As much as no option in use is long.
+const OPTION: usize = 200;
+
 /// The cookie of a client and of a server (RFC 7873 section 4).
 const COOKIES: usize = 8 + 32;
 
@@ -37,7 +40,7 @@ pub(super) const UNKNOWN: Channel = Channel {
     how: "an EDNS option that nobody knows, in an approved question",
     seen_in: "described; identities of clients travel so to filtering resolvers",
     aim: Aim::Stop,
-    carry: |field, pieces| option(field, Family::V4, pieces.of(400), OPTION_LOCAL),
+    carry: |field, pieces| option(field, Family::V4, pieces.of(OPTION), OPTION_LOCAL),
     read: None,
 };
 
@@ -55,7 +58,7 @@ pub(super) const PADDING: Channel = Channel {
     how: "padding that is not empty, in an approved question",
     seen_in: "described; real padding is zero (RFC 7830)",
     aim: Aim::Stop,
-    carry: |field, pieces| option(field, Family::V4, pieces.of(1000), OPTION_PADDING),
+    carry: |field, pieces| option(field, Family::V4, pieces.of(OPTION), OPTION_PADDING),
     read: None,
 };
 
@@ -71,10 +74,9 @@ pub(super) const RESERVED: Channel = Channel {
             let bytes: [u8; BYTES] = part.try_into().map_err(io::Error::other)?;
             let [byte, code, version, flags, rest @ ..] = bytes;
             let fields = u32::from_be_bytes([code, version, NOBODY, flags]);
-            let kind = u16::from_be_bytes([rest[0], rest[1]]);
-            let mut message = Message::ask(id, &approved, kind).extended(fields, None);
+            let mut message = Message::ask(id, &approved, A).extended(fields, None);
             // The size of answers, behind the root and the type.
-            message.additionals[0][3..5].copy_from_slice(&rest[2..]);
+            message.additionals[0][3..5].copy_from_slice(&rest);
             let byte = u16::from(byte);
             message.flags |= (byte & 0xc0) << 3 | (byte & 0x20) << 2 | byte & 0x1f;
             resolver.send(&message.bytes()).map(drop)
