@@ -32,8 +32,8 @@ const RESERVED_PORT: u16 = 61_442;
 const NOBODY: u8 = 0x20;
 
 /// In each question: AA, TC, RA, CD and RCODE; the high half of an RCODE; the version;
-/// half of EDNS's flags; the question's type; the size of answers.
-const BYTES: usize = 8;
+/// half of EDNS's flags; the size of answers.
+const BYTES: usize = 6;
 
 pub(super) const UNKNOWN: Channel = Channel {
     name: "dns-edns-option",
@@ -64,14 +64,16 @@ pub(super) const PADDING: Channel = Channel {
 
 pub(super) const RESERVED: Channel = Channel {
     name: "dns-reserved",
-    how: "bits of an approved question that only answers have or nobody, its response code, its type, EDNS's version, size and flags",
+    how: "bits of an approved question that only answers have or nobody, its response code, EDNS's version, size and flags",
     seen_in: "described for covert channels in headers; no tool is known",
     aim: Aim::Stop,
     carry: |field, pieces| {
         let approved = wire(&field.exact()?.name);
         let resolver = resolver_from(field, Family::V4, RESERVED_PORT)?;
         each((0..).zip(pieces.parts(BYTES)), |(id, (_, part))| {
-            let bytes: [u8; BYTES] = part.try_into().map_err(io::Error::other)?;
+            // The last part is shorter.
+            let mut bytes = [0; BYTES];
+            bytes[..part.len()].copy_from_slice(part);
             let [byte, code, version, flags, rest @ ..] = bytes;
             let fields = u32::from_be_bytes([code, version, NOBODY, flags]);
             let mut message = Message::ask(id, &approved, A).extended(fields, None);
@@ -86,32 +88,11 @@ pub(super) const RESERVED: Channel = Channel {
         let message = Arrived::datagram(frame, RESERVED_PORT)?;
         let flags = number(message, 2)?;
         let [_, byte] = (flags >> 3 & 0xc0 | flags >> 2 & 0x20 | flags & 0x1f).to_be_bytes();
-        // The type of the question, its class, and EDNS from the root on.
-        let [
-            kind @ ..,
-            _,
-            _,
-            _,
-            _,
-            _,
-            size0,
-            size1,
-            code,
-            version,
-            _,
-            last,
-            _,
-            _,
-        ] = message.last_chunk::<15>()?;
-        Some(Found::Part {
-            offset: usize::from(number(message, 0)?) * BYTES,
-            bytes: [
-                &[byte, *code, *version, *last],
-                &kind[..],
-                &[*size0, *size1],
-            ]
-            .concat(),
-        })
+        let [size @ .., code, version, _, last, _, _] = message.last_chunk::<8>()?;
+        let offset = usize::from(number(message, 0)?) * BYTES;
+        let mut bytes = [&[byte, *code, *version, *last], &size[..]].concat();
+        bytes.truncate(SECRET.checked_sub(offset)?);
+        Some(Found::Part { offset, bytes })
     }),
 };
 
