@@ -4,7 +4,11 @@
 use std::io;
 
 use crate::lab::{
-    battery::{Aim, Channel, each, field::Field, ledger::Found},
+    battery::{
+        Aim, Channel, each,
+        field::Field,
+        ledger::{Found, SECRET},
+    },
     probe::Family,
 };
 
