@@ -20,8 +20,8 @@ pub(super) fn igmp<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<u32>
     const REPORT_V2: u8 = 0x16;
     const LEAVE: u8 = 0x17;
     const REPORT_V3: u8 = 0x22;
-    const ALL_ROUTERS: u32 = 0xe000_0002;
-    const REPORTS: u32 = 0xe000_0016;
+    const ALL_ROUTERS: u64 = Address::from_ipv4(0xe000_0002).low;
+    const REPORTS: u64 = Address::from_ipv4(0xe000_0016).low;
     let (network, at) = (packet.network, packet.transport);
     let plain = at == network + 20;
     let alert = at == network + 24 && bytes.read(network + 20) == Some([148, 4, 0, 0]);
@@ -29,15 +29,16 @@ pub(super) fn igmp<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<u32>
     if !(plain || alert) || code != 0 {
         return None;
     }
-    let to = packet.destination.low as u32;
+    let to = packet.destination;
     let group = u32::from_be_bytes(fields);
+    let to_group = to.low == Address::from_ipv4(group).low;
     let [reserved, unused, high, low] = fields;
     match kind {
-        REPORT_V3 if to == REPORTS && [reserved, unused] == [0; 2] => {
+        REPORT_V3 if to.low == REPORTS && [reserved, unused] == [0; 2] => {
             records::<B, 4>(bytes, at + 8, packet.end, u16::from_be_bytes([high, low]))
         }
-        REPORT_V1 | REPORT_V2 if to == group => single(group, at + 8 == packet.end),
-        LEAVE if to == ALL_ROUTERS => single(group, at + 8 == packet.end),
+        REPORT_V1 | REPORT_V2 if to_group => single(group, at + 8 == packet.end),
+        LEAVE if to.low == ALL_ROUTERS => single(group, at + 8 == packet.end),
         _ => None,
     }
 }
@@ -88,6 +89,10 @@ pub(super) fn mld<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<u32> 
 /// Counts the groups and sources of so many records: type, length of the auxiliary data,
 /// of which there is none, number of sources, group, sources.
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a packet has fewer than 2³² bytes"
+)]
 fn records<B: Bytes + ?Sized, const ADDRESS: usize>(
     bytes: &B,
     mut at: usize,

@@ -232,6 +232,23 @@ fn a_request_is_not_longer_than_every_server_takes() {
     assert!(!is_plumbing(&longest(548 - 243)));
 }
 
+/// They have 256 bytes.
+#[test]
+fn all_options_together_are_not_long() {
+    let with = |name: u8| {
+        let option = |code: u8, length: u8| [&[code, length][..], &vec![1; length.into()]].concat();
+        let options = [option(60, 96), option(61, 64), option(81, name), vec![255]].concat();
+        is_plumbing(&discover(&options))
+    };
+    assert!(with(90) && !with(91));
+    let solicits = |name: u8| {
+        let option =
+            |code: u8, length: u8| [&[0, code, 0, length][..], &vec![1; length.into()]].concat();
+        is_plumbing(&solicit(&[option(1, 130), option(39, name)].concat()))
+    };
+    assert!(solicits(118) && !solicits(119));
+}
+
 #[test]
 fn who_asks_is_who_sends_the_frame_and_has_the_address() {
     let changed = |at: usize, bytes: &[u8]| {
@@ -289,8 +306,22 @@ fn neighbours_say_their_own_address_and_nothing_else() {
     assert!(!is_plumbing(&solicitation(&nonce)));
     let body = [&[0; 4], &HOST[..], &nonce].concat();
     assert!(is_plumbing(&icmp([0; 16], solicited(), 135, &body)));
-    let router = icmp(LOCAL, ipv6("ff02", 1), 134, &[0; 12]);
-    assert!(!is_plumbing(&router), "a router's advertisement");
+    let flags = |flags: u8| {
+        let mut frame = advertisement(&[]);
+        frame[IPV6_PAYLOAD + 4] = flags;
+        is_plumbing(&frame)
+    };
+    assert!(flags(0xe0) && flags(0) && !flags(0x10) && !flags(0x01));
+    let body = [&[0; 4], &HOST[..]].concat();
+    let elsewhere = icmp(LOCAL, ipv6("ff02", 3), 136, &body);
+    assert!(!is_plumbing(&elsewhere), "to another group");
+    for kind in [134, 137] {
+        let router = icmp(LOCAL, ipv6("ff02", 1), kind, &body);
+        assert!(!is_plumbing(&router), "what routers say: {kind}");
+    }
+    let mut routed = advertisement(&[]);
+    routed[14 + 7] = 254;
+    assert!(!is_plumbing(&routed), "it may have crossed a router");
 }
 
 #[test]
@@ -315,6 +346,16 @@ fn reports_of_groups_hold_groups_and_cost_as_many() {
     assert!(!changed(12, 0x20), "an address that is no group");
     assert!(!changed(7, 2) && !changed(7, 0), "other numbers of records");
     assert!(!is_plumbing(&[report(&[0]), vec![7]].concat()));
+    let mut query = report(&[0]);
+    query[IPV6_PAYLOAD + 8] = 130;
+    assert!(!is_plumbing(&query), "of a router");
+    let mut foreign = report(&[0]);
+    foreign[22..24].copy_from_slice(&[0x20, 1]);
+    assert!(!is_plumbing(&foreign), "not from the link");
+    let mut more = report(&[0; 96]);
+    assert!(is_plumbing(&more));
+    more[IPV6_PAYLOAD + 8 + 7] = 97;
+    assert!(!is_plumbing(&more), "one more than there are");
 }
 
 /// Ranges that touch become one.

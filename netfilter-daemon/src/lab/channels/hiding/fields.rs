@@ -1,6 +1,6 @@
 //! Fields of IP and UDP that nobody reads.
 
-use std::{io, net::IpAddr};
+use std::io;
 
 use netfilter_ebpf::checksum;
 
@@ -112,7 +112,7 @@ fn datagrams(
         // Without a checksum, which IPv4 allows.
         packet[header + 6..header + 8].fill(0);
         fill(index.to_be_bytes(), bytes, &mut packet);
-        if let IpAddr::V4(_) = side.local {
+        if side.local.is_ipv4() {
             packet[10..12].fill(0);
             let sum = checksum::finish(checksum::sum(&packet[..20]));
             packet[10..12].copy_from_slice(&sum);

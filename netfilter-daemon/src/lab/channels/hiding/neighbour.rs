@@ -30,7 +30,7 @@ pub(super) const CHANNELS: &[Channel] = &[
         "nd-options",
         "options of neighbour solicitations that nobody knows",
         "scapy; v00d00n3t (Murphy 2006, DEF CON 14)",
-        |field, pieces| solicitations(field, pieces),
+        solicitations,
     ),
     Channel::stop(
         "nd-advertisements",
