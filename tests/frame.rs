@@ -214,14 +214,15 @@ pub fn with_options(query: &[u8], options: &[u8]) -> Vec<u8> {
 
 /// Options of this many bytes, none of which is zero.
 pub fn secret(length: usize) -> Vec<u8> {
-    (0..length).map(|at| at as u8 | 1).collect()
+    (1..=u8::MAX).cycle().take(length).collect()
 }
 
 /// What becomes of them.
 pub fn padding(length: usize) -> Vec<u8> {
     let mut padding = vec![0; length];
     padding[1] = 12;
-    padding[2..4].copy_from_slice(&(length as u16 - 4).to_be_bytes());
+    let rest = u16::try_from(length - 4).unwrap();
+    padding[2..4].copy_from_slice(&rest.to_be_bytes());
     padding
 }
 
