@@ -69,9 +69,10 @@ fn options<B: Bytes + ?Sized>(bytes: &B, mut at: usize, end: usize) -> bool {
     const PAD: u8 = 0;
     const END: u8 = 255;
     let last = at + LONGEST_OPTIONS;
-    let mut seen = 0;
+    let mut seen = 0usize;
     for _ in 0..MAX_OPTIONS {
         at = B::widen(at);
+        seen = B::widen(seen);
         let Some([code]) = bytes.read(at) else {
             return false;
         };
@@ -86,7 +87,7 @@ fn options<B: Bytes + ?Sized>(bytes: &B, mut at: usize, end: usize) -> bool {
             let Some([length]) = bytes.read(at) else {
                 return false;
             };
-            let option = 1u64 << (code % CODES);
+            let option = 1usize << (code % CODES);
             if !is_sent(code, length) || seen & option != 0 {
                 return false;
             }
