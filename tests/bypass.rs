@@ -38,8 +38,10 @@ const GUARD: &str = "/sys/fs/bpf/netfilter/links/guard";
 
 type Send = Box<dyn FnMut(&[u8]) -> io::Result<()> + std::marker::Send>;
 
+type Open = fn() -> io::Result<Send>;
+
 /// The ways past tc. AF_XDP only where the kernel has it.
-const WAYS: [(&str, fn() -> io::Result<Send>); 3] = [
+const WAYS: [(&str, Open); 3] = [
     ("bypass", || {
         sender(bypass::open("eth0"), bypass::Sender::send)
     }),
