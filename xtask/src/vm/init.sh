@@ -23,7 +23,8 @@ echo "vmtest: the tests took $(($(seconds) - began)) s"
 [ -z "$only_tests" ] || poweroff -f
 
 began=$(seconds)
-{ netfilter-daemon lab; echo "vmtest: lab exit $?"; } 2>&1 | cat
+# Of the channels those that are quick under emulation; no device of the kernel's decides them.
+{ netfilter-daemon lab --only policy,plain,tunnels; echo "vmtest: lab exit $?"; } 2>&1 | cat
 echo "vmtest: the lab took $(($(seconds) - began)) s"
 
 devices 2>&1 | cat
