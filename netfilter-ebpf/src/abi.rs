@@ -420,6 +420,8 @@ pub const INTERFACE_UNREADABLE: u32 = 2;
 pub const INTERFACE_UNDER: u32 = 4;
 /// Belongs to a bond, which negotiates with the switch by LACP.
 pub const INTERFACE_BONDED: u32 = 8;
+/// A workload is behind it: what arrives there leaves the workload.
+pub const INTERFACE_WORKLOAD: u32 = 16;
 
 /// Of the loopback interface, in every network namespace (LOOPBACK_IFINDEX,
 /// include/net/flow.h).

@@ -57,6 +57,7 @@ labelled! {
         DnsType = 13, "dns_type", "a DNS question of a type that the policy does not list";
         DnsLimit = 14, "dns_limit", "a DNS question longer, or one new name more, than its wildcard admits";
         DnsStream = 15, "dns_stream", "a TCP segment to or from a resolver that does not go on where the last one ended";
+        Unjudged = 16, "unjudged", "a packet of a workload that came by the program which judges them";
     }
 }
 

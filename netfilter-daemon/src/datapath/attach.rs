@@ -192,8 +192,8 @@ pub(super) fn attached_filter(
 /// In the order in which they run.
 pub(super) fn filters(role: Role, interface: &str, ifindex: u32) -> Result<Vec<Filter>, Error> {
     let direction = match role {
-        Role::Ingress | Role::Loopback => Direction::Ingress,
-        Role::Egress => Direction::Egress,
+        Role::Egress | Role::Delivery => Direction::Egress,
+        _ => Direction::Ingress,
     };
     netlink::filters(ifindex, direction).map_err(hook("list the filters of", interface))
 }
@@ -286,8 +286,8 @@ pub(super) fn has_tcx() -> bool {
 
 const fn attach_type(role: Role) -> TcAttachType {
     match role {
-        Role::Ingress | Role::Loopback => TcAttachType::Ingress,
-        Role::Egress => TcAttachType::Egress,
+        Role::Egress | Role::Delivery => TcAttachType::Egress,
+        _ => TcAttachType::Ingress,
     }
 }
 

@@ -183,7 +183,7 @@ impl Hooks {
     pub(super) fn attach(&mut self, role: Role, target: &Target) -> Result<(), Error> {
         let program = match role {
             Role::Egress => &mut self.egress,
-            Role::Ingress | Role::Loopback => &mut self.ingress,
+            _ => &mut self.ingress,
         };
         let link = attach_one(program, &self.pins, role, &target.name, target.index)?;
         if let Some(link) = link {
@@ -257,7 +257,7 @@ impl Hooks {
         let failed = |operation| hook(operation, &target.name);
         let relay = match role {
             Role::Egress => &self.relays.egress,
-            Role::Ingress | Role::Loopback => &self.relays.ingress,
+            _ => &self.relays.ingress,
         };
         let relay = relay.fd().map_err(refused(&target.name))?.as_fd();
         let stand_in = tcx::attach_first(relay, target.index, role).map_err(failed("attach to"))?;
@@ -291,14 +291,14 @@ impl Hooks {
     fn program(&mut self, role: Role) -> &mut SchedClassifier {
         match role {
             Role::Egress => &mut self.egress,
-            Role::Ingress | Role::Loopback => &mut self.ingress,
+            _ => &mut self.ingress,
         }
     }
 
     fn program_id(&self, role: Role, interface: &str) -> Result<u32, Error> {
         let program = match role {
             Role::Egress => &self.egress,
-            Role::Ingress | Role::Loopback => &self.ingress,
+            _ => &self.ingress,
         };
         Ok(program.info().map_err(refused(interface))?.id())
     }

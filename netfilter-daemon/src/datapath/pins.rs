@@ -61,6 +61,12 @@ pub(super) enum Role {
     Egress,
     /// Reads the answers of local resolvers.
     Loopback,
+    /// Judges what a workload sends, by XDP.
+    Workload,
+    /// Reads what is delivered to a workload.
+    Delivery,
+    /// Lets in what [`Self::Workload`] has judged, and nothing else.
+    Judged,
 }
 
 impl Role {
@@ -69,14 +75,19 @@ impl Role {
             Self::Ingress => "ingress",
             Self::Egress => "egress",
             Self::Loopback => "loopback",
+            Self::Workload => "workload",
+            Self::Delivery => "delivery",
+            Self::Judged => "judged",
         }
     }
 
     pub(super) const fn program(self) -> &'static str {
         match self {
-            Self::Ingress => "netfilter_ingress",
+            Self::Ingress | Self::Delivery => "netfilter_ingress",
             Self::Egress => "netfilter_egress",
             Self::Loopback => "netfilter_loopback",
+            Self::Workload => "netfilter_workload",
+            Self::Judged => "netfilter_judged",
         }
     }
 }

@@ -9,6 +9,7 @@ use netfilter_ebpf::{
 };
 
 use crate::{
+    buffer::Buffer,
     clock,
     conclude::{self, Subject},
     flow, forgetful,
@@ -16,33 +17,32 @@ use crate::{
     maps::{FRAGMENTS, Scratch},
     message::scratch,
     question,
-    skb::Skb,
     stream,
     tables::Generation,
 };
 
 #[inline(always)]
-pub(crate) fn run(skb: &Skb) -> i32 {
+pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
     let Some(generation) = Generation::active() else {
-        return conclude::conclude(skb, Verdict::Drop(Reason::Unready), Subject::Unread);
+        return conclude::conclude(buffer, Verdict::Drop(Reason::Unready), Subject::Unread);
     };
     if generation.is_lifted() {
-        return conclude::PASS;
+        return B::PASS;
     }
-    match read(skb) {
+    match read(buffer) {
         Ok(Frame::Plumbing) => {
-            conclude::conclude(skb, Verdict::Pass(Grounds::Plumbing), Subject::Unread)
+            conclude::conclude(buffer, Verdict::Pass(Grounds::Plumbing), Subject::Unread)
         }
-        Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
+        Err(reason) => conclude::conclude(buffer, Verdict::Drop(reason), Subject::Unread),
         Ok(Frame::Ip(packet)) => {
-            read_quote(skb);
+            read_quote(buffer);
             let mut verdict = egress::decide(packet, &generation);
             let mut subject = Subject::Packet;
             if let Verdict::Ask = verdict {
                 verdict = if packet.protocol == packet::TCP {
-                    stream::outbound(skb, &generation, false)
+                    stream::outbound(buffer, &generation, false)
                 } else {
-                    question::datagram(skb, packet, &generation)
+                    question::datagram(buffer, packet, &generation)
                 };
                 subject = Subject::Question;
             }
@@ -55,7 +55,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
                     Verdict::Drop(Reason::TableFull)
                 };
             }
-            conclude::conclude(skb, verdict, subject)
+            conclude::conclude(buffer, verdict, subject)
         }
     }
 }
