@@ -30,4 +30,5 @@ mod streams;
 mod tags;
 mod traffic;
 mod upgrade;
+mod workload;
 mod world;

@@ -42,6 +42,9 @@ struct Report {
     mode: &'static str,
     /// `null`: chosen when the daemon starts.
     interfaces: Option<Vec<String>>,
+    /// Those that lead to workloads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    workloads: Vec<String>,
     resolvers: Vec<std::net::IpAddr>,
     inbound: Vec<String>,
     #[serde(flatten)]
@@ -80,6 +83,7 @@ impl Report {
         let Policy {
             mode,
             interfaces,
+            workloads,
             resolvers,
             inbound,
             rules,
@@ -94,6 +98,7 @@ impl Report {
                 Mode::Report => "report",
             },
             interfaces: interfaces.clone(),
+            workloads: workloads.clone(),
             resolvers: resolvers.clone(),
             inbound: inbound.iter().map(ToString::to_string).collect(),
             summary: loaded.image.summary(),
@@ -152,6 +157,9 @@ impl Report {
             ),
             ("inbound", or(self.inbound.join("; "), "none")),
         ];
+        let lines = lines.into_iter().chain(
+            (!self.workloads.is_empty()).then(|| ("workloads", self.workloads.join(", "))),
+        );
         let mut text = format!("{}: right\n\n", self.policy);
         for (label, value) in lines {
             text.push_str(&format!("  {label:<13} {value}\n"));

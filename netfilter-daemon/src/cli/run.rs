@@ -21,7 +21,7 @@ use crate::{
         loaded,
         opening::{self, Opening},
     },
-    interfaces::{self, Choice, Interface},
+    interfaces::{self, Choice, Interface, Places},
     policy::Mode,
     sessions::Owners,
     tags::{self, Outcome, store::Store},
@@ -90,7 +90,8 @@ impl Run {
         let loaded = loaded::load(&self.policy, self.audit, &store)?;
         let named = loaded.policy.interfaces.as_deref();
         let present = interfaces::present()?;
-        let choice = interfaces::choose(&self.interfaces, named, &present)?;
+        let workloads = &loaded.policy.workloads;
+        let choice = interfaces::choose(&self.interfaces, named, workloads, &present)?;
         if self.dry_run {
             let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));
             let opening = opening.context("cannot read the table of connections")?;
@@ -162,7 +163,8 @@ fn plan(
         Mode::Report => ("audit, letting everything pass,", "would be counted"),
     };
     let rules = loaded.policy.rules.len();
-    let interfaces = choice.names.join(", ");
+    let Places { uplinks, workloads } = choice.places(present);
+    let interfaces = [uplinks, workloads].concat().join(", ");
     let rows = present.iter().map(|interface| {
         let coverage = interfaces::coverage(interface, present, choice);
         let filtered = if coverage.is_covered() {

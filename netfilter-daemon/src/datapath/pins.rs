@@ -70,6 +70,15 @@ pub(super) enum Role {
 }
 
 impl Role {
+    /// In the order in which they are lifted: `Judged` lets nothing in without `Workload`.
+    pub(super) const OF_INTERFACES: [Self; 5] = [
+        Self::Egress,
+        Self::Ingress,
+        Self::Judged,
+        Self::Workload,
+        Self::Delivery,
+    ];
+
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",

@@ -173,7 +173,7 @@ const fn attach_type(role: Role) -> u32 {
     const BPF_TCX_EGRESS: u32 = 47;
     match role {
         Role::Egress | Role::Delivery => BPF_TCX_EGRESS,
-        _ => BPF_TCX_INGRESS,
+        Role::Ingress | Role::Loopback | Role::Judged | Role::Workload => BPF_TCX_INGRESS,
     }
 }
 
@@ -181,7 +181,7 @@ fn number(descriptor: RawFd) -> u32 {
     u32::try_from(descriptor).unwrap_or(u32::MAX)
 }
 
-fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
     let descriptor = RawFd::try_from(returned).map_err(io::Error::other)?;
     // SAFETY: the kernel has just given it to us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
