@@ -2,6 +2,8 @@
 
 use std::{io::ErrorKind, time::Duration};
 
+mod frames;
+mod life;
 mod site;
 
 use site::{
@@ -20,9 +22,15 @@ fn judges(masquerade: bool, uplinks: &str) {
         assert!(site.connects(ALLOWED, 443), "{round}: a range");
         assert!(site.connects(ALLOWED_IPV6, 443), "{round}: a range of IPv6");
         let name = format!("n{}.many.example", 7 + round);
-        assert!(site.connects_by_name(NAME, 443), "{round}: a name, its first packet");
+        assert!(
+            site.connects_by_name(NAME, 443),
+            "{round}: a name, its first packet"
+        );
         assert!(site.connects_by_name(&name, 443), "{round}: a new name");
-        assert!(site.connects_by_name(NAME_IPV6, 443), "{round}: a name of IPv6");
+        assert!(
+            site.connects_by_name(NAME_IPV6, 443),
+            "{round}: a name of IPv6"
+        );
     }
     assert!(site.connects(NAMED, 443), "what was learned");
     for address in [DENIED, DENIED_IPV6] {
@@ -31,13 +39,29 @@ fn judges(masquerade: bool, uplinks: &str) {
         assert!(took < AT_ONCE, "{address}: {took:?}");
     }
     assert!(!site.connects(NAMED, 8443), "another port of a name");
+    let large = vec![b'x'; 4000];
+    assert_eq!(site.sends(ALLOWED, &large), None, "in fragments");
+    for address in [DENIED, DENIED_IPV6] {
+        let told = site.sends(address, b"secret");
+        assert!(
+            matches!(
+                told,
+                Some(ErrorKind::HostUnreachable | ErrorKind::PermissionDenied)
+            ),
+            "{address}: {told:?}"
+        );
+    }
     let digs = |options: &[&str]| site.says("dig", &[&["+tries=1", "+time=3"], options].concat());
     let denied = [DENIED_NAME, "@10.99.0.1"];
     for options in [&[][..], &["+tcp"], &["-6", "@fd99::1"]] {
         let said = digs(&[options, &denied[..1 + usize::from(options.len() < 2)]].concat());
         assert!(said.contains("NXDOMAIN"), "{options:?}: {said}");
     }
-    for options in [&["@10.99.0.1"][..], &["+tcp", "@10.99.0.1"], &["+tcp", "@fd99::1"]] {
+    for options in [
+        &["@10.99.0.1"][..],
+        &["+tcp", "@10.99.0.1"],
+        &["+tcp", "@fd99::1"],
+    ] {
         let said = digs(&[options, &["n99.many.example"]].concat());
         assert!(said.contains("203.0.114.99"), "{options:?}: {said}");
     }

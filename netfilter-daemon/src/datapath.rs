@@ -206,12 +206,7 @@ impl Datapath {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn attach(
-        &mut self,
-        image: &Image,
-        interfaces: On<'_>,
-        terms: Terms,
-    ) -> Result<(), Error> {
+    pub fn attach(&mut self, image: &Image, interfaces: On<'_>, terms: Terms) -> Result<(), Error> {
         self.pins.show()?;
         self.listen(image, terms)?;
         attach::attach(&mut self.ebpf, &self.pins, interfaces, || {

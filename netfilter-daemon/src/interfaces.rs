@@ -271,7 +271,10 @@ mod tests {
     #[test]
     fn auto_never_takes_loopback_even_if_a_default_route_leaves_by_it() {
         let present = [interface("lo", true), interface("eth0", false)];
-        assert_eq!(choose(&[], None, &[], &present).unwrap().names, names(&["eth0"]));
+        assert_eq!(
+            choose(&[], None, &[], &present).unwrap().names,
+            names(&["eth0"])
+        );
     }
 
     #[test]
@@ -287,7 +290,13 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_policy() {
         let policy = names(&["eth1"]);
-        let choice = choose(&names(&["docker0", "docker0"]), Some(&policy), &[], &machine()).unwrap();
+        let choice = choose(
+            &names(&["docker0", "docker0"]),
+            Some(&policy),
+            &[],
+            &machine(),
+        )
+        .unwrap();
         assert_eq!(
             choice,
             Choice {
@@ -336,7 +345,10 @@ mod tests {
         let both = ["eth0", "eth1"];
         assert_eq!(chosen(&[], None), places(&["docker0"], &both));
         assert_eq!(chosen(&[], Some(&[])), places(&[], &both));
-        assert_eq!(chosen(&names(&["docker0"]), None), places(&["docker0"], &both));
+        assert_eq!(
+            chosen(&names(&["docker0"]), None),
+            places(&["docker0"], &both)
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -72,8 +72,9 @@ impl Site {
         }
         site.plug("w0", &site.workload, 88);
         if masquerade {
-            let rules = "table inet nat { chain after { type nat hook postrouting priority 100; \
-                         oifname eth0 masquerade; } }";
+            let rules = "add table inet nat; \
+                         add chain inet nat after { type nat hook postrouting priority 100; }; \
+                         add rule inet nat after oifname eth0 masquerade";
             assert!(site.world.succeeds("nft", &[rules]));
         } else {
             for (net, via) in [("10.88.0.0/16", "10.99.0.2"), ("fd88::/32", "fd99::2")] {
@@ -89,8 +90,10 @@ impl Site {
         let host = self.world.protected();
         veth(host, name, workload, "eth0").unwrap();
         for (end, interface, last) in [(host, name, 1), (workload, "eth0", 2)] {
-            end.ip(&format!("address add 10.88.{number}.{last}/24 dev {interface}"))
-                .unwrap();
+            end.ip(&format!(
+                "address add 10.88.{number}.{last}/24 dev {interface}"
+            ))
+            .unwrap();
             end.ip(&format!(
                 "address add fd88:0:{number}::{last}/64 dev {interface} nodad"
             ))
@@ -128,6 +131,31 @@ impl Site {
         let attempt = || TcpStream::connect_timeout(&address, Duration::from_secs(3));
         let error = self.workload.run(attempt).unwrap().unwrap_err();
         (error.kind(), start.elapsed())
+    }
+
+    /// Sends a datagram to port 443, of which the answer begins as it does. What is told
+    /// instead.
+    pub fn sends(&self, address: &str, data: &[u8]) -> Option<io::ErrorKind> {
+        let address = SocketAddr::new(address.parse().unwrap(), 443);
+        let exchange = || {
+            let local: IpAddr = match address {
+                SocketAddr::V4(_) => [0; 4].into(),
+                SocketAddr::V6(_) => [0; 16].into(),
+            };
+            let socket = UdpSocket::bind((local, 0))?;
+            socket.connect(address)?;
+            socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+            socket.send(data)?;
+            let mut back = [0; 16];
+            let length = socket.recv(&mut back)?;
+            assert!(data.starts_with(&back[..length.min(data.len())]));
+            io::Result::Ok(())
+        };
+        self.workload
+            .run(exchange)
+            .unwrap()
+            .err()
+            .map(|error| error.kind())
     }
 
     /// What a program says that runs in the workload.

@@ -34,6 +34,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // iodine's way to configure its interface.
     ("ifconfig", "net-tools"),
     ("kresd", "knot-resolver"),
+    ("nft", "nftables"),
     ("python3", "python3-minimal"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),

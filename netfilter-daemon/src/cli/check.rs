@@ -157,9 +157,9 @@ impl Report {
             ),
             ("inbound", or(self.inbound.join("; "), "none")),
         ];
-        let lines = lines.into_iter().chain(
-            (!self.workloads.is_empty()).then(|| ("workloads", self.workloads.join(", "))),
-        );
+        let lines = lines
+            .into_iter()
+            .chain((!self.workloads.is_empty()).then(|| ("workloads", self.workloads.join(", "))));
         let mut text = format!("{}: right\n\n", self.policy);
         for (label, value) in lines {
             text.push_str(&format!("  {label:<13} {value}\n"));

@@ -108,8 +108,7 @@ fn attach_link(
     ifindex: u32,
 ) -> Result<OwnedFd, Error> {
     let program = program.fd().map_err(refused(interface))?.as_fd();
-    let attach =
-        || tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface));
+    let attach = || tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface));
     link_of(program, &pins.link(role, ifindex), interface, attach)
 }
 

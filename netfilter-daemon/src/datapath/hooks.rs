@@ -440,10 +440,12 @@ impl Relays {
 
 fn workload(ebpf: &mut Ebpf) -> Result<OwnedFd, Error> {
     let name = Role::Workload.program();
-    let program = load::workload(ebpf)?.fd().map_err(|source| Error::Program {
-        program: name,
-        source: Box::new(source),
-    })?;
+    let program = load::workload(ebpf)?
+        .fd()
+        .map_err(|source| Error::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
     program
         .as_fd()
         .try_clone_to_owned()

@@ -1,6 +1,10 @@
 //! Loads the BPF object that is embedded in this binary.
 
-use aya::{EbpfLoader, VerifierLogLevel, programs::{SchedClassifier, Xdp}, util::KernelVersion};
+use aya::{
+    EbpfLoader, VerifierLogLevel,
+    programs::{SchedClassifier, Xdp},
+    util::KernelVersion,
+};
 
 use super::{
     Error, maps,

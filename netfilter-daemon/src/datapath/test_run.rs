@@ -101,11 +101,7 @@ impl Datapath {
     ) -> Result<Outcome, Error> {
         self.load_for(program)?;
         let fd = self.descriptor(program)?;
-        let run = match program {
-            Program::Workload => run_on_frame,
-            _ => run,
-        };
-        run(fd.as_raw_fd(), frame, with, repeat).map_err(|source| Error::System {
+        run_as(program, fd.as_raw_fd(), frame, with, repeat).map_err(|source| Error::System {
             operation: "run the program on a frame",
             source,
         })
@@ -162,7 +158,24 @@ impl Datapath {
     }
 }
 
-/// Runs any loaded program; see [`Datapath::test_run`].
+/// Runs this program, of which `fd` is a descriptor; see [`Datapath::test_run`].
+///
+/// # Errors
+/// What the system call says.
+pub fn run_as(
+    program: Program,
+    fd: i32,
+    frame: &[u8],
+    with: Context,
+    repeat: u32,
+) -> io::Result<Outcome> {
+    match program {
+        Program::Workload => run_on_frame(fd, frame, with, repeat),
+        Program::Egress | Program::Ingress | Program::Loopback => run(fd, frame, with, repeat),
+    }
+}
+
+/// Runs any loaded program of tc; see [`Datapath::test_run`].
 ///
 /// # Errors
 /// What the system call says.

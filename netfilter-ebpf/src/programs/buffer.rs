@@ -60,8 +60,13 @@ pub(crate) trait Buffer: Bytes + Sized {
     fn load<T: Copy>(&self, offset: usize) -> Option<T> {
         let mut value = core::mem::MaybeUninit::<T>::uninit();
         // SAFETY: room for the bytes.
-        let loaded =
-            unsafe { self.copy(offset as u32, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        let loaded = unsafe {
+            self.copy(
+                offset as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
         // SAFETY: written where the result says so; arrays of bytes only.
         loaded.then(|| unsafe { value.assume_init() })
     }

@@ -144,7 +144,13 @@ fn count_pass<B: Buffer>(buffer: &B, family: Family, protocol: ProtocolLabel) {
 }
 
 #[inline(always)]
-fn count_drop<B: Buffer>(buffer: &B, reason: Reason, family: Family, protocol: ProtocolLabel, audited: bool) {
+fn count_drop<B: Buffer>(
+    buffer: &B,
+    reason: Reason,
+    family: Family,
+    protocol: ProtocolLabel,
+    audited: bool,
+) {
     let key = DropKey {
         interface: slot(buffer),
         reason: reason as u8,

@@ -16,8 +16,7 @@ use crate::{
     frame::{Frame, read, read_quote},
     maps::{FRAGMENTS, Scratch},
     message::scratch,
-    question,
-    stream,
+    question, stream,
     tables::Generation,
 };
 

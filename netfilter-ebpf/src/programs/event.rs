@@ -16,7 +16,13 @@ use crate::{
 
 /// `read`: the packet in the scratch is the one. `named`: so is a question's name.
 #[inline(always)]
-pub(crate) fn report<B: Buffer>(buffer: &B, reason: Reason, audited: bool, read: bool, named: bool) {
+pub(crate) fn report<B: Buffer>(
+    buffer: &B,
+    reason: Reason,
+    audited: bool,
+    read: bool,
+    named: bool,
+) {
     note(
         buffer,
         reason as u64,

@@ -1,7 +1,8 @@
 //! What user space has said of the interface at hand.
 
 use netfilter_ebpf::abi::{
-    INTERFACE_PROBES, INTERFACE_SLOTS, INTERFACE_WORKLOAD, Interface, LOOPBACK_IFINDEX, interface_place,
+    INTERFACE_PROBES, INTERFACE_SLOTS, INTERFACE_WORKLOAD, Interface, LOOPBACK_IFINDEX,
+    interface_place,
 };
 
 use crate::maps::INTERFACES;

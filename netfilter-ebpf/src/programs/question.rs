@@ -23,11 +23,7 @@ use crate::{
 
 /// Judges a datagram to a resolver.
 #[inline(always)]
-pub(crate) fn datagram<B: Buffer>(
-    buffer: &B,
-    packet: &Packet,
-    generation: &Generation,
-) -> Verdict {
+pub(crate) fn datagram<B: Buffer>(buffer: &B, packet: &Packet, generation: &Generation) -> Verdict {
     let length = match packet.fragment {
         Fragment::Whole => message::load_datagram(buffer, packet),
         _ => None,

@@ -134,12 +134,7 @@ fn answer_datagram<B: Buffer>(
 
 /// Exchanges addresses and ports, which leaves sums as they are.
 #[inline(always)]
-fn turn_around<B: Buffer>(
-    buffer: &B,
-    network: usize,
-    transport: usize,
-    ipv6: bool,
-) -> Option<()> {
+fn turn_around<B: Buffer>(buffer: &B, network: usize, transport: usize, ipv6: bool) -> Option<()> {
     exchange::<_, 2>(buffer, transport)?;
     if ipv6 {
         exchange::<_, 16>(buffer, network + 8)
@@ -225,17 +220,19 @@ fn replace<B: Buffer>(
 
 /// Lowers the number at `at` in a UDP datagram to `limit`. `None` where that fails.
 #[inline(always)]
-pub(crate) fn lower<B: Buffer>(
-    buffer: &B,
-    transport: usize,
-    at: usize,
-    limit: u16,
-) -> Option<()> {
+pub(crate) fn lower<B: Buffer>(buffer: &B, transport: usize, at: usize, limit: u16) -> Option<()> {
     let old: [u8; 2] = buffer.load(at)?;
     if u16::from_be_bytes(old) <= limit {
         return Some(());
     }
-    replace(buffer, transport, at, old, limit.to_be_bytes(), UDP_CHECKSUM)
+    replace(
+        buffer,
+        transport,
+        at,
+        old,
+        limit.to_be_bytes(),
+        UDP_CHECKSUM,
+    )
 }
 
 seam! {

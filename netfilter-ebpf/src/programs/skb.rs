@@ -3,9 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{
-        __sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, TC_ACT_SHOT, TC_ACT_UNSPEC,
-    },
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{
         bpf_redirect,
         generated::{
@@ -107,7 +105,13 @@ impl Buffer for Skb {
         let flags = u64::from(BPF_F_INVALIDATE_HASH);
         // SAFETY: the context pointer that the kernel passed, and the value's own bytes.
         let result = unsafe {
-            bpf_skb_store_bytes(self.skb(), offset as u32, from, size_of::<T>() as u32, flags)
+            bpf_skb_store_bytes(
+                self.skb(),
+                offset as u32,
+                from,
+                size_of::<T>() as u32,
+                flags,
+            )
         };
         (result == 0).then_some(())
     }

@@ -418,7 +418,14 @@ extern "C" fn netfilter_window(
         unsafe { *to = *from };
     }
     answer::begin(inbound.cursor);
-    if message::load(&Skb::at(raw), from as usize, pending as usize, length as usize).is_none() {
+    if message::load(
+        &Skb::at(raw),
+        from as usize,
+        pending as usize,
+        length as usize,
+    )
+    .is_none()
+    {
         return 0;
     }
     for _ in 0..MAX_MESSAGES {
@@ -493,7 +500,13 @@ extern "C" fn netfilter_keep(raw: *mut __sk_buff, from: u64, length: u64) -> u64
         return 0;
     }
     let copied = if at >= pending {
-        message::copy(&Skb::at(raw), from + (at - pending), tail.as_mut_ptr(), 0, kept)
+        message::copy(
+            &Skb::at(raw),
+            from + (at - pending),
+            tail.as_mut_ptr(),
+            0,
+            kept,
+        )
     } else if at == 0 {
         // Behind what was kept before.
         let (to, from_kept) = (

@@ -11,7 +11,8 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::generated::{
-        bpf_check_mtu, bpf_csum_diff, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+        bpf_check_mtu, bpf_csum_diff, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
     },
 };
 use netfilter_ebpf::{
@@ -230,13 +231,17 @@ const fn made(sum: u32) -> [u8; 2] {
     }
 }
 
-/// Makes the checksum of the transport header at hand, from its first to its last byte.
-/// A global function, see `message`.
+/// Makes the checksum of the transport header at hand, from its first to its last byte; where
+/// a datagram has none, it stays so. A global function, see `message`.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn xdp_seal(raw: *mut xdp_md, transport: u64, length: u64, checksum: u64) -> u64 {
     let frame = Xdp::at(raw);
     let at = (transport + checksum) as usize;
+    let is_datagram = scratch().is_some_and(|scratch| scratch.packet.protocol == UDP);
+    if is_datagram && frame.load(at) == Some([0u8; 2]) {
+        return 1;
+    }
     let sealed = frame.store(at, &[0u8; 2]).and_then(|()| {
         let Scratch { tail, .. } = scratch()?;
         message::copy(&frame, transport, tail.as_mut_ptr(), 0, length)?;
