@@ -36,7 +36,7 @@ fn reaches(workload: &Namespace, address: &str) -> bool {
 
 #[test]
 fn a_workload_that_comes_is_judged_and_one_that_goes_leaves_nothing() {
-    let site = Site::new(true);
+    let site = Site::new(false);
     let daemon = site.enforce(&policy("eth0, "));
     assert!(
         daemon.said.starts_with("enforcing on eth0, w0 ("),
@@ -65,7 +65,7 @@ fn a_workload_that_comes_is_judged_and_one_that_goes_leaves_nothing() {
 /// What is denied is sent all the time, and one connection goes on.
 #[test]
 fn nothing_gets_out_and_nothing_is_cut_whatever_becomes_of_the_daemon() {
-    let site = Site::new(true);
+    let site = Site::new(false);
     let mut daemon = site.enforce(&policy(""));
     assert!(site.connects_by_name(NAME, 443));
     let open = || TcpStream::connect((NAMED, 443));
@@ -126,7 +126,7 @@ fn nothing_gets_out_and_nothing_is_cut_whatever_becomes_of_the_daemon() {
 /// `act_mirred` in the workload: the kernel's generic XDP does not see such packets.
 #[test]
 fn what_a_workload_redirects_before_it_leaves_is_not_let_in_unjudged() {
-    let site = Site::new(true);
+    let site = Site::new(false);
     let _daemon = site.enforce(&policy(""));
     let (host, workload) = (site.world.protected(), &site.workload);
     let mac = || std::fs::read_to_string("/sys/class/net/w0/address");
@@ -151,7 +151,7 @@ fn what_a_workload_redirects_before_it_leaves_is_not_let_in_unjudged() {
     }
     for arguments in [
         "qdisc add dev a0 clsact",
-        "filter add dev a0 egress matchall action mirred egress redirect dev eth0",
+        "filter add dev a0 egress protocol ip u32 match u32 0 0 action mirred egress redirect dev eth0",
     ] {
         let done = workload
             .command("tc")
@@ -201,7 +201,7 @@ fn machine(name: &str) -> io::Result<File> {
 
 #[test]
 fn a_virtual_machine_is_judged_by_its_driver_and_refused_at_once() {
-    let site = Site::new(true);
+    let site = Site::new(false);
     let _daemon = site.enforce(&policy(""));
     let host = site.world.protected();
     let mut machine = host.run(|| machine("w9")).unwrap().unwrap();
@@ -231,7 +231,7 @@ fn a_virtual_machine_is_judged_by_its_driver_and_refused_at_once() {
 
 #[test]
 fn a_pin_that_another_tool_removes_is_put_back_and_a_second_filter_is_refused() {
-    let site = Site::new(true);
+    let site = Site::new(false);
     let _daemon = site.enforce(&policy(""));
     let host = site.world.protected();
     let pin = || {

@@ -77,6 +77,8 @@ pub struct Hooks {
     relays: Relays,
     /// The links: whoever removes a pin does not detach the program.
     links: HashMap<(Role, u32), OwnedFd>,
+    /// Whether a workload's interface needs `Judged`, for as long as its link lasts.
+    proofs: HashMap<u32, bool>,
 }
 
 /// Programs that do what ours do, by a jump: the kernel does not attach one twice.
@@ -128,6 +130,7 @@ impl Hooks {
             workload: workload(ebpf).map_err(|error| error.to_string()),
             relays: Relays::of(ebpf, pins)?,
             links: HashMap::new(),
+            proofs: HashMap::new(),
         })
     }
 
@@ -194,8 +197,13 @@ impl Hooks {
     }
 
     /// What was redirected before comes by the generic XDP of the kernel unseen.
-    fn needs_proof(&self, target: &Target) -> Result<bool, Error> {
-        Ok(xdp::mode(target)? != Some(XdpMode::Native))
+    fn needs_proof(&mut self, target: &Target) -> Result<bool, Error> {
+        if let Some(known) = self.proofs.get(&target.index) {
+            return Ok(*known);
+        }
+        let needed = xdp::mode(target)? != Some(XdpMode::Native);
+        self.proofs.insert(target.index, needed);
+        Ok(needed)
     }
 
     /// Of an interface that led elsewhere before.
@@ -208,7 +216,7 @@ impl Hooks {
     }
 
     /// The roles that an interface needs.
-    fn roles(&self, target: &Target) -> Result<Vec<Role>, Error> {
+    fn roles(&mut self, target: &Target) -> Result<Vec<Role>, Error> {
         Ok(match target.is_workload() {
             false => vec![Role::Egress, Role::Ingress],
             true if self.needs_proof(target)? => {
@@ -221,6 +229,7 @@ impl Hooks {
     /// Forgets interfaces that are gone: pins, and who counts where.
     pub fn retire(&mut self, is_there: impl Fn(u32) -> bool) -> Result<(), Error> {
         self.links.retain(|(_, ifindex), _| is_there(*ifindex));
+        self.proofs.retain(|ifindex, _| is_there(*ifindex));
         for role in Role::OF_INTERFACES {
             for ifindex in self.pins.links(role)? {
                 if !is_there(ifindex) {
@@ -290,6 +299,7 @@ impl Hooks {
         let pin = self.pins.link(Role::Workload, target.index);
         let attach = || xdp::attach(program, target);
         let link = attach::link_of(program, &pin, &target.name, attach)?;
+        self.proofs.remove(&target.index);
         self.links.insert((Role::Workload, target.index), link);
         Ok(())
     }
