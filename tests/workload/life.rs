@@ -17,7 +17,7 @@ use netfilter_daemon::lab::{
 };
 use netfilter_ebpf::packet::{RST, SYN, TCP, UDP};
 
-use super::site::{ALLOWED, DENIED, NAME, NAMED, Site, computer, policy};
+use super::site::{ALLOWED, DENIED, NAME, NAMED, Site, computer, policy, refusal};
 use crate::{
     frame::{segment, to},
     world::{BINARY, echo_tcp, eventually},
@@ -50,7 +50,8 @@ fn a_workload_that_comes_is_judged_and_one_that_goes_leaves_nothing() {
     site.plug("w1", &second, 89);
     assert!(eventually(|| enforcing(&site, "w1") == Some(1)));
     assert!(reaches(&second, ALLOWED));
-    assert!(!reaches(&second, DENIED));
+    let (kind, _) = refusal(&second, DENIED, 443);
+    assert_eq!(kind, io::ErrorKind::ConnectionRefused);
     assert!(!site.connects("10.88.89.2", 443), "nor to each other");
     site.world.protected().ip("link delete w1").unwrap();
     assert!(eventually(|| enforcing(&site, "w1").is_none()));

@@ -126,11 +126,7 @@ impl Site {
 
     /// How a connection of the workload fails, and after what time.
     pub fn refusal(&self, address: &str, port: u16) -> (io::ErrorKind, Duration) {
-        let address = SocketAddr::new(address.parse().unwrap(), port);
-        let start = Instant::now();
-        let attempt = || TcpStream::connect_timeout(&address, Duration::from_secs(3));
-        let error = self.workload.run(attempt).unwrap().unwrap_err();
-        (error.kind(), start.elapsed())
+        refusal(&self.workload, address, port)
     }
 
     /// Sends a datagram to port 443, of which the answer begins as it does. What is told
@@ -169,6 +165,14 @@ impl Site {
     pub fn status(&self) -> String {
         String::from_utf8(self.world.daemon(&["status"]).stdout).unwrap()
     }
+}
+
+pub fn refusal(workload: &Namespace, address: &str, port: u16) -> (io::ErrorKind, Duration) {
+    let address = SocketAddr::new(address.parse().unwrap(), port);
+    let start = Instant::now();
+    let attempt = || TcpStream::connect_timeout(&address, Duration::from_secs(3));
+    let error = workload.run(attempt).unwrap().unwrap_err();
+    (error.kind(), start.elapsed())
 }
 
 /// A container: a namespace that asks these resolvers.
