@@ -153,7 +153,7 @@ impl Report {
                 "interfaces",
                 self.interfaces
                     .as_ref()
-                    .map_or("auto".to_owned(), |names| names.join(", ")),
+                    .map_or("auto".to_owned(), |names| or(names.join(", "), "none")),
             ),
             ("inbound", or(self.inbound.join("; "), "none")),
         ];
