@@ -2,16 +2,37 @@
 
 use std::{io::ErrorKind, time::Duration};
 
+use netfilter_daemon::lab::{dns::Resolver, mounts};
+
 mod frames;
 mod life;
 mod site;
 
 use site::{
     ALLOWED, ALLOWED_IPV6, DENIED, DENIED_IPV6, DENIED_NAME, NAME, NAME_IPV6, NAMED, Site, policy,
+    zone,
 };
 
 /// Far below any time-out of a client.
 const AT_ONCE: Duration = Duration::from_millis(800);
+
+#[test]
+fn the_hosts_own_resolver_is_asked_by_workloads_if_the_policy_names_it() {
+    let site = Site::new(false);
+    let host = site.world.protected();
+    let _resolver = Resolver::start(host, &[[10, 88, 88, 1].into()], zone()).unwrap();
+    let _daemon = site.enforce(&policy(""));
+    let dig = |name: &str| site.says("dig", &["+tries=1", "+time=1", "@10.88.88.1", name]);
+    assert!(!dig(NAME).contains(NAMED), "nobody named it");
+    let named = format!("resolvers: [10.88.88.1]\n{}", policy(""));
+    let write = || std::fs::write(mounts::POLICY, named);
+    host.run(write).unwrap().unwrap();
+    assert!(site.world.daemon(&["reload"]).status.success());
+    assert!(!site.connects(NAMED, 443));
+    assert!(dig(NAME).contains(NAMED));
+    assert!(site.connects(NAMED, 443));
+    assert!(dig(DENIED_NAME).contains("NXDOMAIN"));
+}
 
 fn judges(masquerade: bool, uplinks: &str) {
     let site = Site::new(masquerade);

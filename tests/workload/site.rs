@@ -40,7 +40,7 @@ outbound_rules:
     )
 }
 
-fn zone() -> Zone {
+pub fn zone() -> Zone {
     let mut zone = Zone::new();
     zone.address(NAME, 1, NAMED.parse().unwrap()).unwrap();
     zone.address(NAME_IPV6, 1, "2001:db8:7::7".parse().unwrap())
