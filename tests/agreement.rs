@@ -230,6 +230,11 @@ fn assert_agreement(policy: &Policy, random: &[u128], ports: &[u16]) -> usize {
                 expected,
                 "{address} {protocol} {port}: {verdict:?}"
             );
+            assert_eq!(
+                kernel.workload(&bytes).action,
+                expected,
+                "a workload's: {address} {protocol} {port}: {verdict:?}"
+            );
             if !address.is_multicast() && address != IpAddr::V4(Ipv4Addr::BROADCAST) {
                 assert_eq!(
                     expected == PASS,
@@ -584,19 +589,32 @@ fn malformed_and_foreign_frames_are_dropped() {
         assert_eq!(judged.err(), reason, "host: {what}");
         let expected = if reason.is_some() { DROP } else { PASS };
         assert_eq!(kernel.egress(&bytes).action, expected, "kernel: {what}");
+        let sent = kernel.workload(&bytes).action;
+        assert_eq!(sent, expected, "kernel, of a workload: {what}");
     }
 }
 
-/// The kernel's test run refuses frames shorter than their headers; the host
-/// reads them with the same code.
+/// The kernel's test run refuses frames shorter than their headers, but of workloads; the
+/// host reads them with the same code.
 #[test]
 fn a_frame_cut_anywhere_never_passes() {
+    const ETHERNET: usize = 14;
+    let mut kernel = Kernel::new(
+        "resolvers: [10.0.0.53]\non_deny: drop\noutbound_rules: [{ name: all, type: ip, \
+         destination: { cidr: 0.0.0.0/0, protocol: '*', port_ranges: '*' } }, \
+         { name: all6, type: ip, destination: { cidr: '::/0', protocol: '*', port_ranges: '*' } }]",
+    );
     for whole in [
         frame::tcp("198.51.100.1", 443).bytes(),
         frame::tcp("2001:db8::1", 443).bytes(),
     ] {
         for cut in 0..whole.len() {
             assert!(packet::parse(&whole[..cut]).is_err(), "cut at {cut}");
+            if cut >= ETHERNET {
+                let action = kernel.workload(&whole[..cut]).action;
+                assert_eq!(action, DROP, "a workload's, cut at {cut}");
+            }
         }
+        assert_eq!(kernel.workload(&whole).action, PASS);
     }
 }

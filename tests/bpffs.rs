@@ -112,7 +112,8 @@ impl Kernel {
 
     /// The same program, for another thread.
     pub fn twin(&self, program: Program) -> Twin {
-        Twin(self.datapath.descriptor(program).unwrap())
+        let program = standing_for(program);
+        Twin(self.datapath.descriptor(program).unwrap(), program)
     }
 
     pub fn egress(&mut self, frame: &[u8]) -> Outcome {
@@ -131,6 +132,14 @@ impl Kernel {
 
     /// A refusal, as the kernel hands it back.
     pub fn handed_back(&mut self, refusal: &Outcome) -> Outcome {
+        if standing_for(Program::Egress) == Program::Workload {
+            // It goes back by the cable, past every program.
+            return Outcome {
+                action: PASS,
+                mark: 0,
+                ..refusal.clone()
+            };
+        }
         let with = Context {
             mark: refusal.mark,
             ..Context::default()
@@ -139,7 +148,14 @@ impl Kernel {
     }
 
     pub fn run(&mut self, program: Program, frame: &[u8], with: Context) -> Outcome {
-        self.datapath.test_run(program, frame, with, 1).unwrap()
+        let program = standing_for(program);
+        let outcome = self.datapath.test_run(program, frame, with, 1).unwrap();
+        as_at_tc(program, outcome)
+    }
+
+    /// What a workload sends.
+    pub fn workload(&mut self, frame: &[u8]) -> Outcome {
+        self.run(Program::Workload, frame, Context::default())
     }
 
     /// Answers that came to this, as the kernel counted them.
@@ -158,13 +174,36 @@ impl Kernel {
     }
 }
 
-pub struct Twin(OwnedFd);
+pub struct Twin(OwnedFd, Program);
 
 impl Twin {
     pub fn run(&self, frame: &[u8]) -> i32 {
-        let run = test_run::run(self.0.as_raw_fd(), frame, Context::default(), 1);
-        run.unwrap().action
+        let run = test_run::run_as(self.1, self.0.as_raw_fd(), frame, Context::default(), 1);
+        as_at_tc(self.1, run.unwrap()).action
     }
+}
+
+/// Set, what tests send by egress is sent by a workload; see `workload`.
+pub const BY_WORKLOAD: &str = "NETFILTER_TESTS_BY_WORKLOAD";
+
+fn standing_for(program: Program) -> Program {
+    match program {
+        Program::Egress if std::env::var_os(BY_WORKLOAD).is_some() => Program::Workload,
+        program => program,
+    }
+}
+
+/// The same action, as tc would have it.
+fn as_at_tc(program: Program, mut outcome: Outcome) -> Outcome {
+    if program == Program::Workload {
+        outcome.action = match outcome.action {
+            1 => DROP,
+            2 => PASS,
+            3 => REDIRECT,
+            other => panic!("XDP action {other}"),
+        };
+    }
+    outcome
 }
 
 /// Runs both on their frames at the same moment, or nearly.

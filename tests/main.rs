@@ -35,4 +35,5 @@ mod tags;
 mod tools;
 mod traffic;
 mod upgrade;
+mod workload;
 mod world;

@@ -912,7 +912,12 @@ fn an_address_lives_its_whole_ttl_whenever_it_was_learned() {
 fn the_verifier_has_room_to_spare() {
     let is_new = KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0);
     let mut kernel = Kernel::new(POLICY);
-    for program in [Program::Egress, Program::Ingress, Program::Loopback] {
+    for program in [
+        Program::Egress,
+        Program::Ingress,
+        Program::Loopback,
+        Program::Workload,
+    ] {
         let verified = kernel.datapath.verified_instructions(program).unwrap();
         println!("{program:?}: {verified:?}");
         // Older verifiers forget more of what they have seen; the kernel's limit is a million.

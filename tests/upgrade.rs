@@ -11,7 +11,7 @@ use std::{
 
 use netfilter_daemon::{
     compile::Image,
-    datapath::{Datapath, Terms},
+    datapath::{Datapath, On, Terms},
 };
 
 use netfilter_ebpf::abi::{TABLES_LAYOUT, Users};
@@ -267,7 +267,7 @@ fn before_the_first_policy_nothing_was_judged() {
     let mut datapath = Datapath::load(state_dir.path(), &image).unwrap();
     let wait = Terms::to_confirm(Duration::from_secs(1));
     datapath.enforce(&image, wait).unwrap();
-    datapath.attach(&image, &[], wait).unwrap();
+    datapath.attach(&image, On::default(), wait).unwrap();
     let mut kernel = Kernel::with(datapath, state_dir);
     assert!(!connects(&mut kernel, "8.8.8.8"));
     thread::sleep(Duration::from_millis(2100));

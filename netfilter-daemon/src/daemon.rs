@@ -13,8 +13,8 @@ use tokio::{
 use crate::{
     bypass::Rights,
     control::{Ask, Socket},
-    datapath::{self, Attachment, Datapath, State, Terms},
-    interfaces::Choice,
+    datapath::{self, Attachment, Datapath, On, State, Terms},
+    interfaces::{self, Choice, Places},
     policy::Mode,
     refresh::{self, Names},
     serve,
@@ -132,10 +132,12 @@ impl Daemon {
         } = groundwork;
         let socket = Socket::bind(claim)?;
 
+        let places = choice.places(&interfaces::present()?);
         tracing::info!(
-            "filtering {}, chosen by {}",
-            choice.names.join(", "),
-            choice.by
+            "filtering {}, chosen by {}{}",
+            or_none(&places.uplinks),
+            choice.by,
+            to_workloads(&places.workloads)
         );
         let state = State::at(&setup.state_dir);
         let former = state.attachments()?;
@@ -152,7 +154,11 @@ impl Daemon {
             let mut datapath = Datapath::load(&setup.state_dir, &loaded.image)?;
             datapath.enforce(&loaded.image, terms)?;
             datapath.lend(&loaded.image, &lent)?;
-            datapath.attach(&loaded.image, &choice.names, terms)?;
+            let on = On {
+                uplinks: &places.uplinks,
+                workloads: &places.workloads,
+            };
+            datapath.attach(&loaded.image, on, terms)?;
             Ok(datapath)
         };
         let mut datapath = block_in_place(start)?;
@@ -170,7 +176,7 @@ impl Daemon {
             .confirm_within
             .map(|within| Pending::new(within, Former::Start(former)));
         let generation = datapath.generation();
-        let filtered = filtered(&choice, &state.attachments()?);
+        let filtered = filtered(&places, &state.attachments()?);
         let announcement = announcement(&loaded, &filtered, generation);
         let keeper = block_in_place(|| keep(&mut datapath, choice))?;
         let denials = Arc::new(Denials::default());
@@ -338,16 +344,37 @@ fn announcement(loaded: &Loaded, interfaces: &[String], generation: u32) -> Stri
     let rules = loaded.policy.rules.len();
     format!(
         "{verb} on {} (policy: {rules} rules, generation {generation})",
-        interfaces.join(", ")
+        or_none(interfaces)
     )
 }
 
 /// The chosen ones, and those that an earlier daemon filtered and left so.
-fn filtered(choice: &Choice, attached: &[Attachment]) -> Vec<String> {
-    let mut names = choice.names.clone();
-    let others = attached.iter().map(|place| &place.interface);
-    names.extend(others.filter(|name| !choice.names.contains(name)).cloned());
+fn filtered(places: &Places, attached: &[Attachment]) -> Vec<String> {
+    let mut names = [&places.uplinks[..], &places.workloads].concat();
+    for place in attached {
+        if !names.contains(&place.interface) {
+            names.push(place.interface.clone());
+        }
+        if let Some(by) = place.hook.of_workload() {
+            tracing::info!("{} leads to a workload, judged by {by}", place.interface);
+        }
+    }
     names
+}
+
+/// Those that are to be filtered may all be absent.
+fn or_none(interfaces: &[String]) -> String {
+    match interfaces.is_empty() {
+        true => "no interface".to_owned(),
+        false => interfaces.join(", "),
+    }
+}
+
+fn to_workloads(workloads: &[String]) -> String {
+    match workloads.is_empty() {
+        true => String::new(),
+        false => format!("; to workloads: {}", workloads.join(", ")),
+    }
 }
 
 fn on(places: &[Place]) -> String {

@@ -20,7 +20,7 @@ use netfilter_ebpf::verdict::{
     Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
 };
 
-use crate::compile::Image;
+use crate::{compile::Image, netlink::XdpMode};
 use fill::{Times, Writer};
 use pins::{Pins, Role};
 
@@ -44,6 +44,7 @@ mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+mod xdp;
 
 pub use events::{Attempt, Attempts, Event, Events, Resolution, Resolutions};
 pub use guard::{Ground, Unguarded};
@@ -97,6 +98,40 @@ pub enum Hook {
     Tcx,
     /// A filter of the clsact qdisc.
     Clsact,
+    /// A workload's frames, handed over by the driver.
+    #[serde(rename = "xdp-native")]
+    XdpNative,
+    /// As above, handed over by the kernel.
+    #[serde(rename = "xdp-generic")]
+    XdpGeneric,
+}
+
+impl Hook {
+    /// Who hands over what a workload sends.
+    pub const fn of_workload(self) -> Option<&'static str> {
+        match self {
+            Self::Tcx | Self::Clsact => None,
+            Self::XdpNative => Some(XdpMode::Native.words()),
+            Self::XdpGeneric => Some(XdpMode::Generic.words()),
+        }
+    }
+}
+
+/// The interfaces to filter, by name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct On<'a> {
+    pub uplinks: &'a [String],
+    /// Those that lead to a workload.
+    pub workloads: &'a [String],
+}
+
+impl<'a> On<'a> {
+    pub const fn uplinks(uplinks: &'a [String]) -> Self {
+        Self {
+            uplinks,
+            workloads: &[],
+        }
+    }
 }
 
 impl Datapath {
@@ -109,7 +144,7 @@ impl Datapath {
     pub fn start(state_dir: &Path, image: &Image, interfaces: &[String]) -> Result<Self, Error> {
         let mut datapath = Self::load(state_dir, image)?;
         datapath.enforce(image, Terms::default())?;
-        datapath.attach(image, interfaces, Terms::default())?;
+        datapath.attach(image, On::uplinks(interfaces), Terms::default())?;
         Ok(datapath)
     }
 
@@ -154,7 +189,7 @@ impl Datapath {
 
     fn fill(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let in_force = Pins::at(self.state.directory());
-        let is_first = !in_force.has_tables()? && in_force.links(Role::Egress)?.is_empty();
+        let is_first = !in_force.has_tables()? && attach::filtered(&in_force)?.is_empty();
         // Else the policy in force is in the other copy of the same tables.
         if terms.confirm_within.is_some() && self.pins.is_filling() {
             if is_first {
@@ -180,12 +215,7 @@ impl Datapath {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn attach(
-        &mut self,
-        image: &Image,
-        interfaces: &[String],
-        terms: Terms,
-    ) -> Result<(), Error> {
+    pub fn attach(&mut self, image: &Image, interfaces: On<'_>, terms: Terms) -> Result<(), Error> {
         self.pins.show()?;
         self.listen(image, terms)?;
         attach::attach(&mut self.ebpf, &self.pins, interfaces, || {
@@ -240,9 +270,9 @@ impl Datapath {
     fn grow(&mut self, image: &Image, terms: Terms) -> Result<u32, Error> {
         let mut larger = Self::load(self.state.directory(), image)?;
         let generation = larger.enforce(image, terms)?;
-        if let Err(error) = larger.attach(image, &[], terms) {
+        if let Err(error) = larger.attach(image, On::default(), terms) {
             // Some of the places may have been taken.
-            attach::attach(&mut self.ebpf, &self.pins, &[], || Ok(()))?;
+            attach::attach(&mut self.ebpf, &self.pins, On::default(), || Ok(()))?;
             return Err(error);
         }
         larger.guard_as(&self.guard);
@@ -277,7 +307,7 @@ impl Datapath {
     /// Where a pin cannot be removed.
     pub fn withdraw(&self, but: &[Attachment]) -> Result<(), Error> {
         let stays = |ifindex| but.iter().any(|place| place.ifindex == ifindex);
-        for role in [Role::Egress, Role::Ingress] {
+        for role in Role::OF_INTERFACES {
             attach::detach_role(&self.pins, role, |ifindex| !stays(ifindex))?;
         }
         Ok(())
@@ -453,6 +483,15 @@ pub enum Error {
     Rival { interface: String, cause: Cause },
     #[error("{}", .0.sentence())]
     Unguarded(Unguarded),
+    #[error("cannot attach XDP to {interface} ({refusals})")]
+    Xdp { interface: String, refusals: String },
+    #[error(
+        "{interface} carries frames without an Ethernet header, which are not read on their way from \
+         a workload; name it without `side: workload`"
+    )]
+    NoEthernet { interface: String },
+    #[error("this kernel refuses the program for workloads: {0}")]
+    NoWorkloads(String),
     #[error("too many interfaces are filtered")]
     TooManyInterfaces,
     #[error(transparent)]

@@ -32,11 +32,50 @@ pub struct Interface {
     pub default_route: bool,
 }
 
-/// The interfaces to filter, and who says so. Never empty.
+/// The interfaces to filter, and who says so. Never empty. In what was named, `*` stands
+/// for any letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     pub names: Vec<String>,
     pub by: By,
+    /// Of the policy: those that lead to workloads.
+    pub workloads: Vec<String>,
+}
+
+/// What a choice comes to, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    pub uplinks: Vec<String>,
+    pub workloads: Vec<String>,
+}
+
+impl Choice {
+    /// Those of the interfaces at hand that it chooses.
+    pub fn places(&self, present: &[Interface]) -> Places {
+        let (mut uplinks, mut workloads) = (Vec::new(), Vec::new());
+        for interface in present {
+            match coverage(interface, present, self) {
+                Coverage::Workload => workloads.push(interface.name.clone()),
+                coverage if coverage.is_covered() => uplinks.push(interface.name.clone()),
+                _ => {}
+            }
+        }
+        // In the order in which they were named, or of importance.
+        let named = |name: &String| self.names.iter().position(|each| matches(each, name));
+        uplinks.sort_by_key(|name| named(name).unwrap_or(usize::MAX));
+        Places { uplinks, workloads }
+    }
+}
+
+/// Whether an interface has this name, or one that fits this pattern.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((before, behind)) => name.strip_prefix(before).is_some_and(|rest| {
+            let mut ends = rest.char_indices().map(|(at, _)| &rest[at..]).chain([""]);
+            ends.any(|end| matches(behind, end))
+        }),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,16 +109,17 @@ pub enum Error {
 pub fn choose(
     command_line: &[String],
     policy: Option<&[String]>,
+    workloads: &[String],
     present: &[Interface],
 ) -> Result<Choice, Error> {
     let (named, by) = match (command_line, policy) {
         ([_, ..], _) => (command_line, By::CommandLine),
-        (_, Some(policy @ [_, ..])) => (policy, By::Policy),
-        _ => return automatic(present),
+        (_, Some(policy)) if !(policy.is_empty() && workloads.is_empty()) => (policy, By::Policy),
+        _ => return automatic(workloads, present),
     };
     let mut names: Vec<String> = Vec::new();
     for name in named {
-        if !present.iter().any(|interface| interface.name == *name) {
+        if !name.contains('*') && !present.iter().any(|interface| interface.name == *name) {
             let present: Vec<&str> = present.iter().map(|each| each.name.as_str()).collect();
             return Err(Error::Absent {
                 name: name.clone(),
@@ -91,7 +131,11 @@ pub fn choose(
             names.push(name.clone());
         }
     }
-    Ok(Choice { names, by })
+    Ok(Choice {
+        names,
+        by,
+        workloads: workloads.to_vec(),
+    })
 }
 
 /// All interfaces of this network namespace, in the kernel's order.
@@ -125,16 +169,18 @@ impl std::fmt::Display for By {
     }
 }
 
-fn automatic(present: &[Interface]) -> Result<Choice, Error> {
+fn automatic(workloads: &[String], present: &[Interface]) -> Result<Choice, Error> {
     let choice = |names| Choice {
         names,
         by: By::Auto,
+        workloads: workloads.to_vec(),
     };
     let covered = || {
         let nobody = choice(Vec::new());
-        present
-            .iter()
-            .filter(move |interface| coverage(interface, present, &nobody).is_covered())
+        present.iter().filter(move |interface| {
+            let coverage = coverage(interface, present, &nobody);
+            coverage.is_covered() && coverage != Coverage::Workload
+        })
     };
     let routed = covered().filter(|interface| interface.default_route);
     let others = covered().filter(|interface| !interface.default_route);
@@ -142,7 +188,7 @@ fn automatic(present: &[Interface]) -> Result<Choice, Error> {
         .chain(others)
         .map(|interface| interface.name.clone())
         .collect();
-    if names.is_empty() {
+    if names.is_empty() && workloads.is_empty() {
         return Err(Error::None);
     }
     Ok(choice(names))
@@ -211,12 +257,13 @@ mod tests {
 
     #[test]
     fn auto_takes_the_default_routes_first_and_then_the_others() {
-        let choice = choose(&[], None, &machine()).unwrap();
+        let choice = choose(&[], None, &[], &machine()).unwrap();
         assert_eq!(
             choice,
             Choice {
                 names: names(&["eth0", "docker0", "eth1"]),
-                by: By::Auto
+                by: By::Auto,
+                workloads: Vec::new(),
             }
         );
     }
@@ -224,12 +271,15 @@ mod tests {
     #[test]
     fn auto_never_takes_loopback_even_if_a_default_route_leaves_by_it() {
         let present = [interface("lo", true), interface("eth0", false)];
-        assert_eq!(choose(&[], None, &present).unwrap().names, names(&["eth0"]));
+        assert_eq!(
+            choose(&[], None, &[], &present).unwrap().names,
+            names(&["eth0"])
+        );
     }
 
     #[test]
     fn nothing_to_filter_is_an_error_and_not_an_empty_filter() {
-        let error = choose(&[], None, &[interface("lo", false)]).unwrap_err();
+        let error = choose(&[], None, &[], &[interface("lo", false)]).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -240,27 +290,70 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_policy() {
         let policy = names(&["eth1"]);
-        let choice = choose(&names(&["docker0", "docker0"]), Some(&policy), &machine()).unwrap();
+        let choice = choose(
+            &names(&["docker0", "docker0"]),
+            Some(&policy),
+            &[],
+            &machine(),
+        )
+        .unwrap();
         assert_eq!(
             choice,
             Choice {
                 names: names(&["docker0"]),
-                by: By::CommandLine
+                by: By::CommandLine,
+                workloads: Vec::new(),
             }
         );
-        let choice = choose(&[], Some(&policy), &machine()).unwrap();
+        let choice = choose(&[], Some(&policy), &[], &machine()).unwrap();
         assert_eq!(
             choice,
             Choice {
                 names: policy,
-                by: By::Policy
+                by: By::Policy,
+                workloads: Vec::new(),
             }
         );
     }
 
     #[test]
+    fn a_star_stands_for_any_letters_and_no_others_are_taken() {
+        for (pattern, name, fits) in [
+            ("tap*", "tap0", true),
+            ("tap*", "tap", true),
+            ("tap*", "xtap0", false),
+            ("*", "eth0", true),
+            ("v*h*", "veth12", true),
+            ("v*h*2", "veth13", false),
+            ("eth0", "eth01", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn workloads_are_no_uplinks_whoever_chooses_those() {
+        let workloads = names(&["eth*"]);
+        let chosen = |command_line: &[String], policy| {
+            let choice = choose(command_line, policy, &workloads, &machine()).unwrap();
+            choice.places(&machine())
+        };
+        let places = |uplinks: &[&str], workloads: &[&str]| Places {
+            uplinks: names(uplinks),
+            workloads: names(workloads),
+        };
+        let both = ["eth0", "eth1"];
+        assert_eq!(chosen(&[], None), places(&["docker0"], &both));
+        assert_eq!(chosen(&[], Some(&[])), places(&[], &both));
+        assert_eq!(
+            chosen(&names(&["docker0"]), None),
+            places(&["docker0"], &both)
+        );
+    }
+
+    #[test]
     fn an_interface_that_is_absent_is_named_with_those_that_are_there() {
-        let error = choose(&names(&["eth9"]), None, &machine()).unwrap_err();
+        let error = choose(&names(&["eth9"]), None, &[], &machine()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "there is no interface `eth9`, which the command line names; \

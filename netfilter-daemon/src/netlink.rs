@@ -32,6 +32,35 @@ pub struct Link {
     pub master: Option<u32>,
     /// The interface of this network namespace that it stands on or is a pair with.
     pub lower: Option<u32>,
+    /// Where a program of XDP hangs there: by whom frames are handed to it.
+    pub xdp: Option<XdpMode>,
+}
+
+/// Who hands frames to a program of XDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpMode {
+    /// The driver.
+    Native,
+    /// The kernel, once it has made a socket buffer.
+    Generic,
+}
+
+impl XdpMode {
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Native => "XDP in its driver",
+            Self::Generic => "generic XDP",
+        }
+    }
+
+    /// `XDP_ATTACHED_` (include/uapi/linux/if_link.h).
+    const fn of(attached: u8) -> Option<Self> {
+        match attached {
+            0 => None,
+            1 | 3 => Some(Self::Native),
+            _ => Some(Self::Generic),
+        }
+    }
 }
 
 /// A filter of a clsact qdisc.

@@ -32,8 +32,11 @@ pub use ports::{Ports, Protocol, Traffic};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub mode: Mode,
-    /// `None` means `auto`: every interface that a default route leaves by.
+    /// `None` means `auto`: every interface by which a packet can leave. In names, `*`
+    /// stands for any letters.
     pub interfaces: Option<Vec<String>>,
+    /// Interfaces that lead to a container or virtual machine that this one forwards for.
+    pub workloads: Vec<String>,
     /// Resolvers whose answers are believed, already read from the system when
     /// the policy names none.
     pub resolvers: Vec<IpAddr>,

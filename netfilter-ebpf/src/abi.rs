@@ -467,6 +467,8 @@ pub const INTERFACE_UNREADABLE: u32 = 2;
 pub const INTERFACE_UNDER: u32 = 4;
 /// Belongs to a bond, which negotiates with the switch by LACP.
 pub const INTERFACE_BONDED: u32 = 8;
+/// A workload is behind it: what arrives there leaves the workload.
+pub const INTERFACE_WORKLOAD: u32 = 16;
 
 /// VLANs or bridges stand on it, so frames leave with tags that the kernel has not
 /// set aside.

@@ -60,6 +60,7 @@ labelled! {
         Surplus = 16, "surplus", "IP options, extension headers, or bytes behind a packet that nobody needs, and that could carry data";
         PlumbingLimit = 17, "plumbing_limit", "more DHCP, neighbour discovery or multicast reports in a minute than a machine needs";
         RawSocket = 18, "raw_socket", "a socket whose packets would pass by the filter";
+        Unjudged = 19, "unjudged", "a packet of a workload that came by the program which judges them";
     }
 }
 

@@ -35,6 +35,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // iodine's way to configure its interface.
     ("ifconfig", "net-tools"),
     ("kresd", "knot-resolver"),
+    ("nft", "nftables"),
     // scapy takes more than python3-minimal has.
     ("python3", "python3"),
     ("tcpdump", "tcpdump"),

@@ -43,7 +43,8 @@ const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_a
      enforcement::two_daemons flows::a_ flows::fragments \
      live::what_is_permitted names::an_address names::an_answer names::the_verifier privileges:: \
      reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a \
-     upgrade::tables_of";
+     upgrade::tables_of workload::a_routed_workload_is_judged_where_the_uplink_is_too \
+     workload::life::a_virtual";
 /// Without what meets no kernel, or no machine without systemd.
 const ALL: &str = "--skip tables_agree --skip service::";
 /// What takes as long as it is told, and how patient tests are.

@@ -44,6 +44,9 @@ struct Report {
     mode: &'static str,
     /// `null`: chosen when the daemon starts.
     interfaces: Option<Vec<String>>,
+    /// Those that lead to workloads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    workloads: Vec<String>,
     resolvers: Vec<std::net::IpAddr>,
     inbound: Vec<String>,
     /// The numbers of users whose sockets may pass by the filter.
@@ -93,6 +96,7 @@ impl Report {
         let Policy {
             mode,
             interfaces,
+            workloads,
             resolvers,
             inbound,
             bypass_users,
@@ -108,6 +112,7 @@ impl Report {
                 Mode::Report => "report",
             },
             interfaces: interfaces.clone(),
+            workloads: workloads.clone(),
             resolvers: resolvers.clone(),
             inbound: inbound.iter().map(ToString::to_string).collect(),
             bypass_users: bypass_users.clone(),
@@ -163,12 +168,16 @@ impl Report {
                 "interfaces",
                 self.interfaces
                     .as_ref()
-                    .map_or("auto".to_owned(), |names| names.join(", ")),
+                    .map_or("auto".to_owned(), |names| or(names.join(", "), "none")),
             ),
             ("inbound", or(self.inbound.join("; "), "none")),
         ];
+        let listed = |label, of: String| (!of.is_empty()).then_some((label, of));
         let bypass: Vec<String> = self.bypass_users.iter().map(u32::to_string).collect();
         let bypass = (!bypass.is_empty()).then(|| ("unfiltered", users(&bypass)));
+        let bypass = bypass
+            .into_iter()
+            .chain(listed("workloads", self.workloads.join(", ")));
         let mut text = format!("{}: right\n\n", self.policy);
         for (label, value) in lines.into_iter().chain(bypass) {
             text.push_str(&format!("  {label:<13} {value}\n"));

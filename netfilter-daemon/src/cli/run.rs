@@ -22,7 +22,7 @@ use crate::{
         opening::{self, Opening},
     },
     datapath::{Ground, guard},
-    interfaces::{self, Choice, Interface},
+    interfaces::{self, Choice, Interface, Places},
     log::Log,
     policy::Mode,
     sessions::Owners,
@@ -99,7 +99,8 @@ impl Run {
         let loaded = loaded.map_err(|error| because_of_the_store(error, &files))?;
         let named = loaded.policy.interfaces.as_deref();
         let present = interfaces::present()?;
-        let choice = interfaces::choose(&self.interfaces, named, &present)?;
+        let workloads = &loaded.policy.workloads;
+        let choice = interfaces::choose(&self.interfaces, named, workloads, &present)?;
         if self.dry_run {
             let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));
             let opening = opening.context("cannot read the table of connections")?;
@@ -199,7 +200,8 @@ fn plan(loaded: &Loaded, choice: &Choice, present: &[Interface], opening: &Openi
         Mode::Report => ("audit, letting everything pass,", "would be counted"),
     };
     let rules = loaded.policy.rules.len();
-    let interfaces = choice.names.join(", ");
+    let Places { uplinks, workloads } = choice.places(present);
+    let interfaces = [uplinks, workloads].concat().join(", ");
     let rows = present.iter().map(|interface| {
         let coverage = interfaces::coverage(interface, present, choice);
         let filtered = if coverage.is_covered() {

@@ -16,6 +16,7 @@ use crate::{
     causes,
     control::{Answer, Ask, Fault, Refused, Reply, Request},
     datapath::{self, Terms},
+    interfaces,
     refresh::Names,
     tags::{Update, keep::InForce},
 };
@@ -156,9 +157,14 @@ impl Daemon {
             tracing::warn!("{note}");
         }
         let filtered = self.view.filtered();
-        self.keeper.choose(loaded.policy.interfaces.as_deref());
-        if let Some(named) = &loaded.policy.interfaces {
-            let dropped = filtered.iter().filter(|name| !named.contains(name));
+        let (uplinks, workloads) = (&loaded.policy.interfaces, &loaded.policy.workloads);
+        self.keeper.choose(uplinks.as_deref(), workloads);
+        if let Some(uplinks) = uplinks {
+            let is_named = |name: &&String| {
+                let mut named = uplinks.iter().chain(workloads);
+                named.any(|each| interfaces::matches(each, name))
+            };
+            let dropped = filtered.iter().filter(|name| !is_named(name));
             let dropped: Vec<&str> = dropped.map(String::as_str).collect();
             if !dropped.is_empty() {
                 tracing::warn!(

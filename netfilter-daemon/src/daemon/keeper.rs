@@ -26,7 +26,7 @@ use super::{
 use crate::{
     causes,
     datapath::{self, Hooks, Target, Unguarded},
-    interfaces::{self, By, Choice, Interface, coverage},
+    interfaces::{self, By, Choice, Coverage, Interface, coverage},
     netlink::Listener,
 };
 
@@ -98,25 +98,21 @@ impl Keeper {
         Arc::clone(&self.shared)
     }
 
-    /// What a reload names. The command line goes on winning over it. What is named no
-    /// longer stays filtered.
-    pub(super) fn choose(&self, policy: Option<&[String]>) {
+    /// What a reload names. The command line goes on winning over it, but for what leads
+    /// to workloads. What is named no longer stays filtered.
+    pub(super) fn choose(&self, policy: Option<&[String]>, workloads: &[String]) {
         let mut orders = self.shared.orders();
-        if orders.choice.by == By::CommandLine {
-            return;
-        }
-        let choice = match policy {
-            Some(names @ [_, ..]) => Choice {
-                names: names.to_vec(),
-                by: By::Policy,
-            },
-            _ => Choice {
-                names: Vec::new(),
-                by: By::Auto,
-            },
+        orders.choice.workloads = workloads.to_vec();
+        let (names, by) = match policy {
+            _ if orders.choice.by == By::CommandLine => (None, By::CommandLine),
+            Some(names) if !(names.is_empty() && workloads.is_empty()) => (Some(names), By::Policy),
+            _ => (Some(&[][..]), By::Auto),
         };
-        if orders.choice.by != choice.by || choice.by == By::Policy {
-            orders.choice = choice;
+        if let Some(names) = names
+            && (orders.choice.by != by || by == By::Policy)
+        {
+            orders.choice.names = names.to_vec();
+            orders.choice.by = by;
         }
         drop(orders);
         self.shared.wake();
@@ -270,10 +266,19 @@ impl Keeping {
                     || self.known.contains_key(index)
             })
             .collect();
+        let earlier = hooks.workloads()?;
+        let workloads: Vec<u32> = wanted
+            .iter()
+            .copied()
+            .filter(|index| match coverage[index] {
+                Coverage::Workload => true,
+                coverage => !coverage.is_covered() && earlier.contains(index),
+            })
+            .collect();
         let targets: Vec<Target> = present
             .iter()
             .filter(|each| wanted.contains(&each.index))
-            .map(|each| Target::of(each, &present, &wanted))
+            .map(|each| Target::of(each, &present, &wanted, &workloads))
             .collect();
         let mut failed = HashMap::new();
         // Newcomers first. All are described before any is attached: what is below another
@@ -283,7 +288,11 @@ impl Keeping {
             if self.known.get(&target.index) == Some(target) {
                 continue;
             }
-            let is_new = !self.known.contains_key(&target.index);
+            let other_side = filtered.contains(&target.index)
+                && earlier.contains(&target.index) != workloads.contains(&target.index);
+            let is_new = !self.known.contains_key(&target.index)
+                && !filtered.contains(&target.index)
+                || other_side;
             match hooks.describe(target) {
                 Ok(()) => {
                     self.known.insert(target.index, target.clone());
@@ -293,16 +302,17 @@ impl Keeping {
                     failed.insert(target.index, error);
                 }
             }
-            if is_new && !filtered.contains(&target.index) {
+            if is_new {
                 newcomers.push(target);
             }
         }
         for target in newcomers {
             match hooks.cover(target) {
                 Ok(()) => tracing::info!(
-                    "filtering {}, which came: {}",
+                    "filtering {}, which came: {}{}",
                     target.name,
-                    coverage[&target.index].reason()
+                    coverage[&target.index].reason(),
+                    hooks.told(target)
                 ),
                 Err(error) => {
                     self.known.remove(&target.index);

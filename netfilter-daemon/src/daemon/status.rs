@@ -280,6 +280,8 @@ impl From<Attachment> for Place {
         let hook = match attachment.hook {
             Hook::Tcx => "tcx",
             Hook::Clsact => "clsact",
+            Hook::XdpNative => "xdp-native",
+            Hook::XdpGeneric => "xdp-generic",
         };
         Self {
             interface: attachment.interface.escape_debug().to_string(),

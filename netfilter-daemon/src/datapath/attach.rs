@@ -3,7 +3,8 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use aya::{
@@ -20,13 +21,13 @@ use aya::{
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
-    Attachment, Error, Hook, Hooks, Target, load,
+    Attachment, Error, Hook, Hooks, On, Target, load,
     pins::{Pins, Role, path},
     tcx,
 };
 use crate::{
     interfaces::{self, Interface},
-    netlink::{self, Direction, Filter},
+    netlink::{self, Direction, Filter, XdpMode},
 };
 
 /// The highest that a filter of a clsact qdisc can have. Among those that have it, the
@@ -41,7 +42,7 @@ const LOOPBACK: &str = "lo";
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: &Pins,
-    names: &[String],
+    on: On<'_>,
     between: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let present = interfaces::present().map_err(|source| Error::Interfaces(Box::new(source)))?;
@@ -49,12 +50,22 @@ pub(super) fn attach(
     // Those of an earlier start that were not named this time are filtered on.
     let earlier = hooks.filtered()?;
     let mut wanted: Vec<&Interface> = Vec::new();
-    for name in names {
+    let mut workloads = Vec::new();
+    for name in on.uplinks.iter().chain(on.workloads) {
         let named = present.iter().find(|each| each.name == *name);
-        wanted.push(named.ok_or_else(|| Error::NoInterface(name.clone()))?);
+        let named = named.ok_or_else(|| Error::NoInterface(name.clone()))?;
+        if on.workloads.contains(name) {
+            workloads.push(named.index);
+        }
+        if !wanted.contains(&named) {
+            wanted.push(named);
+        }
     }
     for interface in &present {
-        if earlier.contains(&interface.index) && !names.contains(&interface.name) {
+        if earlier.contains(&interface.index) && !wanted.contains(&interface) {
+            if pins.link(Role::Workload, interface.index).exists() {
+                workloads.push(interface.index);
+            }
             wanted.push(interface);
         }
     }
@@ -62,20 +73,16 @@ pub(super) fn attach(
     hooks.retire(|ifindex| present.iter().any(|each| each.index == ifindex))?;
     let targets: Vec<Target> = wanted
         .into_iter()
-        .map(|interface| Target::of(interface, &present, &indexes))
+        .map(|interface| Target::of(interface, &present, &indexes, &workloads))
         .collect();
     for target in &targets {
         hooks.describe(target)?;
     }
-    for role in [Role::Ingress, Role::Egress] {
-        if role == Role::Egress {
-            between()?;
-        }
-        for target in &targets {
-            hooks.attach(role, target)?;
-        }
+    for target in &targets {
+        hooks.listen(target)?;
     }
-    Ok(())
+    between()?;
+    targets.iter().try_for_each(|target| hooks.judge(target))
 }
 
 /// Attaches a program or replaces it where it is. On tcx, its link.
@@ -101,17 +108,27 @@ fn attach_link(
     ifindex: u32,
 ) -> Result<OwnedFd, Error> {
     let program = program.fd().map_err(refused(interface))?.as_fd();
-    let pin = pins.link(role, ifindex);
+    let attach = || tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface));
+    link_of(program, &pins.link(role, ifindex), interface, attach)
+}
+
+/// The link that is pinned, with this program; else a new one.
+pub(super) fn link_of(
+    program: BorrowedFd<'_>,
+    pin: &Path,
+    interface: &str,
+    attach: impl FnOnce() -> Result<OwnedFd, Error>,
+) -> Result<OwnedFd, Error> {
     if pin.exists() {
-        let link = tcx::open(&pin).map_err(hook("open the link of", interface))?;
+        let link = tcx::open(pin).map_err(hook("open the link of", interface))?;
         // Otherwise its interface went away and another has its number now.
         if tcx::update(&link, program).is_ok() {
             return Ok(link);
         }
-        fs::remove_file(&pin).map_err(path("remove", &pin))?;
+        fs::remove_file(pin).map_err(path("remove", pin))?;
     }
-    let link = tcx::attach_first(program, ifindex, role).map_err(hook("attach to", interface))?;
-    tcx::pin(&link, &pin).map_err(hook("pin the link of", interface))?;
+    let link = attach()?;
+    tcx::pin(&link, pin).map_err(hook("pin the link of", interface))?;
     Ok(link)
 }
 
@@ -192,8 +209,8 @@ pub(super) fn attached_filter(
 /// In the order in which they run.
 pub(super) fn filters(role: Role, interface: &str, ifindex: u32) -> Result<Vec<Filter>, Error> {
     let direction = match role {
-        Role::Ingress | Role::Loopback => Direction::Ingress,
-        Role::Egress => Direction::Egress,
+        Role::Egress | Role::Delivery => Direction::Egress,
+        Role::Ingress | Role::Loopback | Role::Judged | Role::Workload => Direction::Ingress,
     };
     netlink::filters(ifindex, direction).map_err(hook("list the filters of", interface))
 }
@@ -217,7 +234,7 @@ pub(super) fn listen(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
 /// Detaches everything that is pinned.
 pub(super) fn detach(pins: &Pins) -> Result<Vec<Attachment>, Error> {
     let lifted = attachments(pins)?;
-    for role in [Role::Egress, Role::Ingress, Role::Loopback] {
+    for role in Role::OF_INTERFACES.into_iter().chain([Role::Loopback]) {
         detach_role(pins, role, |_| true)?;
     }
     Ok(lifted)
@@ -235,6 +252,7 @@ pub(super) fn detach_role(
     {
         let pin = pins.link(role, ifindex);
         if !has_tcx()
+            && role != Role::Workload
             && let Some(interface) = name_of(ifindex)
         {
             for filter in filters(role, &interface, ifindex)? {
@@ -253,17 +271,43 @@ pub(super) fn detach_role(
 
 /// Where egress is filtered. An interface that is gone has no name any more.
 pub(super) fn attachments(pins: &Pins) -> Result<Vec<Attachment>, Error> {
-    let hook = if has_tcx() { Hook::Tcx } else { Hook::Clsact };
-    let links = pins.links(Role::Egress)?.into_iter();
-    Ok(links
+    let of_uplinks = if has_tcx() { Hook::Tcx } else { Hook::Clsact };
+    let workloads = pins.links(Role::Workload)?;
+    let present = match workloads.is_empty() {
+        true => Vec::new(),
+        false => netlink::links().map_err(|source| Error::System {
+            operation: "list the network interfaces",
+            source,
+        })?,
+    };
+    let hook = |ifindex| {
+        if !workloads.contains(&ifindex) {
+            return of_uplinks;
+        }
+        match present.iter().find(|link| link.index == ifindex) {
+            Some(link) if link.xdp == Some(XdpMode::Native) => Hook::XdpNative,
+            _ => Hook::XdpGeneric,
+        }
+    };
+    Ok(filtered(pins)?
+        .into_iter()
         .filter_map(|ifindex| {
             Some(Attachment {
                 interface: name_of(ifindex)?,
                 ifindex,
-                hook,
+                hook: hook(ifindex),
             })
         })
         .collect())
+}
+
+/// The indexes of the interfaces by which nothing leaves unjudged, also of those that are gone.
+pub(super) fn filtered(pins: &Pins) -> Result<Vec<u32>, Error> {
+    let mut filtered = pins.links(Role::Egress)?;
+    filtered.extend(pins.links(Role::Workload)?);
+    filtered.sort_unstable();
+    filtered.dedup();
+    Ok(filtered)
 }
 
 pub(super) fn name_of(ifindex: u32) -> Option<String> {
@@ -286,8 +330,8 @@ pub(super) fn has_tcx() -> bool {
 
 const fn attach_type(role: Role) -> TcAttachType {
     match role {
-        Role::Ingress | Role::Loopback => TcAttachType::Ingress,
-        Role::Egress => TcAttachType::Egress,
+        Role::Egress | Role::Delivery => TcAttachType::Egress,
+        Role::Ingress | Role::Loopback | Role::Judged | Role::Workload => TcAttachType::Ingress,
     }
 }
 

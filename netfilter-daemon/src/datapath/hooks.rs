@@ -11,6 +11,7 @@ use aya::{
     maps::ProgramArray,
     programs::{Link, SchedClassifier},
 };
+use netfilter_ebpf::abi::{INTERFACE_BARE, INTERFACE_UNREADABLE, INTERFACE_WORKLOAD};
 
 use super::{
     Datapath, Error, Unguarded,
@@ -19,9 +20,12 @@ use super::{
     load, maps,
     pins::{Pins, Role, path},
     slots::Slots,
-    tcx,
+    tcx, xdp,
 };
-use crate::interfaces::{self, Interface};
+use crate::{
+    interfaces::{self, Interface},
+    netlink::XdpMode,
+};
 
 /// An interface to filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +72,15 @@ pub struct Hooks {
     slots: Slots,
     ingress: SchedClassifier,
     egress: SchedClassifier,
+    judged: SchedClassifier,
+    /// Or why the kernel does not take it.
+    workload: Result<OwnedFd, String>,
     relays: Relays,
     /// The links: whoever removes a pin does not detach the program.
     links: HashMap<(Role, u32), OwnedFd>,
     pub(super) guard: Result<Post, Unguarded>,
+    /// Whether a workload's interface needs `Judged`, for as long as its link lasts.
+    proofs: HashMap<u32, bool>,
 }
 
 /// Programs that do what ours do, by a jump: the kernel does not attach one twice.
@@ -81,16 +90,24 @@ struct Relays {
     egress: SchedClassifier,
 }
 
-const ROLES: [Role; 2] = [Role::Egress, Role::Ingress];
-
 impl Target {
-    /// `filtered`: the indexes of all interfaces that are.
-    pub fn of(interface: &Interface, present: &[Interface], filtered: &[u32]) -> Self {
+    /// `filtered`: the indexes of all interfaces that are; `workloads`: of those that
+    /// lead to one.
+    pub fn of(
+        interface: &Interface,
+        present: &[Interface],
+        filtered: &[u32],
+        workloads: &[u32],
+    ) -> Self {
         Self {
             index: interface.index,
             name: interface.name.clone(),
-            flags: interfaces::flags(interface, present, filtered),
+            flags: interfaces::flags(interface, present, filtered, workloads),
         }
+    }
+
+    const fn is_workload(&self) -> bool {
+        self.flags & INTERFACE_WORKLOAD != 0
     }
 }
 
@@ -113,9 +130,12 @@ impl Hooks {
             slots: Slots::open(pins)?,
             ingress: copy(ebpf, pins, Role::Ingress.program())?,
             egress: copy(ebpf, pins, Role::Egress.program())?,
+            judged: copy(ebpf, pins, Role::Judged.program())?,
+            workload: workload(ebpf).map_err(|error| error.to_string()),
             relays: Relays::of(ebpf, pins)?,
             links: HashMap::new(),
             guard: Err(Unguarded::Absent),
+            proofs: HashMap::new(),
         })
     }
 
@@ -124,7 +144,20 @@ impl Hooks {
     /// # Errors
     /// As all here: where the kernel refuses.
     pub fn filtered(&self) -> Result<Vec<u32>, Error> {
-        self.pins.links(Role::Egress)
+        attach::filtered(&self.pins)
+    }
+
+    /// Of them, those that lead to a workload.
+    pub fn workloads(&self) -> Result<Vec<u32>, Error> {
+        self.pins.links(Role::Workload)
+    }
+
+    /// How a workload's frames come to be judged, for the log; nothing of an uplink.
+    pub fn told(&self, target: &Target) -> String {
+        match xdp::mode(target) {
+            Ok(Some(mode)) if target.is_workload() => format!(", judged by {}", mode.words()),
+            _ => String::new(),
+        }
     }
 
     /// Tells the programs of an interface; to be done before it is covered.
@@ -135,15 +168,74 @@ impl Hooks {
 
     /// Filters an interface.
     pub fn cover(&mut self, target: &Target) -> Result<(), Error> {
-        ROLES
-            .into_iter()
-            .try_for_each(|role| self.attach(role, target))
+        self.judge(target)?;
+        self.listen(target)
+    }
+
+    /// Reads what comes from the network, or is delivered to the workload.
+    pub(super) fn listen(&mut self, target: &Target) -> Result<(), Error> {
+        let role = match target.is_workload() {
+            true => Role::Delivery,
+            false => Role::Ingress,
+        };
+        self.attach(role, target)
+    }
+
+    /// Judges what leaves by an uplink, or leaves a workload.
+    pub(super) fn judge(&mut self, target: &Target) -> Result<(), Error> {
+        if !target.is_workload() {
+            self.attach(Role::Egress, target)?;
+            return self.lift(&[Role::Judged, Role::Workload, Role::Delivery], target);
+        }
+        if target.flags & (INTERFACE_BARE | INTERFACE_UNREADABLE) != 0 {
+            return Err(Error::NoEthernet {
+                interface: target.name.clone(),
+            });
+        }
+        let judges = self.attach(Role::Workload, target);
+        // Nothing comes in where nobody judges it.
+        if judges.is_err() || self.needs_proof(target)? {
+            self.attach(Role::Judged, target)?;
+        }
+        judges?;
+        self.lift(&[Role::Egress, Role::Ingress], target)
+    }
+
+    /// What was redirected before comes by the generic XDP of the kernel unseen.
+    fn needs_proof(&mut self, target: &Target) -> Result<bool, Error> {
+        if let Some(known) = self.proofs.get(&target.index) {
+            return Ok(*known);
+        }
+        let needed = xdp::mode(target)? != Some(XdpMode::Native);
+        self.proofs.insert(target.index, needed);
+        Ok(needed)
+    }
+
+    /// Of an interface that led elsewhere before.
+    fn lift(&mut self, roles: &[Role], target: &Target) -> Result<(), Error> {
+        for &role in roles {
+            self.links.remove(&(role, target.index));
+            attach::detach_role(&self.pins, role, |ifindex| ifindex == target.index)?;
+        }
+        Ok(())
+    }
+
+    /// The roles that an interface needs.
+    fn roles(&mut self, target: &Target) -> Result<Vec<Role>, Error> {
+        Ok(match target.is_workload() {
+            false => vec![Role::Egress, Role::Ingress],
+            true if self.needs_proof(target)? => {
+                vec![Role::Workload, Role::Judged, Role::Delivery]
+            }
+            true => vec![Role::Workload, Role::Delivery],
+        })
     }
 
     /// Forgets interfaces that are gone: pins, and who counts where.
     pub fn retire(&mut self, is_there: impl Fn(u32) -> bool) -> Result<(), Error> {
         self.links.retain(|(_, ifindex), _| is_there(*ifindex));
-        for role in ROLES {
+        self.proofs.retain(|ifindex, _| is_there(*ifindex));
+        for role in Role::OF_INTERFACES {
             for ifindex in self.pins.links(role)? {
                 if !is_there(ifindex) {
                     let pin = self.pins.link(role, ifindex);
@@ -156,16 +248,17 @@ impl Hooks {
 
     /// Lifts the filter from an interface.
     pub fn leave(&mut self, ifindex: u32) -> Result<(), Error> {
-        for role in ROLES {
+        for role in Role::OF_INTERFACES {
             self.links.remove(&(role, ifindex));
             attach::detach_role(&self.pins, role, |each| each == ifindex)?;
         }
+        self.proofs.remove(&ifindex);
         self.slots.retire(|each| each != ifindex)
     }
 
     /// What is wrong on an interface that was covered.
     pub fn check(&mut self, target: &Target) -> Result<Option<Cause>, Error> {
-        for role in ROLES {
+        for role in self.roles(target)? {
             if let Some(cause) = self.check_role(role, target)? {
                 return Ok(Some(cause));
             }
@@ -175,9 +268,14 @@ impl Hooks {
 
     /// Puts right what is wrong, without a packet that passes unjudged.
     pub fn repair(&mut self, target: &Target) -> Result<(), Error> {
-        for role in ROLES {
+        for role in self.roles(target)? {
             match self.check_role(role, target)? {
                 None => {}
+                // XDP judges meanwhile.
+                Some(Cause::Displaced) if role == Role::Judged && has_tcx() => {
+                    self.lift(&[role], target)?;
+                    self.attach(role, target)?;
+                }
                 Some(Cause::Detached) => {
                     self.links.remove(&(role, target.index));
                     let pin = self.pins.link(role, target.index);
@@ -196,8 +294,10 @@ impl Hooks {
 
     pub(super) fn attach(&mut self, role: Role, target: &Target) -> Result<(), Error> {
         let program = match role {
+            Role::Workload => return self.attach_workload(target),
             Role::Egress => &mut self.egress,
-            Role::Ingress | Role::Loopback => &mut self.ingress,
+            Role::Judged => &mut self.judged,
+            Role::Ingress | Role::Loopback | Role::Delivery => &mut self.ingress,
         };
         let link = attach_one(program, &self.pins, role, &target.name, target.index)?;
         if let Some(link) = link {
@@ -206,9 +306,22 @@ impl Hooks {
         Ok(())
     }
 
+    fn attach_workload(&mut self, target: &Target) -> Result<(), Error> {
+        let program = match &self.workload {
+            Ok(program) => program.as_fd(),
+            Err(why) => return Err(Error::NoWorkloads(why.clone())),
+        };
+        let pin = self.pins.link(Role::Workload, target.index);
+        let attach = || xdp::attach(program, target);
+        let link = attach::link_of(program, &pin, &target.name, attach)?;
+        self.proofs.remove(&target.index);
+        self.links.insert((Role::Workload, target.index), link);
+        Ok(())
+    }
+
     fn check_role(&mut self, role: Role, target: &Target) -> Result<Option<Cause>, Error> {
         let pin = self.pins.link(role, target.index);
-        let in_place = if has_tcx() {
+        let in_place = if has_tcx() || role == Role::Workload {
             self.check_link(role, target)?
         } else {
             self.check_filter(role, target)?
@@ -237,6 +350,9 @@ impl Hooks {
         let standing = tcx::standing(link).map_err(failed("inspect the link of"))?;
         if standing.ifindex != target.index {
             return Ok(Some(Cause::Detached));
+        }
+        if role == Role::Workload {
+            return Ok(None); // the kernel runs one
         }
         let first = tcx::first(target.index, role).map_err(failed("list the programs of"))?;
         Ok((first != Some(standing.id)).then_some(Cause::Displaced))
@@ -271,7 +387,9 @@ impl Hooks {
         let failed = |operation| hook(operation, &target.name);
         let relay = match role {
             Role::Egress => &self.relays.egress,
-            Role::Ingress | Role::Loopback => &self.relays.ingress,
+            Role::Ingress | Role::Loopback | Role::Delivery | Role::Judged | Role::Workload => {
+                &self.relays.ingress
+            }
         };
         let relay = relay.fd().map_err(refused(&target.name))?.as_fd();
         let stand_in = tcx::attach_first(relay, target.index, role).map_err(failed("attach to"))?;
@@ -305,14 +423,16 @@ impl Hooks {
     fn program(&mut self, role: Role) -> &mut SchedClassifier {
         match role {
             Role::Egress => &mut self.egress,
-            Role::Ingress | Role::Loopback => &mut self.ingress,
+            Role::Judged => &mut self.judged,
+            Role::Ingress | Role::Loopback | Role::Delivery | Role::Workload => &mut self.ingress,
         }
     }
 
     fn program_id(&self, role: Role, interface: &str) -> Result<u32, Error> {
         let program = match role {
             Role::Egress => &self.egress,
-            Role::Ingress | Role::Loopback => &self.ingress,
+            Role::Judged => &self.judged,
+            Role::Ingress | Role::Loopback | Role::Delivery | Role::Workload => &self.ingress,
         };
         Ok(program.info().map_err(refused(interface))?.id())
     }
@@ -341,6 +461,20 @@ impl Relays {
             egress: copy(ebpf, pins, "netfilter_relay_egress")?,
         })
     }
+}
+
+fn workload(ebpf: &mut Ebpf) -> Result<OwnedFd, Error> {
+    let name = Role::Workload.program();
+    let program = load::workload(ebpf)?
+        .fd()
+        .map_err(|source| Error::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
+    program
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(hook("copy the program of", Role::Workload.label()))
 }
 
 /// The same program, with its own descriptor: by way of a pin, for to open it by its

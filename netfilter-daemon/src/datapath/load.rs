@@ -1,6 +1,10 @@
 //! Loads the BPF object that is embedded in this binary.
 
-use aya::{EbpfLoader, VerifierLogLevel, programs::SchedClassifier, util::KernelVersion};
+use aya::{
+    EbpfLoader, VerifierLogLevel,
+    programs::{SchedClassifier, Xdp},
+    util::KernelVersion,
+};
 
 use super::{
     Error, maps,
@@ -91,6 +95,21 @@ pub(super) fn program<'a>(
         program: name,
         source: Box::new(source),
     })
+}
+
+/// The program for what workloads send, which is loaded at the first call.
+pub(super) fn workload(ebpf: &mut aya::Ebpf) -> Result<&mut Xdp, Error> {
+    let name = Role::Workload.program();
+    let refused = |source| Error::Program {
+        program: name,
+        source: Box::new(source),
+    };
+    let program = ebpf.program_mut(name).ok_or(Error::MissingMap(name))?;
+    let program: &mut Xdp = program.try_into().map_err(refused)?;
+    if program.fd().is_err() {
+        program.load().map_err(refused)?;
+    }
+    Ok(program)
 }
 
 #[cfg(test)]

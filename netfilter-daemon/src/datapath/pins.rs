@@ -63,22 +63,42 @@ pub(super) enum Role {
     Egress,
     /// Reads the answers of local resolvers.
     Loopback,
+    /// Judges what a workload sends, by XDP.
+    Workload,
+    /// Reads what is delivered to a workload.
+    Delivery,
+    /// Lets in what [`Self::Workload`] has judged, and nothing else.
+    Judged,
 }
 
 impl Role {
+    /// In the order in which they are lifted: `Judged` lets nothing in without `Workload`.
+    pub(super) const OF_INTERFACES: [Self; 5] = [
+        Self::Egress,
+        Self::Ingress,
+        Self::Judged,
+        Self::Workload,
+        Self::Delivery,
+    ];
+
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
             Self::Egress => "egress",
             Self::Loopback => "loopback",
+            Self::Workload => "workload",
+            Self::Delivery => "delivery",
+            Self::Judged => "judged",
         }
     }
 
     pub(super) const fn program(self) -> &'static str {
         match self {
-            Self::Ingress => "netfilter_ingress",
+            Self::Ingress | Self::Delivery => "netfilter_ingress",
             Self::Egress => "netfilter_egress",
             Self::Loopback => "netfilter_loopback",
+            Self::Workload => "netfilter_workload",
+            Self::Judged => "netfilter_judged",
         }
     }
 }

@@ -172,8 +172,8 @@ const fn attach_type(role: Role) -> u32 {
     const BPF_TCX_INGRESS: u32 = 46;
     const BPF_TCX_EGRESS: u32 = 47;
     match role {
-        Role::Ingress | Role::Loopback => BPF_TCX_INGRESS,
-        Role::Egress => BPF_TCX_EGRESS,
+        Role::Egress | Role::Delivery => BPF_TCX_EGRESS,
+        Role::Ingress | Role::Loopback | Role::Judged | Role::Workload => BPF_TCX_INGRESS,
     }
 }
 

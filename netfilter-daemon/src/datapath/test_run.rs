@@ -14,6 +14,8 @@ pub enum Program {
     Egress,
     Ingress,
     Loopback,
+    /// What a workload sends, at XDP: `XDP_DROP` (1), `XDP_PASS` (2), `XDP_TX` (3).
+    Workload,
 }
 
 impl Program {
@@ -22,6 +24,7 @@ impl Program {
             Self::Egress => Role::Egress.program(),
             Self::Ingress => Role::Ingress.program(),
             Self::Loopback => Role::Loopback.program(),
+            Self::Workload => Role::Workload.program(),
         }
     }
 }
@@ -96,16 +99,19 @@ impl Datapath {
         with: Context,
         repeat: u32,
     ) -> Result<Outcome, Error> {
-        let name = program.name();
-        let loaded = load::loaded(&mut self.ebpf, name)?;
-        let fd = loaded.fd().map_err(|source| Error::Program {
-            program: name,
-            source: Box::new(source),
-        })?;
-        run(fd.as_fd().as_raw_fd(), frame, with, repeat).map_err(|source| Error::System {
+        self.load_for(program)?;
+        let fd = self.descriptor(program)?;
+        run_as(program, fd.as_raw_fd(), frame, with, repeat).map_err(|source| Error::System {
             operation: "run the program on a frame",
             source,
         })
+    }
+
+    fn load_for(&mut self, program: Program) -> Result<(), Error> {
+        match program {
+            Program::Workload => load::workload(&mut self.ebpf).map(|_| ()),
+            _ => load::loaded(&mut self.ebpf, program.name()).map(|_| ()),
+        }
     }
 }
 
@@ -121,7 +127,12 @@ impl Datapath {
             source: Box::new(source),
         };
         let loaded = self.ebpf.program(name).ok_or(Error::MissingMap(name))?;
-        let fd = loaded.fd().map_err(refused)?;
+        let fd = match loaded {
+            aya::programs::Program::Xdp(program) => program.fd(),
+            aya::programs::Program::SchedClassifier(program) => program.fd(),
+            _ => return Err(Error::MissingMap(name)),
+        };
+        let fd = fd.map_err(refused)?;
         fd.as_fd()
             .try_clone_to_owned()
             .map_err(|source| Error::System {
@@ -137,7 +148,8 @@ impl Datapath {
     /// Where the kernel refuses the program.
     pub fn verified_instructions(&mut self, program: Program) -> Result<Option<u32>, Error> {
         let name = program.name();
-        let loaded = load::loaded(&mut self.ebpf, name)?;
+        self.load_for(program)?;
+        let loaded = self.ebpf.program(name).ok_or(Error::MissingMap(name))?;
         let info = loaded.info().map_err(|source| Error::Program {
             program: name,
             source: Box::new(source),
@@ -157,7 +169,24 @@ impl Datapath {
     }
 }
 
-/// Runs any loaded program; see [`Datapath::test_run`].
+/// Runs this program, of which `fd` is a descriptor; see [`Datapath::test_run`].
+///
+/// # Errors
+/// What the system call says.
+pub fn run_as(
+    program: Program,
+    fd: i32,
+    frame: &[u8],
+    with: Context,
+    repeat: u32,
+) -> io::Result<Outcome> {
+    match program {
+        Program::Workload => run_on_frame(fd, frame, with, repeat),
+        Program::Egress | Program::Ingress | Program::Loopback => run(fd, frame, with, repeat),
+    }
+}
+
+/// Runs any loaded program of tc; see [`Datapath::test_run`].
 ///
 /// # Errors
 /// What the system call says.
@@ -169,8 +198,35 @@ pub fn run(fd: i32, frame: &[u8], with: Context, repeat: u32) -> io::Result<Outc
         ifindex: with.ifindex,
         behind: [0; 37],
     };
-    let context_at = std::ptr::from_mut(&mut context) as u64;
-    let context_size = u32::try_from(size_of::<SkBuff>()).unwrap_or(0);
+    let mut outcome = run_with(fd, frame, &mut context, repeat)?;
+    outcome.mark = context.mark;
+    Ok(outcome)
+}
+
+/// As [`run`], for programs of XDP. An interface must have one.
+fn run_on_frame(fd: i32, frame: &[u8], with: Context, repeat: u32) -> io::Result<Outcome> {
+    /// `struct xdp_md`. Data begins at zero.
+    #[repr(C)]
+    struct Frame {
+        data: u32,
+        data_end: u32,
+        metadata: u32,
+        ifindex: u32,
+        rest: [u32; 2],
+    }
+    let mut context = Frame {
+        data: 0,
+        data_end: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        metadata: 0,
+        ifindex: with.ifindex,
+        rest: [0; 2],
+    };
+    run_with(fd, frame, &mut context, repeat)
+}
+
+fn run_with<C>(fd: i32, frame: &[u8], context: &mut C, repeat: u32) -> io::Result<Outcome> {
+    let context_at = std::ptr::from_mut(context) as u64;
+    let context_size = u32::try_from(size_of::<C>()).unwrap_or(0);
     let mut out = vec![0; frame.len() + 256];
     let mut attributes = TestRun {
         program: u32::try_from(fd).unwrap_or(u32::MAX),
@@ -190,7 +246,7 @@ pub fn run(fd: i32, frame: &[u8], with: Context, repeat: u32) -> io::Result<Outc
     Ok(Outcome {
         action: attributes.retval.cast_signed(),
         frame: out,
-        mark: context.mark,
+        mark: 0,
         duration: Duration::from_nanos(attributes.duration.into()),
     })
 }

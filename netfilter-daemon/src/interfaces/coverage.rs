@@ -1,6 +1,6 @@
 //! Whether an interface is filtered, and why.
 
-use super::{By, Choice, Interface};
+use super::{By, Choice, Interface, matches};
 
 /// Why an interface is filtered, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub enum Coverage {
     Named(By),
     Loopback,
     NotNamed(By),
+    /// Named by the policy as one that leads to a workload.
+    Workload,
     /// A bridge with containers or virtual machines on it and nothing else.
     InwardBridge,
     /// The machine's end of a container's or virtual machine's cable.
@@ -18,7 +20,10 @@ pub enum Coverage {
 
 impl Coverage {
     pub const fn is_covered(self) -> bool {
-        matches!(self, Self::DefaultRoute | Self::WayOut | Self::Named(_))
+        matches!(
+            self,
+            Self::DefaultRoute | Self::WayOut | Self::Named(_) | Self::Workload
+        )
     }
 
     /// In a few words.
@@ -29,6 +34,7 @@ impl Coverage {
             Self::Named(by) => format!("named by {by}"),
             Self::Loopback => "leads nowhere: loopback".to_owned(),
             Self::NotNamed(by) => format!("not named by {by}"),
+            Self::Workload => "leads to a workload: named by the policy".to_owned(),
             Self::InwardBridge => {
                 "leads to this machine's containers only: a bridge of nothing else".to_owned()
             }
@@ -42,8 +48,12 @@ impl Coverage {
 /// What nobody named is filtered unless it is known to lead inward: what is unknown
 /// leads out.
 pub fn coverage(interface: &Interface, present: &[Interface], choice: &Choice) -> Coverage {
+    let is_one = |names: &[String]| names.iter().any(|name| matches(name, &interface.name));
+    if !interface.loopback && is_one(&choice.workloads) {
+        return Coverage::Workload;
+    }
     if choice.by != By::Auto {
-        return if choice.names.contains(&interface.name) {
+        return if is_one(&choice.names) {
             Coverage::Named(choice.by)
         } else {
             Coverage::NotNamed(choice.by)
@@ -121,6 +131,7 @@ mod tests {
         let choice = Choice {
             names: Vec::new(),
             by: By::Auto,
+            workloads: Vec::new(),
         };
         of(present, name, &choice)
     }
@@ -206,6 +217,7 @@ mod tests {
         let choice = Choice {
             names: vec!["docker0".to_owned()],
             by: By::Policy,
+            workloads: Vec::new(),
         };
         let not_named = Coverage::NotNamed(By::Policy);
         assert_eq!(of(&machine, "eth0", &choice), not_named);

@@ -2,13 +2,26 @@
 
 use netfilter_ebpf::abi::{
     INTERFACE_BARE, INTERFACE_BONDED, INTERFACE_TAGGED, INTERFACE_UNDER, INTERFACE_UNREADABLE,
+    INTERFACE_WORKLOAD,
 };
 
 use super::Interface;
 
-/// The flags of `abi::Interface`. `filtered`: the indexes of all that are.
-pub fn flags(interface: &Interface, present: &[Interface], filtered: &[u32]) -> u32 {
+/// The flags of `abi::Interface`. `filtered`: the indexes of all that are; `workloads`: of
+/// those that lead to a workload.
+pub fn flags(
+    interface: &Interface,
+    present: &[Interface],
+    filtered: &[u32],
+    workloads: &[u32],
+) -> u32 {
     let mut flags = header(interface.hardware);
+    if workloads.contains(&interface.index) {
+        flags |= INTERFACE_WORKLOAD;
+    } else if !workloads.is_empty() {
+        // What arrives may be for one of them.
+        flags |= INTERFACE_UNDER;
+    }
     let master = present
         .iter()
         .find(|each| Some(each.index) == interface.master);
@@ -81,7 +94,7 @@ mod tests {
                 hardware,
                 ..Interface::default()
             };
-            flags(&interface, &[], &[])
+            flags(&interface, &[], &[], &[])
         };
         assert_eq!(of(1), 0);
         assert_eq!(of(0xfffe), INTERFACE_BARE);
@@ -94,14 +107,21 @@ mod tests {
         let card = interface(2, "", 0, 0);
         let vlan = [card.clone(), interface(3, "vlan", 0, 2)];
         let both = INTERFACE_UNDER | INTERFACE_TAGGED;
-        assert_eq!(flags(&card, &vlan, &[2, 3]), both);
-        assert_eq!(flags(&card, &vlan, &[2]), INTERFACE_TAGGED);
-        assert_eq!(flags(&vlan[1], &vlan, &[2, 3]), 0);
+        assert_eq!(flags(&card, &vlan, &[2, 3], &[]), both);
+        assert_eq!(flags(&card, &vlan, &[2], &[]), INTERFACE_TAGGED);
+        assert_eq!(flags(&vlan[1], &vlan, &[2, 3], &[]), 0);
         let tunnel = [card.clone(), interface(3, "vxlan", 0, 2)];
-        assert_eq!(flags(&card, &tunnel, &[2, 3]), 0);
+        assert_eq!(flags(&card, &tunnel, &[2, 3], &[]), 0);
         // The other end of a cable is beside it.
         let pair = [interface(2, "veth", 0, 3), interface(3, "veth", 0, 2)];
-        assert_eq!(flags(&pair[0], &pair, &[2, 3]), 0);
+        assert_eq!(flags(&pair[0], &pair, &[2, 3], &[]), 0);
+    }
+
+    #[test]
+    fn an_uplink_is_under_what_leads_to_workloads() {
+        let host = [interface(2, "", 0, 0), interface(3, "veth", 0, 0)];
+        assert_eq!(flags(&host[0], &host, &[2, 3], &[3]), INTERFACE_UNDER);
+        assert_eq!(flags(&host[1], &host, &[2, 3], &[3]), INTERFACE_WORKLOAD);
     }
 
     #[test]
@@ -110,9 +130,9 @@ mod tests {
         let member = interface(2, "", 9, 0);
         let present = [bond, member.clone()];
         let both = INTERFACE_UNDER | INTERFACE_BONDED;
-        assert_eq!(flags(&member, &present, &[2, 9]), both);
+        assert_eq!(flags(&member, &present, &[2, 9], &[]), both);
         let bridge = [interface(9, "bridge", 0, 0), member.clone()];
         let both = INTERFACE_UNDER | INTERFACE_TAGGED;
-        assert_eq!(flags(&member, &bridge, &[2, 9]), both);
+        assert_eq!(flags(&member, &bridge, &[2, 9], &[]), both);
     }
 }

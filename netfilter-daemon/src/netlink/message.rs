@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Filter, Link};
+use super::{Filter, Link, XdpMode};
 
 const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -90,6 +90,8 @@ pub(super) fn link(message: &Message<'_>) -> Option<Link> {
     const INFO: u16 = 18;
     const INFO_KIND: u16 = 1;
     const LINK_NETNSID: u16 = 37;
+    const XDP: u16 = 43;
+    const XDP_ATTACHED: u16 = 2;
     const UP: u32 = 1;
     const LOOPBACK: u32 = 8;
     if message.kind != libc::RTM_NEWLINK {
@@ -115,6 +117,11 @@ pub(super) fn link(message: &Message<'_>) -> Option<Link> {
                     .map(|(_, value)| text(value));
             }
             LINK_NETNSID => elsewhere = true,
+            XDP => {
+                link.xdp = attributes(value)
+                    .find(|(kind, _)| *kind == XDP_ATTACHED)
+                    .and_then(|(_, value)| XdpMode::of(*value.first()?));
+            }
             _ => {}
         }
     }
@@ -198,7 +205,10 @@ mod tests {
     fn a_link_is_read_with_what_it_is_and_belongs_to() {
         let mut info = Vec::new();
         attribute(&mut info, 1, b"vlan\0");
+        let mut xdp = Vec::new();
+        attribute(&mut xdp, 2, &[2]);
         let bytes = described(&[
+            (43 | 0x8000, &xdp),
             (3, b"eth0.5\0"),
             (10, &3u32.to_ne_bytes()),
             (5, &2u32.to_ne_bytes()),
@@ -213,6 +223,7 @@ mod tests {
             kind: Some("vlan".to_owned()),
             master: Some(3),
             lower: Some(2),
+            xdp: Some(XdpMode::Generic),
         };
         assert_eq!(read(&bytes), Some(expected));
     }

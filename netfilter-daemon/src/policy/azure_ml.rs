@@ -11,6 +11,7 @@ use rule::{RULES_MAX, Rules};
 use tags::Tags;
 
 mod destination;
+mod interfaces;
 mod layout;
 mod lists;
 mod rule;
@@ -134,9 +135,11 @@ fn read(
         .as_ref()
         .map_or(&[][..], Catalogue::editions)
         .to_vec();
+    let interfaces = interfaces::read(&fields, problems);
     Policy {
         mode: settings::mode(&fields, problems),
-        interfaces: settings::interfaces(&fields, problems),
+        interfaces: interfaces.uplinks,
+        workloads: interfaces.workloads,
         resolvers,
         on_deny: settings::on_deny(&fields, problems),
         dns: settings::dns(&fields, problems),

@@ -96,7 +96,12 @@ fn summary(policy: &Policy) -> String {
         policy
             .interfaces
             .as_ref()
-            .map_or("auto".to_owned(), |names| names.join(" ")),
+            .map_or("auto".to_owned(), |names| names.join(" "))
+            + &policy
+                .workloads
+                .iter()
+                .map(|name| format!(" workload:{name}"))
+                .collect::<String>(),
         resolvers.collect::<Vec<_>>().join(" "),
         inbound.collect::<Vec<_>>().join("; "),
         network.collect::<Vec<_>>().join(" "),

@@ -9,49 +9,48 @@ use netfilter_ebpf::{
 };
 
 use crate::{
+    buffer::Buffer,
     clock,
     conclude::{self, Subject},
     flow, forgetful,
     frame::{Frame, has_surplus, read, read_quote},
     maps::{FRAGMENTS, Scratch},
     message::scratch,
-    plumbing, question,
-    skb::Skb,
-    stream,
+    plumbing, question, stream,
     tables::Generation,
 };
 
 #[inline(always)]
-pub(crate) fn run(skb: &Skb) -> i32 {
+pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
     let Some(generation) = Generation::active() else {
-        return conclude::conclude(skb, Verdict::Drop(Reason::Unready), Subject::Unread);
+        return conclude::conclude(buffer, Verdict::Drop(Reason::Unready), Subject::Unread);
     };
     if generation.is_lifted() {
-        return conclude::PASS;
+        return B::PASS;
     }
-    match read(skb) {
+    match read(buffer) {
         Ok(Frame::Plumbing) => {
-            conclude::conclude(skb, Verdict::Pass(Grounds::Rule), Subject::Unread)
+            conclude::conclude(buffer, Verdict::Pass(Grounds::Rule), Subject::Unread)
         }
-        Err(reason) => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
-        Ok(Frame::Ip(_)) if has_surplus(skb) => {
-            conclude::conclude(skb, Verdict::Drop(Reason::Surplus), Subject::Packet)
+        Err(reason) => conclude::conclude(buffer, Verdict::Drop(reason), Subject::Unread),
+        Ok(Frame::Ip(_)) if has_surplus(buffer) => {
+            conclude::conclude(buffer, Verdict::Drop(Reason::Surplus), Subject::Packet)
         }
         Ok(Frame::Ip(packet)) => {
-            read_quote(skb);
-            plumbing::read(skb);
+            read_quote(buffer);
+            plumbing::read(buffer);
             let mut verdict = egress::decide(packet, &generation);
             let mut subject = Subject::Packet;
             if let Verdict::Ask = verdict {
                 verdict = if packet.protocol == packet::TCP {
-                    stream::outbound(skb, &generation, false)
+                    stream::outbound(buffer, &generation, false)
                 } else {
-                    question::datagram(skb, packet, &generation)
+                    question::datagram(buffer, packet, &generation)
                 };
                 subject = Subject::Question;
             }
             if let Verdict::Pass(Grounds::Plumbing(_)) = verdict {
-                verdict = if plumbing::affords(skb) {
+                verdict = if plumbing::affords(buffer) {
                     Verdict::Pass(Grounds::Rule)
                 } else {
                     Verdict::Drop(Reason::PlumbingLimit)
@@ -65,7 +64,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
                     Verdict::Drop(Reason::TableFull)
                 };
             }
-            conclude::conclude(skb, verdict, subject)
+            conclude::conclude(buffer, verdict, subject)
         }
     }
 }

@@ -1,47 +1,49 @@
 //! Reports a denied packet to user space, at a bounded rate; what is lost is counted.
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
     abi::{Address, EVENTS_PER_SECOND, Event},
     dns::HEADER,
-    packet::{Bytes, Packet},
+    packet::Packet,
     verdict::{Family, LossStage, Reason},
 };
 
 use crate::{
+    buffer::{Buffer, seam},
     clock,
     maps::{BUDGETS, EVENTS, LOST, count},
     message::scratch,
-    skb::Skb,
 };
 
 /// `read`: the packet in the scratch is the one. `named`: so is a question's name.
 #[inline(always)]
-pub(crate) fn report(skb: &Skb, reason: Reason, audited: bool, read: bool, named: bool) {
-    netfilter_report(
-        skb.raw(),
+pub(crate) fn report<B: Buffer>(
+    buffer: &B,
+    reason: Reason,
+    audited: bool,
+    read: bool,
+    named: bool,
+) {
+    note(
+        buffer,
         reason as u64,
         u64::from(audited),
         u64::from(read) | u64::from(named) << 1,
     );
 }
 
-/// A global function, see `message`: with a stack of its own.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_report(raw: *mut __sk_buff, reason: u64, audited: u64, about: u64) -> u64 {
-    let skb = &Skb {
-        ctx: TcContext::new(raw),
-    };
-    let packet = scratch()
-        .filter(|_| about & 1 != 0)
-        .map(|scratch| &scratch.packet);
-    send(skb, packet, reason as u8, audited as u8, about & 2 != 0);
-    0
+seam! {
+    /// With a stack of its own.
+    fn note = (netfilter_report, xdp_report)<B>(buffer, reason: u64, audited: u64, about: u64) {
+        let packet = scratch()
+            .filter(|_| about & 1 != 0)
+            .map(|scratch| &scratch.packet);
+        send(buffer, packet, reason as u8, audited as u8, about & 2 != 0);
+        0
+    }
 }
 
 #[inline(always)]
-fn send(skb: &Skb, packet: Option<&Packet>, reason: u8, audited: u8, named: bool) {
+fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8, named: bool) {
     if !spend() {
         return count(&LOST, LossStage::RateLimit as u8);
     }
@@ -65,8 +67,8 @@ fn send(skb: &Skb, packet: Option<&Packet>, reason: u8, audited: u8, named: bool
     unsafe {
         (&raw mut (*event).source).write(source);
         (&raw mut (*event).destination).write(destination);
-        (&raw mut (*event).ifindex).write(skb.ifindex());
-        (&raw mut (*event).bytes).write(skb.length() as u32);
+        (&raw mut (*event).ifindex).write(buffer.ifindex());
+        (&raw mut (*event).bytes).write(buffer.length() as u32);
         (&raw mut (*event).source_port).write(source_port);
         (&raw mut (*event).destination_port).write(destination_port);
         (&raw mut (*event).reason).write(reason);

@@ -1,4 +1,9 @@
-//! A packet that arrives. It is read for what it teaches; this is no inbound firewall.
+//! A packet that arrives, from the network or (at tc egress of an interface that leads to a
+//! workload) for that one. It is read for what it teaches; this is no inbound firewall.
+//!
+//! On its way to a workload a packet may have been read before, at the uplink, and its
+//! address translated since. So it is read once more, for the workload's own question
+//! and stream, and what answers none was perhaps the answer to the same, used up there.
 
 use netfilter_ebpf::{
     egress,
@@ -7,10 +12,13 @@ use netfilter_ebpf::{
 };
 
 use crate::{
-    answer, clock,
+    answer,
+    buffer::Buffer,
+    clock,
     conclude::{self, Subject},
     flow,
     frame::{Frame, read},
+    interface,
     maps::{ANSWER_COUNTS, count},
     passage, refuse,
     skb::Skb,
@@ -20,7 +28,12 @@ use crate::{
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
-    if refuse::is_refusal(skb) || passage::is_admitted(skb) {
+    if refuse::is_refusal(skb) {
+        return conclude::PASS;
+    }
+    let is_delivery = interface::is_workload(skb.ifindex());
+    let admitted = passage::is_admitted(skb, is_delivery);
+    if admitted && !is_delivery {
         return conclude::PASS;
     }
     let (Some(generation), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
@@ -32,7 +45,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     if egress::is_dns(packet.protocol, packet.source_port) && generation.is_resolver(packet.source)
     {
         if packet.protocol != TCP {
-            return datagram(skb, packet, &generation);
+            return datagram(skb, packet, &generation, admitted);
         }
         if !stream::inbound(skb, &generation, false) {
             let verdict = Verdict::Drop(Reason::DnsStream);
@@ -46,8 +59,11 @@ pub(crate) fn run(skb: &Skb) -> i32 {
 
 /// A datagram from a resolver is believed if it answers a question in flight, once.
 #[inline(always)]
-fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> i32 {
+fn datagram(skb: &Skb, packet: &Packet, generation: &Generation, admitted: bool) -> i32 {
     let outcome = answer::datagram(skb, packet, generation);
+    if admitted && outcome == Answer::Unsolicited {
+        return conclude::PASS; // the uplink has used up the question
+    }
     count(&ANSWER_COUNTS, outcome as u8);
     let reason = match outcome {
         Answer::Unsolicited if clock::now() < generation.settings.opened => {

@@ -1,7 +1,8 @@
 //! What user space has said of the interface at hand.
 
 use netfilter_ebpf::abi::{
-    INTERFACE_PROBES, INTERFACE_SLOTS, Interface, LOOPBACK_IFINDEX, interface_place,
+    INTERFACE_PROBES, INTERFACE_SLOTS, INTERFACE_WORKLOAD, Interface, LOOPBACK_IFINDEX,
+    interface_place,
 };
 
 use crate::maps::INTERFACES;
@@ -14,6 +15,12 @@ pub(crate) fn flags(ifindex: u32) -> Option<u32> {
         None if ifindex == LOOPBACK_IFINDEX => Some(0),
         None => None,
     }
+}
+
+/// Whether it leads to a workload.
+#[inline(always)]
+pub(crate) fn is_workload(ifindex: u32) -> bool {
+    flags(ifindex).is_some_and(|flags| flags & INTERFACE_WORKLOAD != 0)
 }
 
 /// Its slot of the counters; zero is that of all that have none.

@@ -13,6 +13,7 @@
 
 mod answer;
 mod atomic;
+mod buffer;
 mod clock;
 mod conclude;
 mod egress;
@@ -36,10 +37,12 @@ mod skb;
 mod stream;
 mod tables;
 mod widen;
+mod workload;
+mod xdp;
 
 use aya_ebpf::{
-    macros::{cgroup_sockopt, classifier},
-    programs::{SockoptContext, TcContext},
+    macros::{cgroup_sockopt, classifier, xdp},
+    programs::{SockoptContext, TcContext, XdpContext},
 };
 
 #[classifier]
@@ -50,6 +53,17 @@ fn netfilter_egress(ctx: TcContext) -> i32 {
 #[classifier]
 fn netfilter_ingress(ctx: TcContext) -> i32 {
     ingress::run(&skb::Skb { ctx })
+}
+
+/// What a workload sends, at the interface by which it comes to this host.
+#[xdp]
+fn netfilter_workload(ctx: XdpContext) -> u32 {
+    workload::run(&xdp::Xdp::at(ctx.ctx)) as u32
+}
+
+#[classifier]
+fn netfilter_judged(ctx: TcContext) -> i32 {
+    workload::let_in(&skb::Skb { ctx })
 }
 
 #[classifier]

@@ -223,6 +223,12 @@ pub(crate) fn admitted_mark() -> u32 {
     refusal_mark() ^ 1 << 31
 }
 
+/// What stands beside a frame of a workload that was judged.
+#[inline(always)]
+pub(crate) fn judged_mark() -> u32 {
+    refusal_mark() ^ 1 << 30
+}
+
 #[inline(always)]
 pub(crate) fn count(map: &PerCpuArray<u64>, index: u8) {
     if let Some(counter) = map.get_ptr_mut(u32::from(index)) {

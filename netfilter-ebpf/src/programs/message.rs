@@ -4,7 +4,6 @@
 //! What walks them are global functions: the verifier checks each once, by
 //! itself, instead of once for each path that leads to it.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use netfilter_ebpf::{
     abi::MAX_DNS_MESSAGE,
     dns::{self, Kind, Question},
@@ -13,8 +12,8 @@ use netfilter_ebpf::{
 };
 
 use crate::{
+    buffer::{Buffer, seam},
     maps::{MESSAGE_SLACK, SCRATCH, Scratch, seed},
-    skb::Skb,
     widen::widen,
 };
 
@@ -22,10 +21,10 @@ pub(crate) const UDP_HEADER: usize = 8;
 
 /// Copies the payload of a UDP packet into the scratch, and returns its length.
 #[inline(always)]
-pub(crate) fn load_datagram(skb: &Skb, packet: &Packet) -> Option<usize> {
-    let [high, low] = skb.read::<2>(packet.transport + 4)?;
+pub(crate) fn load_datagram<B: Buffer>(buffer: &B, packet: &Packet) -> Option<usize> {
+    let [high, low] = buffer.read::<2>(packet.transport + 4)?;
     let length = usize::from(u16::from_be_bytes([high, low])).checked_sub(UDP_HEADER)?;
-    load(skb.raw(), packet.transport + UDP_HEADER, 0, length)?;
+    load(buffer, packet.transport + UDP_HEADER, 0, length)?;
     Some(length)
 }
 
@@ -33,25 +32,25 @@ pub(crate) fn load_datagram(skb: &Skb, packet: &Packet) -> Option<usize> {
 /// scratch at `into`, which is below 512. `None` where there are none, or more
 /// than the longest message has.
 #[inline(always)]
-pub(crate) fn load(raw: *mut __sk_buff, from: usize, into: usize, length: usize) -> Option<()> {
-    (netfilter_load(raw, from as u64, into as u64, length as u64) != 0).then_some(())
+pub(crate) fn load<B: Buffer>(buffer: &B, from: usize, into: usize, length: usize) -> Option<()> {
+    (fetch(buffer, from as u64, into as u64, length as u64) != 0).then_some(())
 }
 
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_load(raw: *mut __sk_buff, from: u64, into: u64, length: u64) -> u64 {
-    let Some(Scratch { message, .. }) = scratch() else {
-        return 0;
-    };
-    u64::from(copy(raw, from, message.as_mut_ptr(), into, length).is_some())
+seam! {
+    fn fetch = (netfilter_load, xdp_load)<B>(buffer, from: u64, into: u64, length: u64) {
+        let Some(Scratch { message, .. }) = scratch() else {
+            return 0;
+        };
+        u64::from(copy(buffer, from, message.as_mut_ptr(), into, length).is_some())
+    }
 }
 
 /// As [`load`], into any buffer of this size.
 #[inline(always)]
-pub(crate) fn copy(
-    raw: *mut __sk_buff,
+pub(crate) fn copy<B: Buffer>(
+    buffer: &B,
     from: u64,
-    buffer: *mut u8,
+    to: *mut u8,
     mut into: u64,
     length: u64,
 ) -> Option<()> {
@@ -67,16 +66,9 @@ pub(crate) fn copy(
     unsafe { core::arch::asm!("{0} += -1", "{0} &= 0xfff", "{0} += 1", inout(reg) bounded) };
     // SAFETY: plain arithmetic.
     unsafe { core::arch::asm!("{0} &= 0x1ff", inout(reg) into) };
-    // SAFETY: the buffer holds that many bytes behind any such offset.
-    let result = unsafe {
-        bpf_skb_load_bytes(
-            raw.cast(),
-            from as u32,
-            buffer.add(into as usize).cast(),
-            bounded as u32,
-        )
-    };
-    (result == 0).then_some(())
+    // SAFETY: it holds that many bytes behind any such offset.
+    let copied = unsafe { buffer.copy(from as u32, to.add(into as usize), bounded as u32) };
+    copied.then_some(())
 }
 
 /// Reads the question of the loaded query; it and the key of its name are then in the scratch.

@@ -1,10 +1,7 @@
 //! Blanks the EDNS options of questions: they are for the resolver only, which
 //! answers without, and whoever watches the way there could read in them.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INVALIDATE_HASH},
-    helpers::generated::{bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_store_bytes},
-};
+use aya_ebpf::helpers::generated::bpf_csum_diff;
 use netfilter_ebpf::{
     abi::SETTING_REPORT,
     dns::{MAX_OPTIONS, OPT_HEADER},
@@ -12,6 +9,7 @@ use netfilter_ebpf::{
 };
 
 use crate::{
+    buffer::{Buffer, seam},
     maps::Scratch,
     message::{self, scratch},
     refuse::{TCP_CHECKSUM, UDP_CHECKSUM},
@@ -25,8 +23,8 @@ const PADDING: [u8; 2] = [0, 12];
 /// were. The message is at `message` in the frame and has `length` bytes. False where
 /// that fails.
 #[inline(always)]
-pub(crate) fn blank(
-    raw: *mut __sk_buff,
+pub(crate) fn blank<B: Buffer>(
+    buffer: &B,
     message: u64,
     length: u64,
     generation: &Generation,
@@ -37,19 +35,18 @@ pub(crate) fn blank(
     let before = (question + OPT_HEADER) as u64;
     length <= before
         || generation.settings.flags & SETTING_REPORT != 0
-        || netfilter_blank(raw, message + before, length - before) != 0
+        || overwrite(buffer, message + before, length - before) != 0
 }
 
-/// A global function, see `message`. Zero where it fails.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_blank(raw: *mut __sk_buff, from: u64, length: u64) -> u64 {
+seam! {
+    /// Zero where it fails.
+    fn overwrite = (netfilter_blank, xdp_blank)<B>(buffer, from: u64, length: u64) {
     let Some(Scratch { packet, tail, .. }) = scratch() else {
         return 0;
     };
     let options = tail.as_mut_ptr();
     clear(options);
-    if length > MAX_OPTIONS as u64 || message::copy(raw, from, options, 0, length).is_none() {
+    if length > MAX_OPTIONS as u64 || message::copy(buffer, from, options, 0, length).is_none() {
         return 0;
     }
     let [high, low] = (length as u16 - 4).to_be_bytes();
@@ -74,16 +71,8 @@ extern "C" fn netfilter_blank(raw: *mut __sk_buff, from: u64, length: u64) -> u6
     // SAFETY: plain arithmetic, which changes nothing from 1 to 0x100.
     unsafe { core::arch::asm!("{0} += -1", "{0} &= 0xff", "{0} += 1", inout(reg) bounded) };
     let transport = packet.transport as u64;
-    // SAFETY: the context pointer that the kernel passed, and as many bytes of the buffer.
-    let stored = unsafe {
-        bpf_skb_store_bytes(
-            raw,
-            from as u32,
-            options.cast_const().cast(),
-            bounded as u32,
-            u64::from(BPF_F_INVALIDATE_HASH),
-        )
-    };
+    // SAFETY: as many bytes of the buffer.
+    let stored = unsafe { buffer.put(from as u32, options.cast_const(), bounded as u32) };
     let checksum = if packet.protocol == UDP {
         UDP_CHECKSUM
     } else {
@@ -96,17 +85,9 @@ extern "C" fn netfilter_blank(raw: *mut __sk_buff, from: u64, length: u64) -> u6
     } else {
         difference.swap_bytes()
     };
-    // SAFETY: the context pointer that the kernel passed.
-    let summed = unsafe {
-        bpf_l4_csum_replace(
-            raw,
-            transport as u32 + checksum as u32,
-            0,
-            u64::from(difference),
-            checksum >> 32,
-        )
-    };
-    u64::from(stored == 0 && summed == 0)
+    let summed = buffer.mend(transport as usize, 0, difference, checksum);
+    u64::from(stored && summed.is_some())
+    }
 }
 
 #[inline(always)]

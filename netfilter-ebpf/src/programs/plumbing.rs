@@ -1,22 +1,25 @@
 //! What the machine must say to live on its network, and how much of it.
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netfilter_ebpf::{
     gate,
     plumbing::{self, KINDS, Kind, Plumbing},
 };
 
 use crate::{
-    atomic::compare_exchange, clock, interface, maps::PLUMBING, message::scratch, skb::Skb,
+    atomic::compare_exchange,
+    buffer::{Buffer, seam},
+    clock, interface,
+    maps::PLUMBING,
+    message::scratch,
 };
 
 /// Reads the packet in the scratch as plumbing; [`at_hand`] has it then.
 #[inline(always)]
-pub(crate) fn read(skb: &Skb) {
+pub(crate) fn read<B: Buffer>(buffer: &B) {
     if let Some(scratch) = scratch() {
         scratch.plumbing = 0;
         if plumbing::kind(&scratch.packet).is_some() {
-            netfilter_plumbing(skb.raw());
+            note(buffer);
         }
     }
 }
@@ -33,25 +36,24 @@ pub(crate) fn at_hand() -> Option<Plumbing> {
 
 /// Whether the interface has not said too much of it lately for what is at hand.
 #[inline(always)]
-pub(crate) fn affords(skb: &Skb) -> bool {
-    netfilter_affords(u64::from(interface::slot(skb.ifindex()))) != 0
+pub(crate) fn affords<B: Buffer>(buffer: &B) -> bool {
+    netfilter_affords(u64::from(interface::slot(buffer.ifindex()))) != 0
 }
 
-/// A global function, see `message`.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_plumbing(raw: *mut __sk_buff) -> u64 {
-    let Some(scratch) = scratch() else {
-        return 0;
-    };
-    let skb = Skb::new(TcContext::new(raw));
-    match plumbing::read(&skb, &scratch.packet) {
-        Some(Plumbing { kind, costs }) => {
-            scratch.costs = costs;
-            scratch.plumbing = kind as u32;
-            1
+seam! {
+    fn note = (netfilter_plumbing, xdp_plumbing)<B>(buffer) {
+        let Some(scratch) = scratch() else {
+            return 0;
+        };
+        buffer.gather();
+        match plumbing::read(buffer, &scratch.packet) {
+            Some(Plumbing { kind, costs }) => {
+                scratch.costs = costs;
+                scratch.plumbing = kind as u32;
+                1
+            }
+            None => 0,
         }
-        None => 0,
     }
 }
 

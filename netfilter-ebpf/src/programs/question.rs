@@ -1,6 +1,5 @@
 //! A question to a configured resolver: the name decides.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_check_mtu};
 use netfilter_ebpf::{
     abi::{
         MAX_DNS_MESSAGE, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD, QuestionKey, QuestionValue,
@@ -8,27 +7,27 @@ use netfilter_ebpf::{
     },
     egress::Tables,
     gate,
-    packet::{Bytes, Fragment, Packet},
+    packet::{Fragment, Packet},
     verdict::{Forgetful, Grounds, Question, Reason, Verdict},
 };
 
 use crate::{
     atomic::compare_exchange,
+    buffer::{Buffer, seam},
     clock, forgetful, lease,
     maps::{QUESTION_COUNTS, QUESTIONS, RATES, SEEN, Scratch, count},
     message::{self, UDP_HEADER, scratch},
     options, refuse,
-    skb::Skb,
     tables::Generation,
 };
 
 /// Judges a datagram to a resolver.
 #[inline(always)]
-pub(crate) fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> Verdict {
-    let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, skb.length());
+pub(crate) fn datagram<B: Buffer>(buffer: &B, packet: &Packet, generation: &Generation) -> Verdict {
+    let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, buffer.length());
     // Nor anything behind the datagram in its packet (RFC 9868).
     let length = if bare {
-        message::load_datagram(skb, packet)
+        message::load_datagram(buffer, packet)
             .filter(|length| packet.transport + UDP_HEADER + length == packet.end)
     } else {
         None
@@ -40,37 +39,32 @@ pub(crate) fn datagram(skb: &Skb, packet: &Packet, generation: &Generation) -> V
     tally(reason);
     if let (None, Some(length)) = (reason, length) {
         let message = (packet.transport + UDP_HEADER) as u64;
-        netfilter_limit_answer(skb.raw(), message, length as u64);
-        if !options::blank(skb.raw(), message, length as u64, generation) {
+        limit_answer(buffer, message, length as u64);
+        if !options::blank(buffer, message, length as u64, generation) {
             return Verdict::Drop(Reason::DnsMalformed);
         }
     }
     reason.map_or(Verdict::Pass(Grounds::Rule), Verdict::Drop)
 }
 
-/// Where a fragmented answer is possible, asks for one that is not: a forged
-/// fragment is easier to slip in than a forged answer, so fragments are not read
-/// (RFC 9715). What does not fit comes truncated, and then over TCP.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_limit_answer(raw: *mut __sk_buff, message: u64, length: u64) -> u64 {
-    let Some(question) = scratch().map(|scratch| scratch.question.length as u64) else {
-        return 0;
-    };
-    if length <= question {
-        return 0; // no EDNS, so no more than 512 bytes
+seam! {
+    /// Where a fragmented answer is possible, asks for one that is not: a forged
+    /// fragment is easier to slip in than a forged answer, so fragments are not read
+    /// (RFC 9715). What does not fit comes truncated, and then over TCP.
+    fn limit_answer = (netfilter_limit_answer, xdp_limit_answer)
+    <B>(buffer, message: u64, length: u64) {
+        let Some(question) = scratch().map(|scratch| scratch.question.length as u64) else {
+            return 0;
+        };
+        // Without EDNS no more than 512 bytes come.
+        if length <= question || buffer.mtu() as usize >= MAX_DNS_MESSAGE + HEADERS {
+            return 0;
+        }
+        // Behind the root and the type.
+        let at = message + question + 3;
+        let transport = message as usize - UDP_HEADER;
+        u64::from(refuse::lower(buffer, transport, at as usize, UNFRAGMENTED).is_some())
     }
-    let mut mtu = 0u32;
-    // SAFETY: the context pointer that the kernel passed. The interface that the
-    // packet leaves by; `mtu` is written also where the packet is too long for it.
-    unsafe { bpf_check_mtu(raw.cast(), 0, &raw mut mtu, 0, 0) };
-    if mtu as usize >= MAX_DNS_MESSAGE + HEADERS {
-        return 0;
-    }
-    // Behind the root and the type.
-    let at = message + question + 3;
-    let transport = message as usize - UDP_HEADER;
-    u64::from(refuse::lower(raw, transport, at as usize, UNFRAGMENTED).is_some())
 }
 
 /// Bytes of a UDP payload that no path fragments (DNS flag day 2020; RFC 9715

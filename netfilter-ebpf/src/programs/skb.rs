@@ -1,7 +1,21 @@
-//! A socket buffer as [`Bytes`].
+//! A socket buffer as [`Buffer`].
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
-use netfilter_ebpf::packet::Bytes;
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::{
+        bpf_redirect,
+        generated::{
+            bpf_check_mtu, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes,
+            bpf_skb_store_bytes,
+        },
+    },
+    programs::TcContext,
+};
+use netfilter_ebpf::packet::{Bytes, Link};
+
+use crate::{buffer::Buffer, maps::refusal_mark};
 
 /// Headers lie within this many bytes: Ethernet, tags, IPv6, extensions, TCP.
 const HEADERS: u32 = 640;
@@ -11,58 +25,128 @@ pub(crate) struct Skb {
 }
 
 impl Skb {
-    /// Makes the headers readable: a socket buffer may hold them in pages.
     #[inline(always)]
-    pub(crate) fn new(ctx: TcContext) -> Self {
-        let length = ctx.len().min(HEADERS);
-        if ctx.data_end() - ctx.data() < length as usize {
-            // Where it fails, the reads behind fail, and the packet is malformed.
-            _ = ctx.pull_data(length);
+    pub(crate) fn at(raw: *mut __sk_buff) -> Self {
+        Self {
+            ctx: TcContext::new(raw),
         }
-        Self { ctx }
     }
 
     #[inline(always)]
-    pub(crate) fn raw(&self) -> *mut __sk_buff {
+    pub(crate) fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
-    }
-
-    #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: the context pointer that the kernel passed.
-        unsafe { (*self.raw()).ifindex }
     }
 
     /// What the kernel takes the packet for.
     #[inline(always)]
-    pub(crate) fn ethertype(&self) -> u16 {
+    fn ethertype(&self) -> u16 {
         // SAFETY: the context pointer that the kernel passed. The low half is in network order.
-        u16::from_be(unsafe { (*self.raw()).protocol } as u16)
-    }
-
-    /// Packets on the wire that this buffer becomes.
-    #[inline(always)]
-    pub(crate) fn segments(&self) -> u64 {
-        // SAFETY: the context pointer that the kernel passed.
-        u64::from(unsafe { (*self.raw()).gso_segs }.max(1))
+        u16::from_be(unsafe { (*self.skb()).protocol } as u16)
     }
 }
 
-/// Copies arrays of bytes, which may lie in pages. `None` where the packet is shorter.
-#[inline(always)]
-pub(crate) fn load<T: Copy>(raw: *mut __sk_buff, offset: usize) -> Option<T> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: the context pointer that the kernel passed, and room for the bytes.
-    let result = unsafe {
-        bpf_skb_load_bytes(
-            raw.cast(),
-            offset as u32,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-        )
-    };
-    // SAFETY: written where the result is zero; arrays of bytes only.
-    (result == 0).then(|| unsafe { value.assume_init() })
+impl Buffer for Skb {
+    /// Goes on to whatever other program is attached, then on its way.
+    const PASS: i32 = TC_ACT_UNSPEC;
+    const DROP: i32 = TC_ACT_SHOT;
+    const IS_SKB: bool = true;
+
+    #[inline(always)]
+    fn raw(&self) -> *mut c_void {
+        self.skb().cast()
+    }
+
+    /// A socket buffer may hold them in pages.
+    #[inline(always)]
+    fn gather(&self) {
+        let length = self.ctx.len().min(HEADERS);
+        if self.ctx.data_end() - self.ctx.data() < length as usize {
+            // Where it fails, the reads behind fail, and the packet is malformed.
+            _ = self.ctx.pull_data(length);
+        }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context pointer that the kernel passed.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    #[inline(always)]
+    fn bare(&self) -> Option<Link> {
+        Some(Link::Bare(self.ethertype()))
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u64 {
+        // SAFETY: the context pointer that the kernel passed.
+        u64::from(unsafe { (*self.skb()).gso_segs }.max(1))
+    }
+
+    /// Of the interface that it leaves by.
+    #[inline(always)]
+    fn mtu(&self) -> u32 {
+        let mut mtu = 0u32;
+        // SAFETY: the context pointer that the kernel passed; `mtu` is written also
+        // where the packet is too long for it.
+        unsafe { bpf_check_mtu(self.raw(), 0, &raw mut mtu, 0, 0) };
+        mtu
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the context pointer that the kernel passed, and the caller's room.
+        unsafe { bpf_skb_load_bytes(self.raw(), offset, to.cast(), length) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, offset: u32, from: *const u8, length: u32) -> bool {
+        let flags = u64::from(BPF_F_INVALIDATE_HASH);
+        // SAFETY: the context pointer that the kernel passed, and the caller's bytes.
+        unsafe { bpf_skb_store_bytes(self.skb(), offset, from.cast(), length, flags) == 0 }
+    }
+
+    #[inline(always)]
+    fn resize(&self, length: u32) -> Option<()> {
+        // SAFETY: the context pointer that the kernel passed.
+        let result = unsafe { bpf_skb_change_tail(self.skb(), length, 0) };
+        (result == 0).then_some(())
+    }
+
+    /// The kernel knows whether the checksum is made already.
+    #[inline(always)]
+    fn mend(&self, transport: usize, from: u16, to: u16, checksum: u64) -> Option<()> {
+        // SAFETY: the context pointer that the kernel passed.
+        let result = unsafe {
+            bpf_l4_csum_replace(
+                self.skb(),
+                transport as u32 + checksum as u32,
+                u64::from(from),
+                u64::from(to),
+                2 | checksum >> 32,
+            )
+        };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn can_seal(_: usize) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn seal(&self, _: usize, _: usize, _: u64) -> Option<()> {
+        Some(())
+    }
+
+    /// Up the interface that it was to leave by, as if it had arrived.
+    #[inline(always)]
+    fn bounce(&self) -> Option<i32> {
+        // SAFETY: the context pointer that the kernel passed.
+        unsafe { (*self.skb()).mark = refusal_mark() };
+        // SAFETY: a helper without pointers.
+        Some(unsafe { bpf_redirect(self.ifindex(), u64::from(BPF_F_INGRESS)) } as i32)
+    }
 }
 
 impl Bytes for Skb {
@@ -73,20 +157,34 @@ impl Bytes for Skb {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut offset = offset as u64;
-        // SAFETY: plain arithmetic, in a form that the compiler cannot reason
-        // away, for the verifier wants to see the bound.
-        unsafe { core::arch::asm!("{0} &= 0x3fff", inout(reg) offset) };
-        let start = self.ctx.data() + offset as usize;
-        if start + N > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: within the packet, as just compared; alignment 1.
-        Some(unsafe { *(start as *const [u8; N]) })
+        // SAFETY: the bounds are those of the packet.
+        unsafe { direct(self.ctx.data(), self.ctx.data_end(), offset) }
     }
 
     #[inline(always)]
     fn widen(number: usize) -> usize {
         crate::widen::widen(number)
     }
+}
+
+/// Reads from a packet between its two ends.
+///
+/// # Safety
+/// They are what the kernel gave as such.
+#[inline(always)]
+pub(crate) unsafe fn direct<const N: usize>(
+    data: usize,
+    data_end: usize,
+    offset: usize,
+) -> Option<[u8; N]> {
+    let mut offset = offset as u64;
+    // SAFETY: plain arithmetic, in a form that the compiler cannot reason
+    // away, for the verifier wants to see the bound.
+    unsafe { core::arch::asm!("{0} &= 0x3fff", inout(reg) offset) };
+    let start = data + offset as usize;
+    if start + N > data_end {
+        return None;
+    }
+    // SAFETY: within the packet, as just compared; alignment 1.
+    Some(unsafe { *(start as *const [u8; N]) })
 }

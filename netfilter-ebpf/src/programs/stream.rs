@@ -1,11 +1,11 @@
 //! DNS over TCP: the segments of a connection to a resolver, both ways.
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::bindings::__sk_buff;
 use netfilter_ebpf::{
     abi::{RCODE_DROP, SETTING_REPORT},
     dns::STREAM_PREFIX,
     egress, gate,
-    packet::{ACK, Bytes, Fragment, Packet, RST, SYN},
+    packet::{ACK, Fragment, Packet, RST, SYN},
     stream::{self, PENDING, Phase, Piece, Stream, Walk},
     verdict::{Answer, Forgetful, Grounds, Reason, Verdict},
 };
@@ -13,11 +13,12 @@ use netfilter_ebpf::{
 use crate::{
     answer::{self, Reading},
     atomic::compare_exchange,
+    buffer::{Buffer, seam},
     conclude, forgetful,
     maps::{ANSWER_COUNTS, MAX_QUESTIONS, STREAMS, Scratch, count},
     message::{self, scratch},
     options, question,
-    skb::{Skb, load},
+    skb::Skb,
     tables::Generation,
     widen::widen,
 };
@@ -42,8 +43,8 @@ struct Segment {
 }
 
 #[inline(always)]
-fn segment(skb: &Skb, packet: &Packet) -> Option<Segment> {
-    let header: [u8; 14] = skb.read(packet.transport)?;
+fn segment<B: Buffer>(buffer: &B, packet: &Packet) -> Option<Segment> {
+    let header: [u8; 14] = buffer.read(packet.transport)?;
     let payload = packet.transport + (header[12] >> 4) as usize * 4;
     Some(Segment {
         sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
@@ -57,67 +58,64 @@ fn segment(skb: &Skb, packet: &Packet) -> Option<Segment> {
 /// Judges a segment to a resolver. `seen`: it does not leave the machine, and
 /// is only read for the sake of its answer.
 #[inline(always)]
-pub(crate) fn outbound(skb: &Skb, generation: &Generation, seen: bool) -> Verdict {
-    match netfilter_outbound(skb.raw(), u64::from(generation.slot()), u64::from(seen)) {
+pub(crate) fn outbound<B: Buffer>(buffer: &B, generation: &Generation, seen: bool) -> Verdict {
+    match judge_segment(buffer, u64::from(generation.slot()), u64::from(seen)) {
         0 => Verdict::Pass(Grounds::Rule),
         reason => Verdict::Drop(Reason::from_number(reason as u8).unwrap_or(Reason::DnsMalformed)),
     }
 }
 
-/// A global function, see `message`. Returns zero or the reason to drop it.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_outbound(raw: *mut __sk_buff, slot: u64, seen: u64) -> u64 {
-    let skb = &Skb {
-        ctx: TcContext::new(raw),
-    };
-    let Some(Scratch {
-        packet,
-        connection: key,
-        questions,
-        ..
-    }) = scratch()
-    else {
-        return Reason::TableFull as u64;
-    };
-    *questions = 0;
-    *key = egress::flow_key(packet);
-    let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, skb.length());
-    let Some(segment) = segment(skb, packet).filter(|_| bare) else {
-        return Reason::DnsMalformed as u64;
-    };
-    if segment.flags & SYN != 0 {
-        // Data in a SYN (RFC 7413) is sent again without it.
-        if segment.flags & ACK != 0 || segment.length != 0 {
+seam! {
+    /// Returns zero or the reason to drop it.
+    fn judge_segment = (netfilter_outbound, xdp_outbound)<B>(buffer, slot: u64, seen: u64) {
+        let Some(Scratch {
+            packet,
+            connection: key,
+            questions,
+            ..
+        }) = scratch()
+        else {
+            return Reason::TableFull as u64;
+        };
+        *questions = 0;
+        *key = egress::flow_key(packet);
+        let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, buffer.length());
+        let Some(segment) = segment(buffer, packet).filter(|_| bare) else {
+            return Reason::DnsMalformed as u64;
+        };
+        if segment.flags & SYN != 0 {
+            // Data in a SYN (RFC 7413) is sent again without it.
+            if segment.flags & ACK != 0 || segment.length != 0 {
+                return Reason::DnsStream as u64;
+            }
+            return netfilter_open(segment.sequence);
+        }
+        let Some(stream) = STREAMS.get_ptr_mut(&*key) else {
+            // Begun before the filter, or forgotten; what ends it may go.
+            return if segment.flags & RST != 0 && segment.length == 0 {
+                0
+            } else {
+                Reason::DnsStream as u64
+            };
+        };
+        // SAFETY: a map value.
+        let phase = unsafe { (&raw const (*stream).phase).read_volatile() };
+        if segment.length == 0 && (phase != Phase::Refused as u32 || segment.flags & RST != 0) {
+            return 0;
+        }
+        if phase != Phase::Open as u32 {
             return Reason::DnsStream as u64;
         }
-        return netfilter_open(segment.sequence);
+        // SAFETY: a map value.
+        let lock = unsafe { &raw mut (*stream).outbound_lock };
+        if !compare_exchange(lock, 0, 1) {
+            return Reason::DnsStream as u64;
+        }
+        // SAFETY: a map value, ours while locked.
+        let verdict = unsafe { judge(buffer, &segment, &mut *stream, slot, seen) };
+        compare_exchange(lock, 1, 0);
+        verdict
     }
-    let Some(stream) = STREAMS.get_ptr_mut(&*key) else {
-        // Begun before the filter, or forgotten; what ends it may go.
-        return if segment.flags & RST != 0 && segment.length == 0 {
-            0
-        } else {
-            Reason::DnsStream as u64
-        };
-    };
-    // SAFETY: a map value.
-    let phase = unsafe { (&raw const (*stream).phase).read_volatile() };
-    if segment.length == 0 && (phase != Phase::Refused as u32 || segment.flags & RST != 0) {
-        return 0;
-    }
-    if phase != Phase::Open as u32 {
-        return Reason::DnsStream as u64;
-    }
-    // SAFETY: a map value.
-    let lock = unsafe { &raw mut (*stream).outbound_lock };
-    if !compare_exchange(lock, 0, 1) {
-        return Reason::DnsStream as u64;
-    }
-    // SAFETY: a map value, ours while locked.
-    let verdict = unsafe { judge(raw, &segment, &mut *stream, slot, seen) };
-    compare_exchange(lock, 1, 0);
-    verdict
 }
 
 #[inline(never)]
@@ -147,7 +145,13 @@ extern "C" fn netfilter_open(sequence: u32) -> u64 {
 
 /// Judges each question of a segment. The stream goes on only if the segment goes out.
 #[inline(always)]
-fn judge(raw: *mut __sk_buff, segment: &Segment, stream: &mut Stream, slot: u64, seen: u64) -> u64 {
+fn judge<B: Buffer>(
+    buffer: &B,
+    segment: &Segment,
+    stream: &mut Stream,
+    slot: u64,
+    seen: u64,
+) -> u64 {
     let (Some(scratch), Some(generation)) = (scratch(), Generation::of(slot as u32)) else {
         return Reason::Unready as u64;
     };
@@ -163,7 +167,7 @@ fn judge(raw: *mut __sk_buff, segment: &Segment, stream: &mut Stream, slot: u64,
     };
     let mut reason = Reason::DnsMalformed as u64; // too many
     for _ in 0..=MAX_QUESTIONS {
-        let step = netfilter_piece(raw, slot, seen);
+        let step = judge_piece(buffer, slot, seen);
         if step != MORE {
             reason = step;
             break;
@@ -194,87 +198,88 @@ fn judge(raw: *mut __sk_buff, segment: &Segment, stream: &mut Stream, slot: u64,
 const MORE: u64 = 0x100;
 const END: u64 = 0x101;
 
-/// Judges the next question of the segment. Returns the reason to drop the segment, or more.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_piece(raw: *mut __sk_buff, slot: u64, seen: u64) -> u64 {
-    let (Some(scratch), Some(generation)) = (scratch(), Generation::of(slot as u32)) else {
-        return Reason::Unready as u64;
-    };
-    let Walk {
-        at, end, sequence, ..
-    } = scratch.walk;
-    if at >= end {
-        return END;
-    }
-    let mut body = at;
-    let mut piece = Piece {
-        from: sequence,
-        to: sequence,
-        length: 0,
-        bare: false,
-    };
-    if let Some(length) = scratch.stream.outbound.body_at(sequence) {
-        piece.length = length;
-        scratch.walk.in_place = 0;
-    } else {
-        let Some(bytes) = load::<[u8; STREAM_PREFIX]>(raw, at as usize) else {
-            return Reason::DnsMalformed as u64;
+seam! {
+    /// Judges the next question of the segment. Returns the reason to drop the segment, or more.
+    fn judge_piece = (netfilter_piece, xdp_piece)<B>(buffer, slot: u64, seen: u64) {
+        let (Some(scratch), Some(generation)) = (scratch(), Generation::of(slot as u32)) else {
+            return Reason::Unready as u64;
         };
-        piece.length = u16::from_be_bytes(bytes);
-        body = at + STREAM_PREFIX as u32;
-        piece.bare = body >= end;
-    }
-    let next = if piece.bare {
-        body
-    } else {
-        body + u32::from(piece.length)
-    };
-    if next > end {
-        return Reason::DnsMalformed as u64;
-    }
-    piece.to = sequence.wrapping_add(next - at);
-    scratch.walk.at = next;
-    scratch.walk.sequence = piece.to;
-    let admitted = netfilter_admit(
-        piece.from,
-        piece.to,
-        u64::from(piece.length),
-        u64::from(piece.bare),
-    );
-    if admitted == 0 {
-        return Reason::DnsStream as u64;
-    }
-    if piece.bare {
-        return MORE;
-    }
-    let length = usize::from(piece.length);
-    let reason = match message::load(raw, body as usize, 0, length) {
-        Some(()) => question::ask(length, &generation, seen != 0),
-        None => Some(Reason::DnsMalformed),
-    };
-    if seen == 0 {
-        question::tally(reason);
-    }
-    let Some(Scratch { walk, rcodes, .. }) = self::scratch() else {
-        return Reason::TableFull as u64;
-    };
-    match reason {
-        None => {
-            walk.permitted += 1;
-            if seen == 0 && !options::blank(raw, u64::from(body), length as u64, &generation) {
+        let Walk {
+            at, end, sequence, ..
+        } = scratch.walk;
+        if at >= end {
+            return END;
+        }
+        let mut body = at;
+        let mut piece = Piece {
+            from: sequence,
+            to: sequence,
+            length: 0,
+            bare: false,
+        };
+        if let Some(length) = scratch.stream.outbound.body_at(sequence) {
+            piece.length = length;
+            scratch.walk.in_place = 0;
+        } else {
+            let Some(bytes) = buffer.load::<[u8; STREAM_PREFIX]>(at as usize) else {
                 return Reason::DnsMalformed as u64;
+            };
+            piece.length = u16::from_be_bytes(bytes);
+            body = at + STREAM_PREFIX as u32;
+            piece.bare = body >= end;
+        }
+        let next = if piece.bare {
+            body
+        } else {
+            body + u32::from(piece.length)
+        };
+        if next > end {
+            return Reason::DnsMalformed as u64;
+        }
+        piece.to = sequence.wrapping_add(next - at);
+        scratch.walk.at = next;
+        scratch.walk.sequence = piece.to;
+        let admitted = netfilter_admit(
+            piece.from,
+            piece.to,
+            u64::from(piece.length),
+            u64::from(piece.bare),
+        );
+        if admitted == 0 {
+            return Reason::DnsStream as u64;
+        }
+        if piece.bare {
+            return MORE;
+        }
+        let length = usize::from(piece.length);
+        let reason = match message::load(buffer, body as usize, 0, length) {
+            Some(()) => question::ask(length, &generation, seen != 0),
+            None => Some(Reason::DnsMalformed),
+        };
+        if seen == 0 {
+            question::tally(reason);
+        }
+        let Some(Scratch { walk, rcodes, .. }) = crate::message::scratch() else {
+            return Reason::TableFull as u64;
+        };
+        match reason {
+            None => {
+                walk.permitted += 1;
+                let message = u64::from(body);
+                if seen == 0 && !options::blank(buffer, message, length as u64, &generation) {
+                    return Reason::DnsMalformed as u64;
+                }
             }
+            Some(reason @ (Reason::DnsName | Reason::DnsType | Reason::DnsLimit)) => {
+                walk.denied = reason as u32;
+                rcodes[walk.count as usize & (MAX_QUESTIONS - 1)] =
+                    conclude::rcode(reason, generation.settings) as u8;
+            }
+            Some(reason) => return reason as u64,
         }
-        Some(reason @ (Reason::DnsName | Reason::DnsType | Reason::DnsLimit)) => {
-            walk.denied = reason as u32;
-            rcodes[walk.count as usize & (MAX_QUESTIONS - 1)] =
-                conclude::rcode(reason, generation.settings) as u8;
-        }
-        Some(reason) => return reason as u64,
+        walk.count += 1;
+        MORE
     }
-    walk.count += 1;
-    MORE
 }
 
 /// [`stream::Outbound::admit`], with a stack of its own.
@@ -293,15 +298,13 @@ extern "C" fn netfilter_admit(from: u32, to: u32, length: u64, bare: u64) -> u64
 /// Reads a segment from a resolver. False: it must not come in.
 #[inline(always)]
 pub(crate) fn inbound(skb: &Skb, generation: &Generation, seen: bool) -> bool {
-    netfilter_inbound(skb.raw(), u64::from(generation.slot()), u64::from(seen)) != 0
+    netfilter_inbound(skb.skb(), u64::from(generation.slot()), u64::from(seen)) != 0
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_inbound(raw: *mut __sk_buff, slot: u64, seen: u64) -> u64 {
-    let skb = &Skb {
-        ctx: TcContext::new(raw),
-    };
+    let skb = &Skb::at(raw);
     let Some(Scratch {
         packet,
         connection: key,
@@ -422,7 +425,14 @@ extern "C" fn netfilter_window(
         unsafe { *to = *from };
     }
     answer::begin(inbound.cursor);
-    if message::load(raw, from as usize, pending as usize, length as usize).is_none() {
+    if message::load(
+        &Skb::at(raw),
+        from as usize,
+        pending as usize,
+        length as usize,
+    )
+    .is_none()
+    {
         return 0;
     }
     for _ in 0..MAX_MESSAGES {
@@ -497,7 +507,13 @@ extern "C" fn netfilter_keep(raw: *mut __sk_buff, from: u64, length: u64) -> u64
         return 0;
     }
     let copied = if at >= pending {
-        message::copy(raw, from + (at - pending), tail.as_mut_ptr(), 0, kept)
+        message::copy(
+            &Skb::at(raw),
+            from + (at - pending),
+            tail.as_mut_ptr(),
+            0,
+            kept,
+        )
     } else if at == 0 {
         // Behind what was kept before.
         let (to, from_kept) = (
@@ -506,7 +522,7 @@ extern "C" fn netfilter_keep(raw: *mut __sk_buff, from: u64, length: u64) -> u64
         );
         // SAFETY: both are at least as long and aligned to words.
         unsafe { *to = *from_kept };
-        message::copy(raw, from, tail.as_mut_ptr(), pending, length)
+        message::copy(&Skb::at(raw), from, tail.as_mut_ptr(), pending, length)
     } else {
         None
     };

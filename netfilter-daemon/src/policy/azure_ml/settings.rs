@@ -15,8 +15,6 @@ use super::traffic;
 
 /// Seconds in a day: longer than any name needs, and a sign of a slip.
 const SECONDS_MAX: u32 = 86_400;
-/// `IFNAMSIZ` less its final zero byte.
-const INTERFACE_NAME_MAX: usize = 15;
 const SSH: u16 = 22;
 /// What setuid(2) takes for no user.
 const NOBODY: u32 = u32::MAX;
@@ -67,42 +65,6 @@ pub(super) fn mode(settings: &Fields<'_, '_>, problems: &mut Problems) -> Mode {
         None => {}
     }
     Mode::Enforce
-}
-
-pub(super) fn interfaces(
-    settings: &Fields<'_, '_>,
-    problems: &mut Problems,
-) -> Option<Vec<String>> {
-    let node = settings.get("interfaces")?;
-    if let Value::Scalar { text, .. } = &node.value
-        && text == "auto"
-    {
-        return None;
-    }
-    let items = list("interfaces", node, problems);
-    if items.is_empty() && matches!(node.value, Value::List(_)) {
-        problems.add(
-            node.at,
-            "`interfaces` names none; name one, or write `auto` for those with a default route",
-        );
-    }
-    let names = items.iter().filter_map(|item| {
-        let name = text("interfaces", item, problems)?;
-        let legal = !name.is_empty()
-            && name.len() <= INTERFACE_NAME_MAX
-            && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
-        if !legal {
-            problems.add(
-                item.at,
-                format!(
-                    "`{name}` is no name of an interface; these have 1 to {INTERFACE_NAME_MAX} \
-                     characters, such as eth0"
-                ),
-            );
-        }
-        legal.then(|| name.to_owned())
-    });
-    Some(names.collect())
 }
 
 pub(super) fn resolvers(

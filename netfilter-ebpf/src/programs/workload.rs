@@ -1,0 +1,45 @@
+//! What a workload sends: a container or virtual machine that this host forwards for.
+
+use netfilter_ebpf::verdict::{Reason, Verdict};
+
+use crate::{
+    buffer::Buffer,
+    conclude::{self, Subject},
+    egress, interface,
+    maps::judged_mark,
+    skb::Skb,
+    tables::Generation,
+    xdp::Xdp,
+};
+
+/// Judges a frame before the host sees it.
+#[inline(always)]
+pub(crate) fn run(frame: &Xdp) -> i32 {
+    let action = egress::run(frame);
+    if action == Xdp::PASS && interface::is_workload(frame.ifindex()) {
+        frame.vouch();
+    }
+    action
+}
+
+/// At tc, behind the generic XDP of the kernel, which lets by unseen what was redirected
+/// before (`act_mirred` in the workload does): only what was judged goes on.
+#[inline(always)]
+pub(crate) fn let_in(skb: &Skb) -> i32 {
+    // SAFETY: the context pointer that the kernel passed.
+    let (place, data) = unsafe { ((*skb.skb()).data_meta as usize, skb.ctx.data()) };
+    if place + size_of::<u32>() <= data {
+        let mark = place as *mut u32;
+        // SAFETY: within, as just compared.
+        unsafe {
+            if *mark == judged_mark() {
+                *mark = 0;
+                return Skb::PASS;
+            }
+        }
+    }
+    match Generation::active() {
+        Some(generation) if generation.is_lifted() => Skb::PASS,
+        _ => conclude::conclude(skb, Verdict::Drop(Reason::Unjudged), Subject::Unread),
+    }
+}
