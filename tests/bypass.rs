@@ -38,8 +38,10 @@ const GUARD: &str = "/sys/fs/bpf/netfilter/links/guard";
 
 type Send = Box<dyn FnMut(&[u8]) -> io::Result<()> + std::marker::Send>;
 
+type Way = fn() -> io::Result<Send>;
+
 /// The ways past tc. AF_XDP only where the kernel has it.
-const WAYS: [(&str, fn() -> io::Result<Send>); 3] = [
+const WAYS: [(&str, Way); 3] = [
     ("bypass", || {
         sender(bypass::open("eth0"), bypass::Sender::send)
     }),
@@ -62,7 +64,7 @@ fn is_missing(way: &str, error: &io::Error) -> bool {
 }
 
 /// Of this network namespace, by a real user; the effective one stays root.
-fn opened_by(namespace: &Namespace, user: u32, way: fn() -> io::Result<Send>) -> io::Result<Send> {
+fn opened_by(namespace: &Namespace, user: u32, way: Way) -> io::Result<Send> {
     let open = || {
         // SAFETY: three numbers; of this thread alone, which ends here.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, user, -1, -1) };
@@ -72,7 +74,7 @@ fn opened_by(namespace: &Namespace, user: u32, way: fn() -> io::Result<Send>) ->
     namespace.run(open).unwrap()
 }
 
-fn open(world: &World, way: fn() -> io::Result<Send>) -> io::Result<Send> {
+fn open(world: &World, way: Way) -> io::Result<Send> {
     opened_by(world.protected(), 0, way)
 }
 

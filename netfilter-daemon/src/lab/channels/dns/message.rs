@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_a_name_carries_is_read_from_datagrams_and_segments_of_both_families() {
-        let carried: Vec<u8> = (0..IN_NAME).map(|byte| byte as u8).collect();
+        let carried: Vec<u8> = (0..=u8::MAX).take(IN_NAME).collect();
         let message = Message::ask(7, &name(&carried, "mark", "t.example"), TXT);
         let other = Message::ask(7, &wire("other.example"), TXT);
         for address in ["10.0.0.1", "fd00::1"] {
