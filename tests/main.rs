@@ -10,6 +10,7 @@
 )]
 
 mod agreement;
+mod battery;
 mod bpffs;
 mod bypass;
 mod cli;

@@ -152,7 +152,7 @@ pub fn resolve(name: &str, port: u16) -> Option<SocketAddr> {
 
 /// How many times as long as usual an emulated machine may take; `cargo xtask vmtest`
 /// says so.
-fn patience() -> u32 {
+pub fn patience() -> u32 {
     env::var("NETFILTER_PATIENCE").map_or(1, |text| text.parse().unwrap())
 }
 

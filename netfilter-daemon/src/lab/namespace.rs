@@ -160,6 +160,11 @@ impl Namespace {
         }
     }
 
+    /// Where `ip` finds it, as long as this process holds it.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", process::id(), self.network.as_raw_fd())
+    }
+
     fn enter(&self) -> io::Result<()> {
         setns(&self.network, CloneFlags::CLONE_NEWNET)?;
         if let Some(mounts) = &self.mounts {
@@ -173,7 +178,7 @@ impl Namespace {
 
 /// Connects two namespaces with a cable whose ends are up.
 pub fn veth(a: &Namespace, a_end: &str, b: &Namespace, b_end: &str) -> Result<(), Error> {
-    let there = format!("/proc/{}/fd/{}", process::id(), b.network.as_raw_fd());
+    let there = b.path();
     a.ip(&format!(
         "link add {a_end} type veth peer name {b_end} netns {there}"
     ))?;

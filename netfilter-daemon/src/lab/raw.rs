@@ -11,6 +11,7 @@ use std::{
 
 use nix::{errno::Errno, net::if_::if_nametoindex};
 
+pub mod bpf;
 pub mod bypass;
 pub mod xsk;
 
