@@ -214,14 +214,14 @@ pub fn with_options(query: &[u8], options: &[u8]) -> Vec<u8> {
 
 /// Options of this many bytes, none of which is zero.
 pub fn secret(length: usize) -> Vec<u8> {
-    (0..length).map(|at| at as u8 | 1).collect()
+    (0..length).map(|at| at.to_le_bytes()[0] | 1).collect()
 }
 
 /// What becomes of them.
 pub fn padding(length: usize) -> Vec<u8> {
     let mut padding = vec![0; length];
     padding[1] = 12;
-    padding[2..4].copy_from_slice(&(length as u16 - 4).to_be_bytes());
+    padding[2..4].copy_from_slice(&(length - 4).to_be_bytes()[6..]);
     padding
 }
 
