@@ -133,6 +133,12 @@ fn nothing_leaks_by_any_channel_that_this_kernel_has() {
     assert_eq!(unavailable, lacking());
     let all = report["channels"].as_array().unwrap();
     assert!(all.len() >= CHANNELS, "{}", all.len());
+    // What could not make its network the second time would be called blocked, too.
+    let around = all.iter().filter(|row| row["group"] == "around");
+    for row in around.filter(|row| row["result"] == "blocked") {
+        let reasons = row["paths"][0]["reasons"].as_object().unwrap();
+        assert!(!reasons.is_empty(), "{row}");
+    }
     // What cannot be stopped is shown, with what to do about it.
     for row in all.iter().filter(|row| row["result"] == "out_of_scope") {
         assert!(!row["remedy"].as_str().unwrap().is_empty(), "{row}");

@@ -7,8 +7,9 @@ use std::{
 };
 
 use nix::{
+    fcntl::OFlag,
     sched::{CloneFlags, unshare},
-    unistd::{pipe, read, write},
+    unistd::{pipe2, read, write},
 };
 
 use crate::lab::{
@@ -124,7 +125,9 @@ fn unprivileged(field: &Field, pieces: &Pieces) -> io::Result<()> {
 /// As container runtimes do, root gives it a cable.
 fn rootless(field: &Field, pieces: &Pieces) -> io::Result<()> {
     let own = own(field)?;
-    let ((unshared, tell_unshared), (wired, tell_wired)) = (pipe()?, pipe()?);
+    // Not for the commands that are run meanwhile.
+    let pipe = || pipe2(OFlag::O_CLOEXEC);
+    let [(unshared, tell_unshared), (wired, tell_wired)] = [pipe()?, pipe()?];
     // Frames are made before the cable is there: the process may not allocate.
     let frames = routed_by([2, 0, 0, 0, 0, 1], field, pieces)?;
     let process = Process::start(|| {
