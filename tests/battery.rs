@@ -26,8 +26,8 @@ const CHANNELS: usize = 289;
 const LONGEST: Duration = Duration::from_secs(120);
 const BESIDE_OTHERS: u32 = 2;
 
-/// Its carrier is time, of which a busy machine has its own idea.
-const UNSTEADY: &str = "timing";
+/// On a busy machine they do not carry all each time; neither is to be stopped.
+const UNSTEADY: [&str; 2] = ["timing", "approved-account"];
 
 fn lab(arguments: &[&str]) -> (Output, Value) {
     let mut command = Command::new(BINARY);
@@ -128,10 +128,12 @@ fn nothing_leaks_by_any_channel_that_this_kernel_has() {
     assert_eq!(with(&report, "leaked"), BTreeSet::new());
     assert_eq!(output.status.code(), Some(0), "{}", report["policy"]);
     assert_eq!(report["as_expected"], true);
-    let mut unavailable = with(&report, "unavailable");
-    unavailable.remove(UNSTEADY);
-    assert_eq!(unavailable, lacking());
     let all = report["channels"].as_array().unwrap();
+    let mut unavailable = with(&report, "unavailable");
+    unavailable.retain(|name| !UNSTEADY.contains(name));
+    let rows = all.iter().filter(|row| row["result"] == "unavailable");
+    let why: Vec<_> = rows.map(|row| &row["paths"][0]["why"]).collect();
+    assert_eq!(unavailable, lacking(), "{why:?}");
     assert!(all.len() >= CHANNELS, "{}", all.len());
     // What could not make its network the second time would be called blocked, too.
     let around = all.iter().filter(|row| row["group"] == "around");
