@@ -102,6 +102,7 @@ pub fn run(
     }
     stage("building two network namespaces");
     let topology = Topology::build()?;
+    introduce(&topology)?;
     let file = policy_file(&topology.protected, policy)?;
     let policy = load(&topology.protected, &file)?;
     let plan = Plan::of(&policy);
@@ -185,6 +186,22 @@ fn rows_of(chosen: &[usize], without: Vec<Showing>, through: Vec<Showing>) -> Ve
         }
     };
     trials.map(row).collect()
+}
+
+/// Lets both ends of the cable know each other for good: some channels fill the kernel's
+/// table of neighbours, which all namespaces share.
+fn introduce(topology: &Topology) -> Result<(), Error> {
+    let ends = [(&topology.protected, 2), (&topology.internet, 1)];
+    for ((here, _), (there, host)) in ends.into_iter().zip([ends[1], ends[0]]) {
+        let [a, b, c, d, e, f] = there.run(|| hardware(INTERFACE))?.map_err(Error::Serve)?;
+        for address in [format!("10.99.0.{host}"), format!("fd99::{host}")] {
+            here.ip(&format!(
+                "neigh replace {address} lladdr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} \
+                 dev {INTERFACE} nud permanent"
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// What channels have to go by in the lab.

@@ -199,7 +199,7 @@ mod tests {
     fn for_an_unknown_name_the_nearest_is_proposed() {
         let refused = |word: &str| word.parse::<Only>().unwrap_err().to_string();
         assert_eq!(
-            refused("plian"),
+            refused("plainn"),
             "there is no such channel or group; did you mean `plain`?; --list shows all"
         );
         assert_eq!(
