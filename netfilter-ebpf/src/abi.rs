@@ -472,7 +472,18 @@ pub const INTERFACE_WORKLOAD: u32 = 16;
 
 /// VLANs or bridges stand on it, so frames leave with tags that the kernel has not
 /// set aside.
-pub const INTERFACE_TAGGED: u32 = 16;
+pub const INTERFACE_TAGGED: u32 = 32;
+
+const _: () = assert!(
+    INTERFACE_BARE
+        + INTERFACE_UNREADABLE
+        + INTERFACE_UNDER
+        + INTERFACE_BONDED
+        + INTERFACE_WORKLOAD
+        + INTERFACE_TAGGED
+        == 63,
+    "each a bit of its own"
+);
 
 /// Of the loopback interface, in every network namespace (LOOPBACK_IFINDEX,
 /// include/net/flow.h).
