@@ -20,6 +20,34 @@ fn check(policy: &str) -> (Option<i32>, String) {
     )
 }
 
+#[test]
+fn a_warning_is_an_error_where_it_is_asked_to_be() {
+    let check = |policy: &str, strict: bool| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), policy).unwrap();
+        let path = file.path().to_str().unwrap();
+        let output = if strict {
+            run(&["check", "--strict", path])
+        } else {
+            run(&["check", path])
+        };
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let risky = rule("{ name: files, type: fqdn, destination: \"*.blob.core.windows.net\" }");
+    let place = ":3:5: rule `files`: *.blob.core.windows.net is also what others rent";
+    let (code, said) = check(&risky, false);
+    assert!(code == Some(0) && said.contains(place), "{said}");
+    let (code, said) = check(&risky, true);
+    assert!(code == Some(2) && said.contains(place), "{said}");
+    assert!(said.contains("error: --strict"), "{said}");
+    let own = rule("{ name: files, type: fqdn, destination: mine.blob.core.windows.net }");
+    assert_eq!(check(&own, true).0, Some(0));
+}
+
 fn rule(body: &str) -> String {
     format!("resolvers: [10.0.0.53]\noutbound_rules:\n  - {body}\n")
 }

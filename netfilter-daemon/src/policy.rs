@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+mod advice;
 pub mod azure_ml;
 mod cidr;
 pub mod error;
@@ -24,7 +25,7 @@ pub mod source;
 mod yaml;
 
 pub use azure_ml::{parse, parse_catalogue, parse_lists};
-pub use error::{Error, Problem};
+pub use error::{Error, Problem, Remarks};
 pub use name::Pattern;
 pub use ports::{Ports, Protocol, Traffic};
 
@@ -55,9 +56,7 @@ pub struct Policy {
     /// Each list.
     pub editions: Vec<service_tag::Edition>,
     pub lists: service_tag::lists::Lists,
-    /// What is right, but does not do what its author may think: a private
-    /// endpoint without names, a resolver on the loopback interface. For `check`.
-    pub notes: Vec<Problem>,
+    pub remarks: Remarks,
 }
 
 /// What a policy's defaults take from the machine.

@@ -6,7 +6,7 @@ use clap::Args;
 use netfilter_ebpf::abi::ATOMS;
 use serde::Serialize;
 
-use super::{TagsDir, print, print_json};
+use super::{TagsDir, WRONG, complain, print, print_json};
 use crate::{
     compile::Summary,
     control::Refused,
@@ -15,7 +15,7 @@ use crate::{
         status::ServiceTags,
     },
     moment,
-    policy::{Action, Destination, Mode, Policy, Rule},
+    policy::{Action, Destination, Mode, Policy, Problem, Rule},
     tags,
 };
 
@@ -23,8 +23,13 @@ use crate::{
 ///
 /// Needs no daemon and no privileges. Exit code 2, with the place of
 /// everything that is wrong, when the policy is not right.
+///
+/// Warns of rules through which data can leave although they look safe, for anybody can
+/// rent a place behind them, and of rules that are of no use without another one.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: netfilter-daemon check /etc/netfilter/policy.yaml")]
+#[command(
+    after_help = "Example: netfilter-daemon check --strict /etc/netfilter-daemon/policy.yaml"
+)]
 pub(super) struct Check {
     /// The policy file
     #[arg(value_name = "FILE")]
@@ -32,6 +37,10 @@ pub(super) struct Check {
 
     #[command(flatten)]
     tags_dir: TagsDir,
+
+    /// Exit with 2 where there is a warning
+    #[arg(long)]
+    strict: bool,
 
     /// Print it as JSON
     #[arg(long)]
@@ -56,6 +65,7 @@ struct Report {
     service_tags: ServiceTags,
     each_rule: Vec<Line>,
     notes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// One rule.
@@ -87,6 +97,12 @@ impl Check {
             true => print_json(&report)?,
             false => print(&report.text())?,
         }
+        if self.strict && !report.warnings.is_empty() {
+            complain(
+                "error: --strict takes no policy with warnings; do as they say, or leave --strict out",
+            );
+            return Ok(ExitCode::from(WRONG));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -102,9 +118,10 @@ impl Report {
             bypass_users,
             rules,
             catalogue,
-            notes,
+            remarks,
             ..
         } = &loaded.policy;
+        let told = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect();
         Self {
             policy: path.to_owned(),
             mode: match mode {
@@ -119,7 +136,8 @@ impl Report {
             summary: loaded.image.summary(),
             service_tags: ServiceTags::of(catalogue, now),
             each_rule: rules.iter().map(Line::of).collect(),
-            notes: notes.iter().map(ToString::to_string).collect(),
+            notes: told(&remarks.notes),
+            warnings: told(&remarks.warnings),
         }
     }
 
@@ -178,7 +196,12 @@ impl Report {
         let bypass = bypass
             .into_iter()
             .chain(listed("workloads", self.workloads.join(", ")));
-        let mut text = format!("{}: right\n\n", self.policy);
+        let warned = match self.warnings.len() {
+            0 => String::new(),
+            1 => ", with a warning".to_owned(),
+            count => format!(", with {count} warnings"),
+        };
+        let mut text = format!("{}: right{warned}\n\n", self.policy);
         for (label, value) in lines.into_iter().chain(bypass) {
             text.push_str(&format!("  {label:<13} {value}\n"));
         }
@@ -205,6 +228,9 @@ impl Report {
         }
         if !self.notes.is_empty() {
             text.push_str(&format!("\nnotes:\n{}\n", self.notes.join("\n")));
+        }
+        if !self.warnings.is_empty() {
+            text.push_str(&format!("\nwarnings:\n{}\n", self.warnings.join("\n")));
         }
         text
     }

@@ -110,7 +110,8 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         let mut log = Log::to_stderr();
-        for note in &loaded.policy.notes {
+        let remarks = &loaded.policy.remarks;
+        for note in remarks.notes.iter().chain(&remarks.warnings) {
             tracing::warn!("{note}");
         }
         let setup = Setup {

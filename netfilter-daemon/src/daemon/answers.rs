@@ -153,7 +153,8 @@ impl Daemon {
                 },
             )
         });
-        for note in &loaded.policy.notes {
+        let remarks = &loaded.policy.remarks;
+        for note in remarks.notes.iter().chain(&remarks.warnings) {
             tracing::warn!("{note}");
         }
         let filtered = self.view.filtered();

@@ -1,6 +1,6 @@
 //! The policy file, in the words of Azure ML's managed network and those added to them.
 
-use super::error::{Error, Problems};
+use super::error::{Error, Problems, Remarks};
 use super::fields::{Fields, list, text};
 use super::service_tag::lists::Lists;
 use super::service_tag::{self, Catalogue, Edition};
@@ -52,8 +52,8 @@ pub fn parse(
     let mut problems = Problems::new(file);
     let document = yaml::read(text, &mut problems).unwrap_or_else(Node::nothing);
     let policy = read(&document, system, read_tags, &mut problems);
-    let notes = problems.finish()?;
-    Ok(Policy { notes, ..policy })
+    let remarks = problems.finish()?;
+    Ok(Policy { remarks, ..policy })
 }
 
 /// Where the policy's service tags come from. Of what else it says, nothing is looked at.
@@ -88,8 +88,8 @@ pub fn parse_catalogue(
     match (catalogue, problems.finish()) {
         (Some(catalogue), Ok(_)) => Ok(catalogue),
         (_, Err(error)) => Err(error),
-        (None, Ok(problems)) => Err(Error::Wrong {
-            problems,
+        (None, Ok(remarks)) => Err(Error::Wrong {
+            problems: remarks.notes,
             uncounted: 0,
         }),
     }
@@ -150,7 +150,7 @@ fn read(
         editions,
         lists: written.map(|written| written.lists).unwrap_or_default(),
         virtual_network,
-        notes: Vec::new(),
+        remarks: Remarks::default(),
     }
 }
 
@@ -176,7 +176,7 @@ fn rules(settings: &Fields<'_, '_>, tags: Tags<'_>, problems: &mut Problems) -> 
         }
         rules.read(name, rule, problems);
     }
-    rules.finish()
+    rules.finish(problems)
 }
 
 fn preset(item: &Node<'_>, rules: &mut Rules<'_>, problems: &mut Problems) {

@@ -64,6 +64,16 @@ pub(super) struct Problems {
     wrong: Vec<Problem>,
     uncounted: usize,
     notes: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// What is said of a policy that is right, in its order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What does not do what its author may think.
+    pub notes: Vec<Problem>,
+    /// Through which data can leave although it looks safe, and what is of no use alone.
+    pub warnings: Vec<Problem>,
 }
 
 impl Problems {
@@ -73,6 +83,7 @@ impl Problems {
             wrong: Vec::new(),
             uncounted: 0,
             notes: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -88,6 +99,10 @@ impl Problems {
         self.notes.push(self.problem(at, message));
     }
 
+    pub(super) fn warn(&mut self, at: At, message: impl fmt::Display) {
+        self.warnings.push(self.problem(at, message));
+    }
+
     /// Further ones are only counted.
     pub(super) fn are_enough(&self) -> bool {
         self.wrong.len() >= KEPT
@@ -97,11 +112,15 @@ impl Problems {
         self.wrong.is_empty()
     }
 
-    /// The notes, if nothing is wrong.
-    pub(super) fn finish(mut self) -> Result<Vec<Problem>, Error> {
+    /// What is left to say, if nothing is wrong.
+    pub(super) fn finish(mut self) -> Result<Remarks, Error> {
         if self.wrong.is_empty() {
             self.notes.sort_by_key(|note| note.at);
-            return Ok(self.notes);
+            self.warnings.sort_by_key(|warning| warning.at);
+            return Ok(Remarks {
+                notes: self.notes,
+                warnings: self.warnings,
+            });
         }
         self.wrong.sort_by_key(|problem| problem.at);
         Err(Error::Wrong {
@@ -199,7 +218,7 @@ mod tests {
     fn notes_alone_make_no_error() {
         let mut problems = Problems::new("policy.yaml");
         problems.note(At::START, "know this");
-        let notes = problems.finish().unwrap();
+        let notes = problems.finish().unwrap().notes;
         assert_eq!(notes[0].to_string(), "policy.yaml:1:1: know this");
     }
 }

@@ -139,7 +139,7 @@ fn summary(policy: &Policy) -> String {
         )
         .unwrap();
     }
-    for note in &policy.notes {
+    for note in &policy.remarks.notes {
         writeln!(out, "note {note}").unwrap();
     }
     out

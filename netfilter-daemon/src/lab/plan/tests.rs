@@ -173,5 +173,5 @@ fn the_demonstration_is_a_right_policy_and_probes_every_rule() {
             "{group}"
         );
     }
-    assert_eq!(policy.notes, []);
+    assert_eq!(policy.remarks.notes, []);
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use crate::policy::error::{At, Problems};
 use crate::policy::fields::{Fields, Shape, text};
-use crate::policy::preset;
 use crate::policy::yaml::{Key, Node};
 use crate::policy::{Action, Destination, Rule};
+use crate::policy::{advice, preset};
 
 use super::destination::{self, Body};
 use super::tags::Tags;
@@ -49,6 +49,8 @@ const PROPERTIES: Shape = Shape {
 pub(super) struct Rules<'c> {
     tags: Tags<'c>,
     rules: Vec<Rule>,
+    /// Where each of them is written.
+    places: Vec<At>,
     /// Who has each name.
     names: HashMap<String, Owner>,
 }
@@ -63,11 +65,26 @@ impl<'c> Rules<'c> {
         Self {
             tags,
             rules: Vec::new(),
+            places: Vec::new(),
             names: HashMap::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Rule> {
+    /// All of them, with what there is to say of them.
+    pub(super) fn finish(self, problems: &mut Problems) -> Vec<Rule> {
+        let told = |index: usize, message: String| {
+            let rule = &self.rules.get(index)?.name;
+            Some((
+                *self.places.get(index)?,
+                format!("rule `{rule}`: {message}"),
+            ))
+        };
+        let risks = self.rules.iter().enumerate();
+        let risks = risks.filter_map(|(index, rule)| Some((index, advice::on(rule)?)));
+        let all = risks.chain(advice::missing(&self.rules));
+        for (at, message) in all.filter_map(|(index, message)| told(index, message)) {
+            problems.warn(at, message);
+        }
         self.rules
     }
 
@@ -98,12 +115,16 @@ impl<'c> Rules<'c> {
                 }
                 preset::Kind::Name => destination::name(row.destination, at, problems),
             };
-            self.rules.extend(destination.map(|destination| Rule {
+            let Some(destination) = destination else {
+                continue;
+            };
+            self.places.push(at);
+            self.rules.push(Rule {
                 name,
                 action: Action::Allow,
                 destination,
                 traffic: vec![row.traffic],
-            }));
+            });
         }
     }
 
@@ -119,18 +140,19 @@ impl<'c> Rules<'c> {
         };
         let body = inner.and_then(|rule| destination::read(&rule, &self.tags, problems));
         if let (Some(name), Some(body)) = (name, body) {
-            self.add(&name, body);
+            self.add(&name, node.at, body);
         }
     }
 
     /// A rule of several destinations becomes as many.
-    fn add(&mut self, name: &str, body: Body) {
+    fn add(&mut self, name: &str, at: At, body: Body) {
         let several = body.destinations.len() > 1;
         for destination in body.destinations {
             let name = match &destination {
                 Destination::Name(pattern) if several => format!("{name}/{pattern}"),
                 _ => name.to_owned(),
             };
+            self.places.push(at);
             self.rules.push(Rule {
                 name,
                 action: body.action,

@@ -180,7 +180,7 @@ proptest! {
     ) {
         let text = format!("outbound_rules: [{{name: a, type: {kind}, destination: {destination}, {rest}}}]");
         match read(&text) {
-            Ok(policy) => prop_assert!(policy.rules.len() + policy.notes.len() > 0, "{text}"),
+            Ok(policy) => prop_assert!(policy.rules.len() + policy.remarks.notes.len() > 0, "{text}"),
             Err(error) => prop_assert!(!error.to_string().is_empty(), "{text}"),
         }
     }
