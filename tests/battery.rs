@@ -22,9 +22,10 @@ use crate::world::{BINARY, patience};
 /// Fewer channels would be a loss.
 const CHANNELS: usize = 289;
 
-/// On a machine that does nothing else; other tests run beside it.
+/// On a machine that does nothing else. Most of it is waiting, but other tests run beside it,
+/// with labs of their own: where eight want each processor, it has taken 270 s.
 const LONGEST: Duration = Duration::from_secs(120);
-const BESIDE_OTHERS: u32 = 2;
+const BESIDE_OTHERS: u32 = 3;
 
 /// What only the host can do to itself.
 const HOST_ONLY: [&str; 3] = ["dns-forged-inside", "qdisc-deleted", "link-detached"];
@@ -242,8 +243,10 @@ fn what_a_policy_lets_out_is_called_a_leak() {
             leaked.contains(name) || lacking.contains(name),
             "{name}: {report:#}"
         );
+        // Redirected frames are not let in, whatever the policy: XDP has not seen them.
+        let unjudged = ["tc-mirred", "bpf-redirect"].contains(&name);
         assert!(
-            behind.contains(name) || lacking.contains(name) || !has_bridges(),
+            behind.contains(name) != unjudged || lacking.contains(name) || !has_bridges(),
             "{name} of a workload: {report:#}"
         );
     }

@@ -30,7 +30,7 @@ mod server;
 use super::{
     PASSES, Step, Steps,
     battery::{
-        self, Passage, Sink,
+        self, ATTEMPTS, Passage, Sink,
         field::{Field, OTHERS, Side},
         ledger::Round,
     },
@@ -168,6 +168,7 @@ impl Plan {
                 inside: &own,
                 field: &self.field,
                 sink,
+                attempts: if number == 0 { ATTEMPTS } else { 1 },
                 drops,
                 told: &|channel| steps.tell(channel),
             };

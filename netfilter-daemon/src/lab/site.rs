@@ -11,7 +11,7 @@ use hickory_server::proto::ProtoError;
 use super::{
     Error, LISTENER,
     battery::{
-        Channel, Passage, Showing,
+        ATTEMPTS, Channel, Passage, Showing,
         collector::Collector,
         field::{Field, LEADS, Name, Side, ZONE, hardware},
         ledger::Round,
@@ -94,6 +94,7 @@ impl Site {
             inside: self.topology.inside(),
             field: &self.field,
             sink: &sink.map_err(Error::Serve)?,
+            attempts: if filtered { 1 } else { ATTEMPTS },
             drops: &|| match filtered {
                 true => self.drops(),
                 false => Ok(Vec::new()),
