@@ -59,7 +59,7 @@ thread_local! {
     static ARRIVAL: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// When the frame arrived that a [`Reader`](super::Reader) reads, by the kernel's clock:
+/// When the frame arrived that a [`Reader`] reads, by the kernel's clock:
 /// it may be read much later.
 pub fn arrival() -> Duration {
     ARRIVAL.get()
