@@ -293,23 +293,25 @@ fn the_lab_runs_what_is_chosen_and_says_it_in_the_form_that_is_asked_for() {
     assert_eq!(probed["policy"]["probes"][0]["expected"], "passed");
     let junit = lab(&["--only", "udp6", "--junit"]);
     let suite =
-        "<testsuite name=\"lab.plain\" tests=\"1\" failures=\"0\" errors=\"0\" skipped=\"0\">";
+        "<testsuite name=\"lab.plain\" tests=\"2\" failures=\"0\" errors=\"0\" skipped=\"0\">";
     assert!(
         junit.contains(suite) && !junit.contains("lab.policy"),
         "{junit}"
     );
     let markdown = lab(&["--only", "udp6", "--markdown"]);
-    assert!(markdown.contains("| plain | `udp6` | "), "{markdown}");
+    assert!(
+        markdown.contains("| plain | `udp6 (workload)` | "),
+        "{markdown}"
+    );
     let table = lab(&["--only", "policy", "--only", "udp6"]);
-    let [.., probes, channels] = table.lines().collect::<Vec<_>>()[..] else {
+    let [.., probes, host, workload] = table.lines().collect::<Vec<_>>()[..] else {
         panic!("{table}")
     };
     assert!(
         probes.contains(" probes came out as the policy says: "),
         "{table}"
     );
-    assert_eq!(
-        channels,
-        "1 channels: 1 blocked, 0 leaked, 0 out of scope, 0 unavailable"
-    );
+    let all_blocked = "1 channels: 1 blocked, 0 leaked, 0 out of scope, 0 unavailable";
+    assert_eq!(host, format!("host:     {all_blocked}"));
+    assert_eq!(workload, format!("workload: {all_blocked}"));
 }

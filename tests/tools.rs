@@ -115,7 +115,9 @@ const SMUGGLE: &str = include_str!("tools/smuggle.py");
 /// that have not ended then as much again.
 fn carry(enforced: bool, time: Duration) -> Vec<(&'static str, usize)> {
     let world = World::new(None);
-    let sink = Collector::start(&world.topology.internet, &[]).unwrap();
+    let secrets: Vec<_> = TOOLS.iter().flat_map(|tool| tool.secrets).collect();
+    let readers = vec![None; secrets.len()];
+    let sink = Collector::start(&world.topology.internet, &[], readers).unwrap();
     let round = Round {
         seed: u64::from(std::process::id()),
         number: u8::from(enforced),
@@ -123,7 +125,6 @@ fn carry(enforced: bool, time: Duration) -> Vec<(&'static str, usize)> {
     sink.begin(round).unwrap();
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("smuggle.py"), SMUGGLE).unwrap();
-    let secrets: Vec<_> = TOOLS.iter().flat_map(|tool| tool.secrets).collect();
     for (number, name) in (0..).zip(&secrets) {
         let pieces = Pieces::new(round, number);
         let secret: Vec<u8> = pieces.of(PIECE).flatten().collect();

@@ -4,6 +4,7 @@ use std::{io::ErrorKind, time::Duration};
 
 use netfilter_daemon::lab::{dns::Resolver, mounts};
 
+mod bridged;
 mod frames;
 mod life;
 mod site;

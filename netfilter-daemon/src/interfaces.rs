@@ -38,8 +38,9 @@ pub struct Interface {
 pub struct Choice {
     pub names: Vec<String>,
     pub by: By,
-    /// Of the policy: those that lead to workloads.
+    /// Those that lead to workloads, and who says so.
     pub workloads: Vec<String>,
+    pub workloads_by: By,
 }
 
 /// What a choice comes to, by name.
@@ -55,7 +56,7 @@ impl Choice {
         let (mut uplinks, mut workloads) = (Vec::new(), Vec::new());
         for interface in present {
             match coverage(interface, present, self) {
-                Coverage::Workload => workloads.push(interface.name.clone()),
+                Coverage::Workload(_) => workloads.push(interface.name.clone()),
                 coverage if coverage.is_covered() => uplinks.push(interface.name.clone()),
                 _ => {}
             }
@@ -80,7 +81,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// `--interface`
+    /// `--interface`, `--workload`
     CommandLine,
     /// `interfaces:`
     Policy,
@@ -106,19 +107,27 @@ pub enum Error {
 
 /// The command line wins over the policy. Without either, every interface by which a
 /// packet can leave the machine, see [`coverage()`]: those of the default routes first.
+/// `workloads` come with who named them: where that is the command line, uplinks are
+/// those that it names, or none.
 pub fn choose(
     command_line: &[String],
     policy: Option<&[String]>,
-    workloads: &[String],
+    (workloads, workloads_by): (&[String], By),
     present: &[Interface],
 ) -> Result<Choice, Error> {
     let (named, by) = match (command_line, policy) {
         ([_, ..], _) => (command_line, By::CommandLine),
+        _ if workloads_by == By::CommandLine => (command_line, By::CommandLine),
         (_, Some(policy)) if !(policy.is_empty() && workloads.is_empty()) => (policy, By::Policy),
-        _ => return automatic(workloads, present),
+        _ => return automatic(workloads, workloads_by, present),
     };
-    let mut names: Vec<String> = Vec::new();
-    for name in named {
+    let typed: &[String] = match workloads_by {
+        By::CommandLine => workloads,
+        By::Policy | By::Auto => &[],
+    };
+    for (name, by) in (named.iter().map(|name| (name, by)))
+        .chain(typed.iter().map(|name| (name, By::CommandLine)))
+    {
         if !name.contains('*') && !present.iter().any(|interface| interface.name == *name) {
             let present: Vec<&str> = present.iter().map(|each| each.name.as_str()).collect();
             return Err(Error::Absent {
@@ -127,6 +136,9 @@ pub fn choose(
                 present: present.join(", "),
             });
         }
+    }
+    let mut names: Vec<String> = Vec::new();
+    for name in named {
         if !names.contains(name) {
             names.push(name.clone());
         }
@@ -135,6 +147,7 @@ pub fn choose(
         names,
         by,
         workloads: workloads.to_vec(),
+        workloads_by,
     })
 }
 
@@ -169,17 +182,22 @@ impl std::fmt::Display for By {
     }
 }
 
-fn automatic(workloads: &[String], present: &[Interface]) -> Result<Choice, Error> {
+fn automatic(
+    workloads: &[String],
+    workloads_by: By,
+    present: &[Interface],
+) -> Result<Choice, Error> {
     let choice = |names| Choice {
         names,
         by: By::Auto,
         workloads: workloads.to_vec(),
+        workloads_by,
     };
     let covered = || {
         let nobody = choice(Vec::new());
         present.iter().filter(move |interface| {
             let coverage = coverage(interface, present, &nobody);
-            coverage.is_covered() && coverage != Coverage::Workload
+            coverage.is_covered() && !matches!(coverage, Coverage::Workload(_))
         })
     };
     let routed = covered().filter(|interface| interface.default_route);
@@ -233,6 +251,8 @@ fn default_routes_ipv6(table: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const NOBODY: (&[String], By) = (&[], By::Policy);
+
     fn interface(name: &str, default_route: bool) -> Interface {
         Interface {
             name: name.to_owned(),
@@ -257,13 +277,14 @@ mod tests {
 
     #[test]
     fn auto_takes_the_default_routes_first_and_then_the_others() {
-        let choice = choose(&[], None, &[], &machine()).unwrap();
+        let choice = choose(&[], None, NOBODY, &machine()).unwrap();
         assert_eq!(
             choice,
             Choice {
                 names: names(&["eth0", "docker0", "eth1"]),
                 by: By::Auto,
                 workloads: Vec::new(),
+                workloads_by: By::Policy,
             }
         );
     }
@@ -272,14 +293,14 @@ mod tests {
     fn auto_never_takes_loopback_even_if_a_default_route_leaves_by_it() {
         let present = [interface("lo", true), interface("eth0", false)];
         assert_eq!(
-            choose(&[], None, &[], &present).unwrap().names,
+            choose(&[], None, NOBODY, &present).unwrap().names,
             names(&["eth0"])
         );
     }
 
     #[test]
     fn nothing_to_filter_is_an_error_and_not_an_empty_filter() {
-        let error = choose(&[], None, &[], &[interface("lo", false)]).unwrap_err();
+        let error = choose(&[], None, NOBODY, &[interface("lo", false)]).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -293,7 +314,7 @@ mod tests {
         let choice = choose(
             &names(&["docker0", "docker0"]),
             Some(&policy),
-            &[],
+            NOBODY,
             &machine(),
         )
         .unwrap();
@@ -303,15 +324,17 @@ mod tests {
                 names: names(&["docker0"]),
                 by: By::CommandLine,
                 workloads: Vec::new(),
+                workloads_by: By::Policy,
             }
         );
-        let choice = choose(&[], Some(&policy), &[], &machine()).unwrap();
+        let choice = choose(&[], Some(&policy), NOBODY, &machine()).unwrap();
         assert_eq!(
             choice,
             Choice {
                 names: policy,
                 by: By::Policy,
                 workloads: Vec::new(),
+                workloads_by: By::Policy,
             }
         );
     }
@@ -335,7 +358,8 @@ mod tests {
     fn workloads_are_no_uplinks_whoever_chooses_those() {
         let workloads = names(&["eth*"]);
         let chosen = |command_line: &[String], policy| {
-            let choice = choose(command_line, policy, &workloads, &machine()).unwrap();
+            let choice =
+                choose(command_line, policy, (&workloads, By::Policy), &machine()).unwrap();
             choice.places(&machine())
         };
         let places = |uplinks: &[&str], workloads: &[&str]| Places {
@@ -352,13 +376,32 @@ mod tests {
     }
 
     #[test]
+    fn where_the_command_line_names_workloads_it_names_all_uplinks_too() {
+        let workloads = names(&["eth*"]);
+        let policy = names(&["docker0"]);
+        let chosen = |command_line: &[String]| {
+            let by = (&workloads[..], By::CommandLine);
+            let choice = choose(command_line, Some(&policy), by, &machine()).unwrap();
+            choice.places(&machine()).uplinks
+        };
+        assert_eq!(chosen(&[]), names(&[]));
+        assert_eq!(chosen(&policy), policy);
+    }
+
+    #[test]
     fn an_interface_that_is_absent_is_named_with_those_that_are_there() {
-        let error = choose(&names(&["eth9"]), None, &[], &machine()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "there is no interface `eth9`, which the command line names; \
-             there are lo, docker0, eth0, eth1"
-        );
+        let absent = names(&["eth9"]);
+        for (uplinks, workloads) in [
+            (&absent[..], NOBODY),
+            (&[][..], (&absent[..], By::CommandLine)),
+        ] {
+            let error = choose(uplinks, None, workloads, &machine()).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "there is no interface `eth9`, which the command line names; \
+                 there are lo, docker0, eth0, eth1"
+            );
+        }
     }
 
     #[test]

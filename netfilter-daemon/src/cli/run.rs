@@ -22,7 +22,7 @@ use crate::{
         opening::{self, Opening},
     },
     datapath::{Ground, guard},
-    interfaces::{self, Choice, Interface, Places},
+    interfaces::{self, By, Choice, Interface, Places},
     log::Log,
     policy::Mode,
     sessions::Owners,
@@ -54,6 +54,12 @@ pub(super) struct Run {
     /// every one by which a packet can leave; `--dry-run` says which, and why]
     #[arg(long = "interface", value_name = "IF")]
     pub(super) interfaces: Vec<String>,
+
+    /// An interface that leads to a container or virtual machine, which is judged where
+    /// it enters; may be repeated. Of uplinks, only what --interface names is filtered
+    /// then [default: those of the policy]
+    #[arg(long = "workload", value_name = "IF")]
+    workloads: Vec<String>,
 
     /// Where /metrics and /healthz are served
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9477")]
@@ -99,7 +105,10 @@ impl Run {
         let loaded = loaded.map_err(|error| because_of_the_store(error, &files))?;
         let named = loaded.policy.interfaces.as_deref();
         let present = interfaces::present()?;
-        let workloads = &loaded.policy.workloads;
+        let workloads = match &self.workloads[..] {
+            [] => (&loaded.policy.workloads[..], By::Policy),
+            named => (named, By::CommandLine),
+        };
         let choice = interfaces::choose(&self.interfaces, named, workloads, &present)?;
         if self.dry_run {
             let opening = runtime()?.block_on(opening::look(&loaded, &Owners::look()));

@@ -98,11 +98,13 @@ impl Keeper {
         Arc::clone(&self.shared)
     }
 
-    /// What a reload names. The command line goes on winning over it, but for what leads
-    /// to workloads. What is named no longer stays filtered.
+    /// What a reload names. The command line goes on winning over it, for what leads to
+    /// workloads only if it names any. What is named no longer stays filtered.
     pub(super) fn choose(&self, policy: Option<&[String]>, workloads: &[String]) {
         let mut orders = self.shared.orders();
-        orders.choice.workloads = workloads.to_vec();
+        if orders.choice.workloads_by != By::CommandLine {
+            orders.choice.workloads = workloads.to_vec();
+        }
         let (names, by) = match policy {
             _ if orders.choice.by == By::CommandLine => (None, By::CommandLine),
             Some(names) if !(names.is_empty() && workloads.is_empty()) => (Some(names), By::Policy),
@@ -271,7 +273,7 @@ impl Keeping {
             .iter()
             .copied()
             .filter(|index| match coverage[index] {
-                Coverage::Workload => true,
+                Coverage::Workload(_) => true,
                 coverage => !coverage.is_covered() && earlier.contains(index),
             })
             .collect();

@@ -10,8 +10,8 @@ pub enum Coverage {
     Named(By),
     Loopback,
     NotNamed(By),
-    /// Named by the policy as one that leads to a workload.
-    Workload,
+    /// Named as one that leads to a workload.
+    Workload(By),
     /// A bridge with containers or virtual machines on it and nothing else.
     InwardBridge,
     /// The machine's end of a container's or virtual machine's cable.
@@ -22,7 +22,7 @@ impl Coverage {
     pub const fn is_covered(self) -> bool {
         matches!(
             self,
-            Self::DefaultRoute | Self::WayOut | Self::Named(_) | Self::Workload
+            Self::DefaultRoute | Self::WayOut | Self::Named(_) | Self::Workload(_)
         )
     }
 
@@ -34,7 +34,7 @@ impl Coverage {
             Self::Named(by) => format!("named by {by}"),
             Self::Loopback => "leads nowhere: loopback".to_owned(),
             Self::NotNamed(by) => format!("not named by {by}"),
-            Self::Workload => "leads to a workload: named by the policy".to_owned(),
+            Self::Workload(by) => format!("leads to a workload: named by {by}"),
             Self::InwardBridge => {
                 "leads to this machine's containers only: a bridge of nothing else".to_owned()
             }
@@ -50,7 +50,7 @@ impl Coverage {
 pub fn coverage(interface: &Interface, present: &[Interface], choice: &Choice) -> Coverage {
     let is_one = |names: &[String]| names.iter().any(|name| matches(name, &interface.name));
     if !interface.loopback && is_one(&choice.workloads) {
-        return Coverage::Workload;
+        return Coverage::Workload(choice.workloads_by);
     }
     if choice.by != By::Auto {
         return if is_one(&choice.names) {
@@ -132,6 +132,7 @@ mod tests {
             names: Vec::new(),
             by: By::Auto,
             workloads: Vec::new(),
+            workloads_by: By::Policy,
         };
         of(present, name, &choice)
     }
@@ -218,6 +219,7 @@ mod tests {
             names: vec!["docker0".to_owned()],
             by: By::Policy,
             workloads: Vec::new(),
+            workloads_by: By::Policy,
         };
         let not_named = Coverage::NotNamed(By::Policy);
         assert_eq!(of(&machine, "eth0", &choice), not_named);

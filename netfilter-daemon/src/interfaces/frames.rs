@@ -16,7 +16,8 @@ pub fn flags(
     workloads: &[u32],
 ) -> u32 {
     let mut flags = header(interface.hardware);
-    if workloads.contains(&interface.index) {
+    let is_workload = workloads.contains(&interface.index);
+    if is_workload {
         flags |= INTERFACE_WORKLOAD;
     } else if !workloads.is_empty() {
         // What arrives may be for one of them.
@@ -27,8 +28,10 @@ pub fn flags(
         .find(|each| Some(each.index) == interface.master);
     match master.and_then(|master| master.kind.as_deref()) {
         Some("bond" | "team") => flags |= INTERFACE_BONDED,
-        Some(_) => flags |= INTERFACE_TAGGED,
-        None => {}
+        // What a workload sends has tags only where it is known to be in a VLAN: their
+        // numbers could say anything to whoever is on the link.
+        Some(_) if !is_workload => flags |= INTERFACE_TAGGED,
+        Some(_) | None => {}
     }
     if present.iter().any(|each| sends_tags_by(each, interface)) {
         flags |= INTERFACE_TAGGED;
@@ -122,6 +125,17 @@ mod tests {
         let host = [interface(2, "", 0, 0), interface(3, "veth", 0, 0)];
         assert_eq!(flags(&host[0], &host, &[2, 3], &[3]), INTERFACE_UNDER);
         assert_eq!(flags(&host[1], &host, &[2, 3], &[3]), INTERFACE_WORKLOAD);
+    }
+
+    #[test]
+    fn a_workload_on_a_bridge_has_no_tags_unless_a_vlan_stands_on_its_interface() {
+        let port = interface(3, "veth", 9, 0);
+        let bridge = [interface(9, "bridge", 0, 0), port.clone()];
+        assert_eq!(flags(&port, &bridge, &[3], &[]), INTERFACE_TAGGED);
+        assert_eq!(flags(&port, &bridge, &[3], &[3]), INTERFACE_WORKLOAD);
+        let vlan = [port.clone(), interface(4, "vlan", 0, 3)];
+        let both = INTERFACE_WORKLOAD | INTERFACE_TAGGED;
+        assert_eq!(flags(&port, &vlan, &[3], &[3]), both);
     }
 
     #[test]

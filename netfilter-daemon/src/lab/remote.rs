@@ -28,19 +28,19 @@ mod route;
 mod server;
 
 use super::{
-    PASSES, Step,
+    PASSES, Step, Steps,
     battery::{
-        self, Passage, Sink,
+        self, ATTEMPTS, Passage, Sink,
         field::{Field, OTHERS, Side},
         ledger::Round,
     },
     drops,
     namespace::{self, Namespace},
     probe::Family,
-    report::Report,
+    report::{HOST, Report},
     rows_of, seed,
     selection::Selection,
-    step,
+    trials,
 };
 use control::Remote;
 use enforcement::Enforcement;
@@ -156,21 +156,23 @@ impl Plan {
     pub fn run(
         self,
         selection: &Selection,
-        tell: &dyn Fn(Step<'_>),
+        tell: &(dyn Fn(Step<'_>) + Sync),
         interrupted: fn(Lifted) -> !,
     ) -> Result<Report, Error> {
         let own = Namespace::own()?;
-        let chosen = &selection.channels[..];
+        let chosen = selection.numbered();
         let stage = |what: &str| tell(Step::Stage(what));
         let pass = |number, sink: &dyn Sink, drops: &dyn Fn() -> io::Result<_>| {
+            let steps = Steps::new(tell, number, chosen.len());
             let passage = Passage {
                 inside: &own,
                 field: &self.field,
                 sink,
+                attempts: if number == 0 { ATTEMPTS } else { 1 },
                 drops,
-                told: &|channel, done, all| tell(step(channel, number, done, all)),
+                told: &|channel| steps.tell(channel),
             };
-            passage.run(chosen, self.sink.round(number))
+            passage.run(&chosen, self.sink.round(number))
         };
         let parting = self.sink.clone();
         let parting = move || parting.end();
@@ -196,7 +198,7 @@ impl Plan {
         self.sink.end();
         Ok(Report {
             policy: None,
-            channels: rows_of(chosen, without, through),
+            channels: rows_of(selection, vec![(HOST, trials(without, through))]),
         })
     }
 }

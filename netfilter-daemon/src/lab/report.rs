@@ -43,10 +43,14 @@ pub struct Row {
     pub results: Vec<(Path, Trial)>,
 }
 
-/// Whose packets are judged: `host`, those of the machine itself.
+/// Whose packets are judged.
 pub type Path = &'static str;
 
+/// Those of the machine itself, where they leave it.
 pub const HOST: Path = "host";
+
+/// Those of a container or virtual machine that it forwards for, where they enter it.
+pub const WORKLOAD: Path = "workload";
 
 /// What a channel amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,6 +61,8 @@ pub enum Finding {
     /// Data arrived as the channel's [`Aim`] says that it will.
     OutOfScope,
     Unavailable,
+    /// It is of the host itself.
+    HostOnly,
 }
 
 /// How many channels amount to what.
@@ -67,6 +73,7 @@ pub struct Tally {
     pub leaked: usize,
     pub out_of_scope: usize,
     pub unavailable: usize,
+    pub host_only: usize,
 }
 
 impl Report {
@@ -76,18 +83,21 @@ impl Report {
         self.tally().leaked == 0 && self.policy.as_ref().is_none_or(Probed::as_expected)
     }
 
+    /// Of the worst paths.
     pub fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for row in &self.channels {
-            tally.channels += 1;
-            *match row.finding() {
-                Finding::Blocked => &mut tally.blocked,
-                Finding::Leaked => &mut tally.leaked,
-                Finding::OutOfScope => &mut tally.out_of_scope,
-                Finding::Unavailable => &mut tally.unavailable,
-            } += 1;
-        }
-        tally
+        Tally::of(self.channels.iter().map(Row::finding))
+    }
+
+    /// Of each path, in the order of the columns.
+    pub fn tallies(&self) -> Vec<(Path, Tally)> {
+        let Some(first) = self.channels.first() else {
+            return Vec::new();
+        };
+        let of = |path: Path| {
+            let on = self.channels.iter().filter_map(move |row| row.on(path));
+            (path, Tally::of(on))
+        };
+        first.results.iter().map(|(path, _)| of(path)).collect()
     }
 
     /// The rows of each group, in their order.
@@ -96,19 +106,43 @@ impl Report {
     }
 }
 
+impl Tally {
+    fn of(findings: impl Iterator<Item = Finding>) -> Self {
+        let mut tally = Self::default();
+        for finding in findings {
+            tally.channels += 1;
+            *match finding {
+                Finding::Blocked => &mut tally.blocked,
+                Finding::Leaked => &mut tally.leaked,
+                Finding::OutOfScope => &mut tally.out_of_scope,
+                Finding::Unavailable => &mut tally.unavailable,
+                Finding::HostOnly => &mut tally.host_only,
+            } += 1;
+        }
+        tally
+    }
+}
+
 impl Row {
     /// The worst of all paths: where data arrives on one, it leaves the machine.
     pub fn finding(&self) -> Finding {
+        let worst_first = [
+            Finding::Leaked,
+            Finding::OutOfScope,
+            Finding::Blocked,
+            Finding::HostOnly,
+        ];
         let findings = || self.results.iter().map(|(_, trial)| self.of(trial));
-        let [leaked, out_of_scope, blocked] =
-            [Finding::Leaked, Finding::OutOfScope, Finding::Blocked]
-                .map(|finding| findings().any(|other| other == finding));
-        match (leaked, out_of_scope, blocked) {
-            (true, ..) => Finding::Leaked,
-            (_, true, _) => Finding::OutOfScope,
-            (_, _, true) => Finding::Blocked,
-            _ => Finding::Unavailable,
-        }
+        let mut found = worst_first
+            .into_iter()
+            .filter(|finding| findings().any(|other| other == *finding));
+        found.next().unwrap_or(Finding::Unavailable)
+    }
+
+    /// What it amounts to on this path, if it was tried there.
+    fn on(&self, path: Path) -> Option<Finding> {
+        let mut results = self.results.iter().filter(|(other, _)| *other == path);
+        results.next().map(|(_, trial)| self.of(trial))
     }
 
     /// What one of its trials amounts to.
@@ -118,6 +152,7 @@ impl Row {
             (Outcome::Leaked { .. }, Aim::Stop) => Finding::Leaked,
             (Outcome::Leaked { .. }, Aim::OutOfScope { .. }) => Finding::OutOfScope,
             (Outcome::Unavailable { .. }, _) => Finding::Unavailable,
+            (Outcome::HostOnly { .. }, _) => Finding::HostOnly,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::policy::nearest::{did_you_mean, nearest};
 
 use super::{
     battery::Channel,
-    channels::GROUPS,
+    channels::all,
     report::{Described, WIDTH, wrap},
 };
 
@@ -36,14 +36,6 @@ pub struct Only {
 #[error("there is no such channel or group{}; --list shows all", did_you_mean(.near))]
 pub struct Unknown {
     near: Vec<&'static str>,
-}
-
-/// All channels there are, with their groups.
-pub fn all() -> impl Iterator<Item = (&'static str, &'static Channel)> {
-    let of = |group: &'static super::battery::Group| {
-        group.channels.iter().map(|channel| (group.name, channel))
-    };
-    GROUPS.iter().flat_map(of)
 }
 
 impl FromStr for Only {
@@ -119,7 +111,15 @@ impl Selection {
         described.collect::<Vec<_>>()
     }
 
-    fn chosen(&self) -> impl Iterator<Item = (&'static str, &'static Channel)> {
+    /// The channels, with their places in the list of all.
+    pub(super) fn numbered(&self) -> Vec<(u16, &'static Channel)> {
+        let chosen = self.chosen().map(|(_, channel)| channel);
+        let places = self.channels.iter().map(|&place| u16::try_from(place));
+        iter::zip(places.map(|place| place.unwrap_or(u16::MAX)), chosen).collect()
+    }
+
+    /// The channels, with their groups.
+    pub(super) fn chosen(&self) -> impl Iterator<Item = (&'static str, &'static Channel)> {
         let mut chosen = self.channels.iter().peekable();
         iter::zip(0.., all())
             .filter(move |(index, _)| chosen.next_if(|next| *next == index).is_some())
@@ -154,6 +154,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::channels::GROUPS;
 
     fn names(words: &[&str]) -> Vec<&'static str> {
         let only: Vec<Only> = words.iter().map(|word| word.parse().unwrap()).collect();

@@ -1,5 +1,5 @@
 //! Two namespaces and a cable: a machine to protect, and an internet in which
-//! every address answers.
+//! every address answers. And, with a third, a machine that forwards for a workload.
 
 use std::{
     fs,
@@ -20,41 +20,103 @@ pub const RESOLVERS: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// The protected machine's addresses.
+/// The interface of a machine that forwards, behind which its workload is.
+pub const WORKLOAD: &str = "w0";
+
+const BRIDGE: &str = "br0";
+
+/// The addresses of the protected machine, or of the workload behind it.
 pub const PROTECTED: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)),
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2)),
 ];
 
 pub struct Topology {
+    /// Where the daemon runs.
     pub protected: Namespace,
     pub internet: Namespace,
+    /// Whose packets are judged, where those are not the protected machine's own.
+    pub workload: Option<Namespace>,
 }
 
 impl Topology {
     pub fn build() -> Result<Self, Error> {
-        let protected = Namespace::new()?.with_private_mounts(mounts::prepare)?;
-        let internet = Namespace::new()?;
-        for namespace in [&protected, &internet] {
-            // New namespaces take these from the machine.
-            namespace.sysctl("net/ipv4/conf/all/rp_filter", "0")?;
-            namespace.sysctl("net/ipv4/conf/default/rp_filter", "0")?;
-        }
-        veth(&protected, INTERFACE, &internet, INTERFACE)?;
-        for (end, host) in [(&protected, 2), (&internet, 1)] {
-            end.ip(&format!("address add 10.99.0.{host}/24 dev {INTERFACE}"))?;
-            end.ip(&format!(
-                "address add fd99::{host}/64 dev {INTERFACE} nodad"
-            ))?;
-        }
-        protected.ip("route add default via 10.99.0.1")?;
-        protected.ip("route add default via fd99::1")?;
-        take_every_address(&internet)?;
+        let [protected, internet] = cabled()?;
+        address(&protected, INTERFACE, 2)?;
         Ok(Self {
             protected,
             internet,
+            workload: None,
         })
     }
+
+    /// The machine forwards as a cable does: all that its workload sends reaches the internet's
+    /// end, whatever it is, so that what does not was stopped by the filter. A router would stop
+    /// by itself what is no whole packet to somewhere else.
+    pub fn with_workload() -> Result<Self, Error> {
+        let [protected, internet] = cabled()?;
+        let workload = computer()?;
+        veth(&protected, WORKLOAD, &workload, INTERFACE)?;
+        protected.ip(&format!(
+            "link add {BRIDGE} type bridge forward_delay 0 mcast_snooping 0"
+        ))?;
+        for port in [INTERFACE, WORKLOAD] {
+            protected.ip(&format!("link set {port} master {BRIDGE}"))?;
+            // Senders may be forged, so it learns nothing from them; and frames to groups that
+            // bridges keep to themselves go on, but for those that stop a card.
+            protected.ip(&format!(
+                "link set {port} type bridge_slave learning off group_fwd_mask 0xfffd"
+            ))?;
+        }
+        // Rules of iptables, which other bridges of the machine may need, read packets, too.
+        for family in ["ip", "ip6", "arp"] {
+            protected.sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0")?;
+        }
+        protected.ip(&format!("link set {BRIDGE} up"))?;
+        address(&workload, INTERFACE, 2)?;
+        address(&protected, BRIDGE, 3)?;
+        Ok(Self {
+            protected,
+            internet,
+            workload: Some(workload),
+        })
+    }
+
+    /// Where what is judged is sent from, by [`INTERFACE`].
+    pub fn inside(&self) -> &Namespace {
+        self.workload.as_ref().unwrap_or(&self.protected)
+    }
+}
+
+/// The machine and the internet, which has its addresses.
+fn cabled() -> Result<[Namespace; 2], Error> {
+    let protected = computer()?.with_private_mounts(mounts::prepare)?;
+    let internet = computer()?;
+    veth(&protected, INTERFACE, &internet, INTERFACE)?;
+    internet.ip(&format!("address add 10.99.0.1/24 dev {INTERFACE}"))?;
+    internet.ip(&format!("address add fd99::1/64 dev {INTERFACE} nodad"))?;
+    take_every_address(&internet)?;
+    Ok([protected, internet])
+}
+
+fn computer() -> Result<Namespace, Error> {
+    let namespace = Namespace::new()?;
+    // New namespaces take these from the machine.
+    namespace.sysctl("net/ipv4/conf/all/rp_filter", "0")?;
+    namespace.sysctl("net/ipv4/conf/default/rp_filter", "0")?;
+    Ok(namespace)
+}
+
+/// An address on the cable, and the internet as the way to all others.
+fn address(namespace: &Namespace, interface: &str, host: u8) -> Result<(), Error> {
+    for address in [
+        format!("10.99.0.{host}/24 dev {interface}"),
+        format!("fd99::{host}/64 dev {interface} nodad"),
+    ] {
+        namespace.ip(&format!("address add {address}"))?;
+    }
+    namespace.ip("route add default via 10.99.0.1")?;
+    namespace.ip("route add default via fd99::1")
 }
 
 /// Whether an address is one that the lab's internet can stand for.

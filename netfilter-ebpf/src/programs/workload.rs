@@ -1,6 +1,9 @@
 //! What a workload sends: a container or virtual machine that this host forwards for.
 
-use netfilter_ebpf::verdict::{Reason, Verdict};
+use netfilter_ebpf::{
+    abi::INTERFACE_TAGGED,
+    verdict::{Reason, Verdict},
+};
 
 use crate::{
     buffer::Buffer,
@@ -23,9 +26,13 @@ pub(crate) fn run(frame: &Xdp) -> i32 {
 }
 
 /// At tc, behind the generic XDP of the kernel, which lets by unseen what was redirected
-/// before (`act_mirred` in the workload does): only what was judged goes on.
+/// before (`act_mirred` in the workload does): only what was judged goes on. Nor does it show
+/// a tag that the workload's kernel keeps beside the frame, and that is on the wire again.
 #[inline(always)]
 pub(crate) fn let_in(skb: &Skb) -> i32 {
+    if has_unjudged_tag(skb) {
+        return refuse(skb, Reason::Ethertype);
+    }
     // SAFETY: the context pointer that the kernel passed.
     let (place, data) = unsafe { ((*skb.skb()).data_meta as usize, skb.ctx.data()) };
     if place + size_of::<u32>() <= data {
@@ -38,8 +45,20 @@ pub(crate) fn let_in(skb: &Skb) -> i32 {
             }
         }
     }
+    refuse(skb, Reason::Unjudged)
+}
+
+#[inline(always)]
+fn has_unjudged_tag(skb: &Skb) -> bool {
+    // SAFETY: the context pointer that the kernel passed.
+    let is_tagged = unsafe { (*skb.skb()).vlan_present } != 0;
+    is_tagged && interface::flags(skb.ifindex()).is_none_or(|flags| flags & INTERFACE_TAGGED == 0)
+}
+
+#[inline(always)]
+fn refuse(skb: &Skb, reason: Reason) -> i32 {
     match Generation::active() {
         Some(generation) if generation.is_lifted() => Skb::PASS,
-        _ => conclude::conclude(skb, Verdict::Drop(Reason::Unjudged), Subject::Unread),
+        _ => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
     }
 }

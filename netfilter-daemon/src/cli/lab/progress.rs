@@ -1,6 +1,9 @@
 //! What is seen while the lab runs.
 
-use std::{cell::RefCell, io::Write};
+use std::{
+    io::Write,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::lab::Step;
 
@@ -9,14 +12,14 @@ const WIDTH: usize = 79;
 
 /// On a terminal one line that is rewritten; elsewhere a line for each stage.
 pub(super) struct Progress<W> {
-    out: RefCell<W>,
+    out: Mutex<W>,
     terminal: bool,
 }
 
 impl<W: Write> Progress<W> {
     pub(super) fn new(out: W, terminal: bool) -> Self {
         Self {
-            out: RefCell::new(out),
+            out: Mutex::new(out),
             terminal,
         }
     }
@@ -50,7 +53,7 @@ impl<W: Write> Progress<W> {
 
     /// Nobody needs to see it.
     fn write(&self, text: &str) {
-        let mut out = self.out.borrow_mut();
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .ok();
@@ -74,7 +77,7 @@ mod tests {
         }
         progress.tell(Step::Stage(&"x".repeat(100)));
         progress.end();
-        String::from_utf8(progress.out.into_inner()).unwrap()
+        String::from_utf8(progress.out.into_inner().unwrap()).unwrap()
     }
 
     #[test]

@@ -27,7 +27,7 @@ use nix::{
 use crate::lab::{namespace::Namespace, sink::tcp_listener};
 
 use super::{
-    Sink, all,
+    Reader, Sink,
     field::TCP_PORTS,
     ledger::{Found, Ledger, Round},
 };
@@ -59,7 +59,7 @@ thread_local! {
     static ARRIVAL: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// When the frame arrived that a [`Reader`](super::Reader) reads, by the kernel's clock:
+/// When the frame arrived that a [`Reader`] reads, by the kernel's clock:
 /// it may be read much later.
 pub fn arrival() -> Duration {
     ARRIVAL.get()
@@ -73,6 +73,8 @@ pub struct Collector {
 
 struct Shared {
     ledger: Mutex<Option<Ledger>>,
+    /// Of each channel, by its number.
+    readers: Vec<Option<Reader>>,
     /// Whether something arrived since it was last asked.
     stirred: AtomicBool,
     over: AtomicBool,
@@ -80,9 +82,14 @@ struct Shared {
 }
 
 impl Collector {
-    /// Beside those of every field, connections are accepted on these ports.
-    pub fn start(namespace: &Namespace, ports: &[u16]) -> io::Result<Self> {
-        let (collector, refused) = Self::beside_others(namespace, None, ports)?;
+    /// Beside those of every field, connections are accepted on these ports. There are as
+    /// many channels as `readers`.
+    pub fn start(
+        namespace: &Namespace,
+        ports: &[u16],
+        readers: Vec<Option<Reader>>,
+    ) -> io::Result<Self> {
+        let (collector, refused) = Self::beside_others(namespace, None, ports, readers)?;
         match refused.into_iter().next() {
             Some((_, error)) => Err(error),
             None => Ok(collector),
@@ -95,8 +102,10 @@ impl Collector {
         namespace: &Namespace,
         interface: Option<u32>,
         ports: &[u16],
+        readers: Vec<Option<Reader>>,
     ) -> io::Result<(Self, Vec<(u16, io::Error)>)> {
         let shared = Arc::new(Shared {
+            readers,
             ledger: Mutex::new(None),
             stirred: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -129,7 +138,7 @@ impl Collector {
 
 impl Sink for Collector {
     fn begin(&self, round: Round) -> io::Result<()> {
-        let channels = u16::try_from(all().count()).map_err(io::Error::other)?;
+        let channels = u16::try_from(self.shared.readers.len()).map_err(io::Error::other)?;
         *self.shared.ledger() = Some(Ledger::new(round, channels));
         Ok(())
     }
@@ -179,8 +188,8 @@ impl Shared {
         let Some(ledger) = &mut *self.ledger() else {
             return;
         };
-        for (number, channel) in (0..).zip(all()) {
-            match channel.read.and_then(|read| read(frame)) {
+        for (number, reader) in (0..).zip(&self.readers) {
+            match reader.and_then(|read| read(frame)) {
                 Some(Found::Pieces(bytes)) => ledger.read(&bytes),
                 Some(Found::Part { offset, bytes }) => ledger.note(number, offset, &bytes),
                 None => {}

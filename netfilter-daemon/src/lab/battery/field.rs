@@ -43,7 +43,14 @@ pub struct Field {
     pub names: Vec<Name>,
     /// Sends frames from the sink's end of the cable, where that is here.
     pub outside: Option<Wire>,
+    /// Whether this is a workload, and the filter on the host that forwards for it.
+    pub is_workload: bool,
 }
+
+/// Why a channel means nothing to a workload.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HostOnly(pub &'static str);
 
 /// The addresses of one family.
 #[derive(Debug, Clone)]
@@ -82,6 +89,7 @@ impl Field {
                 ipv6: None,
                 names: Vec::new(),
                 outside: None,
+                is_workload: false,
             })
         };
         inside.run(look).map_err(io::Error::other)?
@@ -116,6 +124,14 @@ impl Field {
         self.outside
             .as_ref()
             .ok_or_else(|| missing("the sink is not here and sends nothing"))
+    }
+
+    /// Of what only the machine itself can do to its own filter: not tried by a workload.
+    pub fn host_only(&self, why: &'static str) -> io::Result<()> {
+        match self.is_workload {
+            true => Err(io::Error::other(HostOnly(why))),
+            false => Ok(()),
+        }
     }
 
     pub fn wire(&self) -> io::Result<Wire> {

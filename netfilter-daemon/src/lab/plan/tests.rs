@@ -164,7 +164,7 @@ fn names_that_dns_does_not_allow_are_not_made_up() {
 
 #[test]
 fn the_demonstration_is_a_right_policy_and_probes_every_rule() {
-    let policy = policy(crate::lab::DEMONSTRATION);
+    let policy = policy(crate::lab::site::DEMONSTRATION);
     let plan = Plan::of(&policy);
     for rule in &policy.rules {
         let group = heading(rule);

@@ -61,6 +61,7 @@ pub const fn set(register: u8, number: u32) -> u64 {
     0xb7 | (register as u64) << 8 | (number as u64) << 32
 }
 
+/// Helpers get what is in the registers from 1 on; 1 is the packet at first.
 pub const fn call(helper: u32) -> u64 {
     0x85 | (helper as u64) << 32
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::lab::{
     battery::{Sink, ledger::Round},
-    selection,
+    channels::all,
 };
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -58,7 +58,7 @@ pub(super) enum Answer {
 
 /// The names of the channels, by which two versions of the program can be told apart.
 pub(super) fn channels() -> Vec<String> {
-    let names = selection::all().map(|(_, channel)| channel.name.to_owned());
+    let names = all().map(|(_, channel)| channel.name.to_owned());
     names.collect()
 }
 

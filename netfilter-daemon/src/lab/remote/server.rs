@@ -15,6 +15,7 @@ use crate::lab::{
         collector::Collector,
         ledger::{Round, SECRET},
     },
+    channels::readers,
     namespace::Namespace,
     sink::tcp_listener,
 };
@@ -58,7 +59,8 @@ impl Server {
                 .map_err(|error| io::Error::other(format!("cannot find interface {name}: {error}")))
         });
         let own = Namespace::own().map_err(io::Error::other)?;
-        let (collector, refused) = Collector::beside_others(&own, index.transpose()?, &[])?;
+        let (collector, refused) =
+            Collector::beside_others(&own, index.transpose()?, &[], readers())?;
         let server = Self {
             listener,
             collector,

@@ -14,9 +14,18 @@ struct Document<'a> {
     /// Whether the exit code is 0.
     as_expected: bool,
     summary: Tally,
+    /// The same of each path by itself.
+    paths: Vec<Summed>,
     /// Of the group `policy`; null where it was not chosen.
     policy: Option<&'a Probed>,
     channels: &'a [Row],
+}
+
+#[derive(Serialize)]
+struct Summed {
+    path: Path,
+    #[serde(flatten)]
+    tally: Tally,
 }
 
 /// What there is to know of a channel before it is tried; also what `--list` prints.
@@ -52,7 +61,7 @@ struct Result<'a> {
     bytes: usize,
     /// Packets that the kernel dropped meanwhile, by reason.
     reasons: &'a BTreeMap<String, u64>,
-    /// Of what is unavailable only.
+    /// Of what is unavailable or host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
 }
@@ -80,6 +89,9 @@ impl Serialize for Report {
         let document = Document {
             as_expected: self.as_expected(),
             summary: self.tally(),
+            paths: (self.tallies().into_iter())
+                .map(|(path, tally)| Summed { path, tally })
+                .collect(),
             policy: self.policy.as_ref(),
             channels: &self.channels,
         };

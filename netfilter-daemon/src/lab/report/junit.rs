@@ -78,9 +78,9 @@ fn cases(row: &Row) -> impl Iterator<Item = Case> {
             (Finding::OutOfScope, Aim::OutOfScope { why, remedy }) => {
                 Verdict::Skipped(format!("out of scope: {why}; remedy: {remedy}"))
             }
-            (Finding::Unavailable, _) => {
+            (Finding::Unavailable | Finding::HostOnly, _) => {
                 let why = trial.why().unwrap_or_default();
-                Verdict::Skipped(format!("unavailable: {why}"))
+                Verdict::Skipped(format!("{}: {why}", row.word(trial)))
             }
             (Finding::Blocked | Finding::OutOfScope, _) => Verdict::Passed,
         },

@@ -17,7 +17,10 @@ impl Report {
             }
         }
         if !self.channels.is_empty() {
-            lines.extend([String::new(), bold(&self.tally().summary()), String::new()]);
+            for summary in self.summaries() {
+                lines.extend([String::new(), bold(&summary)]);
+            }
+            lines.push(String::new());
             self.channels_to(&mut lines);
         }
         self.probes_to(&mut lines);
@@ -32,7 +35,7 @@ impl Report {
                 let result = match (channel.of(trial), trial.why(), channel.channel.aim) {
                     (Finding::Blocked, ..) => "blocked".to_owned(),
                     (Finding::Leaked, ..) => bold(&channel.word(trial)),
-                    (_, Some(why), _) => format!("unavailable: {}", plain(why)),
+                    (_, Some(why), _) => format!("{}: {}", channel.word(trial), plain(why)),
                     (_, None, Aim::OutOfScope { why, remedy }) => format!(
                         "out of scope, {} arrived: {}. Remedy: {}",
                         bytes(trial.arrived()),

@@ -80,7 +80,7 @@ fn a_report_is_as_expected_only_if_nothing_leaked_and_the_counters_could_be_read
 fn what_leaks_on_one_path_leaks() {
     let on = |outcomes: [Outcome; 2]| {
         let [host, workload] = outcomes.map(|outcome| trial(outcome, &[]));
-        row("plain", &TCP, vec![(HOST, host), ("workload", workload)]).finding()
+        row("plain", &TCP, vec![(HOST, host), (WORKLOAD, workload)]).finding()
     };
     let unavailable = || Outcome::Unavailable { why: "no".into() };
     let leaked = || Outcome::Leaked { bytes: 1 };
@@ -88,20 +88,91 @@ fn what_leaks_on_one_path_leaks() {
     assert_eq!(on([leaked(), unavailable()]), Finding::Leaked);
     assert_eq!(on([unavailable(), Outcome::Blocked]), Finding::Blocked);
     assert_eq!(on([unavailable(), unavailable()]), Finding::Unavailable);
+    let host_only = || Outcome::HostOnly { why: "no".into() };
+    assert_eq!(on([Outcome::Blocked, host_only()]), Finding::Blocked);
+    assert_eq!(on([leaked(), host_only()]), Finding::Leaked);
+    assert_eq!(on([unavailable(), host_only()]), Finding::HostOnly);
+}
+
+/// On the second, what leaks on the first is blocked, and the other way round.
+fn paths() -> Report {
+    let mut channels = channels();
+    let host_only = Outcome::HostOnly {
+        why: "a workload has none".into(),
+    };
+    for (row, outcome) in channels.iter_mut().zip([
+        Outcome::Leaked { bytes: 1024 },
+        Outcome::Blocked,
+        host_only,
+        Outcome::Leaked { bytes: 65_000 },
+    ]) {
+        let reasons = [("fragment", 57), ("source_routing", 56), ("no_rule", 7)];
+        row.results.push((WORKLOAD, trial(outcome, &reasons)));
+    }
+    Report {
+        policy: None,
+        channels,
+    }
 }
 
 #[test]
 fn a_second_path_is_a_second_column() {
-    let mut channels = channels();
-    for row in &mut channels {
-        let (_, trial) = row.results[0].clone();
-        row.results.push(("workload", trial));
+    golden::check("lab-paths.txt", &paths().to_text(false));
+}
+
+#[test]
+fn each_path_is_told_in_every_form() {
+    let report = paths();
+    let json = serde_json::to_value(&report).unwrap();
+    let tcp = &json["channels"][0];
+    assert_eq!(tcp["result"], "leaked");
+    assert_eq!(tcp["paths"][0]["result"], "blocked");
+    assert_eq!(tcp["paths"][1]["path"], "workload");
+    assert_eq!(tcp["paths"][1]["bytes"], 1024);
+    assert_eq!(json["channels"][2]["paths"][1]["result"], "host_only");
+    assert_eq!(
+        json["channels"][2]["paths"][1]["why"],
+        "a workload has none"
+    );
+    assert_eq!(json["paths"][1]["leaked"], 1);
+    assert_eq!(json["summary"]["leaked"], 2);
+    let markdown = report.to_markdown();
+    for line in [
+        "`tcp (workload)`",
+        "**LEAKED 1,024 bytes**",
+        "host only: a workload has none",
+        "**host:     4 channels",
+        "**workload: 4 channels",
+    ] {
+        assert!(markdown.contains(line), "{line}: {markdown}");
     }
-    let report = Report {
+    let xml = report.to_junit();
+    for element in [
+        "name=\"tcp (host)\"",
+        "name=\"tcp (workload)\"",
+        "<failure message=\"1,024 bytes leaked by",
+        "<skipped message=\"host only: a workload has none\"/>",
+    ] {
+        assert!(xml.contains(element), "{element}: {xml}");
+    }
+}
+
+/// Whatever the first shows.
+#[test]
+fn a_leak_of_the_second_path_alone_is_no_expected_end() {
+    let on_second = |outcome| Report {
         policy: None,
-        channels,
+        channels: vec![row(
+            "plain",
+            &TCP,
+            vec![
+                (HOST, trial(Outcome::Blocked, &[])),
+                (WORKLOAD, trial(outcome, &[])),
+            ],
+        )],
     };
-    golden::check("lab-paths.txt", &report.to_text(false));
+    assert!(on_second(Outcome::Blocked).as_expected());
+    assert!(!on_second(Outcome::Leaked { bytes: 1 }).as_expected());
 }
 
 #[test]
@@ -150,7 +221,11 @@ fn json_says_all_of_a_channel() {
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(
         json["summary"],
-        serde_json::json!({ "channels": 4, "blocked": 1, "leaked": 1, "out_of_scope": 1, "unavailable": 1 })
+        serde_json::json!({ "channels": 4, "blocked": 1, "leaked": 1, "out_of_scope": 1, "unavailable": 1, "host_only": 0 })
+    );
+    assert_eq!(
+        json["paths"],
+        serde_json::json!([{ "path": "host", "channels": 4, "blocked": 1, "leaked": 1, "out_of_scope": 1, "unavailable": 1, "host_only": 0 }])
     );
     assert_eq!(
         (&json["as_expected"], &json["policy"]),
@@ -237,7 +312,8 @@ fn long_lines_lose_their_middle_or_their_end() {
     assert_eq!(cut("tcp [2001:db8::1]:443", 21), "tcp [2001:db8::1]:443");
     assert_eq!(cut("tcp [2001:db8::1]:443", 16), "tcp [2001:…]:443");
     assert_eq!(clip("no_rule 64", 10), "no_rule 64");
-    assert_eq!(clip("no_rule 64", 9), "no_rule …");
+    assert_eq!(clip("no_rule 64", 9), "no_rule…");
+    assert_eq!(clip("labels, of any zone", 8), "labels…");
     assert_eq!(wrap("one two  three", 7), ["one two", "three"]);
     assert_eq!(wrap("one twothreefour", 7), ["one", "twothreefour"]);
 }

@@ -1,9 +1,12 @@
 //! The report as a table of at most 100 columns.
 
-use crate::lab::{battery::Aim, drops::Dropped};
+use crate::lab::{
+    battery::{Aim, Trial},
+    drops::Dropped,
+};
 
 use super::{
-    Finding, Probed, Report, Row, probes,
+    Finding, Path, Probed, Report, Row, probes,
     words::{bytes, clip, cut, wrap},
 };
 
@@ -45,8 +48,10 @@ impl Report {
             page.summary(&policy.summary(), policy.as_expected());
         }
         if !self.channels.is_empty() {
-            let tally = self.tally();
-            page.summary(&tally.summary(), tally.leaked == 0);
+            let leaked = self.tallies().into_iter().map(|(_, tally)| tally.leaked);
+            for (summary, leaked) in self.summaries().iter().zip(leaked) {
+                page.summary(summary, leaked == 0);
+            }
         }
         page.lines.join("\n") + "\n"
     }
@@ -129,20 +134,21 @@ impl Page {
                     Finding::Blocked => ("✓", GREEN),
                     Finding::Leaked => ("✗", RED),
                     Finding::OutOfScope => ("~", YELLOW),
-                    Finding::Unavailable => ("?", YELLOW),
+                    Finding::Unavailable | Finding::HostOnly => ("?", YELLOW),
                 };
                 let mark = self.paint(colour, mark);
                 let cells = row.results.iter().map(|(_, trial)| {
-                    // Painted when it has its width.
+                    // Painted when it has its width. A leak's is the longest, and takes the
+                    // room of its reasons.
                     let word = format!("{:width$}", row.word(trial), width = columns.result);
+                    let room = columns.cell.saturating_sub(word.chars().count() + 1);
                     let colour = match row.of(trial) {
                         Finding::Blocked => GREEN,
                         Finding::Leaked => RED,
-                        Finding::OutOfScope | Finding::Unavailable => YELLOW,
+                        Finding::OutOfScope | Finding::Unavailable | Finding::HostOnly => YELLOW,
                     };
-                    let reasons = clip(&trial.reasons(), columns.reasons);
-                    let reasons = format!("{reasons:width$}", width = columns.reasons);
-                    format!("{} {reasons}", self.paint(colour, &word))
+                    let reasons = trial.reasons_within(room);
+                    format!("{} {reasons:room$}", self.paint(colour, &word))
                 });
                 let line = columns.line(row.channel.name, row.channel.how, cells.collect());
                 self.lines.push(format!("  {mark} {line}"));
@@ -162,28 +168,12 @@ impl Page {
                 Finding::Unavailable,
                 "Unavailable: they do not work here without the filter either, and show nothing",
             ),
+            (
+                Finding::HostOnly,
+                "Host only: what a machine can do to its own filter, and a workload behind it cannot",
+            ),
         ] {
-            let results = rows
-                .iter()
-                .flat_map(|row| row.results.iter().map(move |result| (row, result)));
-            let notes: Vec<_> = results
-                .filter(|(row, (_, trial))| row.of(trial) == finding)
-                .map(|(row, (path, trial))| {
-                    let arrived = || bytes(trial.arrived());
-                    let note = match (trial.why(), row.channel.aim) {
-                        (Some(why), _) => vec![why.to_owned()],
-                        (None, Aim::Stop) => vec![
-                            format!("{} arrived by {}", arrived(), row.channel.how),
-                            format!("seen in: {}", row.channel.seen_in),
-                        ],
-                        (None, Aim::OutOfScope { why, remedy }) => vec![
-                            format!("{} arrived: {why}", arrived()),
-                            format!("remedy: {remedy}"),
-                        ],
-                    };
-                    (row.name_on(path), note)
-                })
-                .collect();
+            let notes: Vec<_> = rows.iter().flat_map(|row| row.notes(finding)).collect();
             if !notes.is_empty() {
                 self.heading(heading);
                 let names = notes.iter().map(|(name, _)| name.chars().count());
@@ -201,13 +191,71 @@ impl Page {
     }
 }
 
+impl Row {
+    /// What is to be said where this came out, under the channel's name; once if it is
+    /// the same on all paths.
+    fn notes(&self, finding: Finding) -> Vec<(String, Vec<String>)> {
+        let on: Vec<_> = self
+            .results
+            .iter()
+            .filter(|(_, trial)| self.of(trial) == finding)
+            .collect();
+        let note = |paths: &[&(Path, Trial)]| {
+            // Of a host, they say it themselves.
+            let name = match (paths, finding) {
+                (_, Finding::HostOnly) => self.channel.name.to_owned(),
+                _ if paths.len() == self.results.len() => self.channel.name.to_owned(),
+                (paths, _) => self.name_on(paths[0].0),
+            };
+            (name, self.note(paths))
+        };
+        let is_same = on.windows(2).all(|pair| pair[0].1.why() == pair[1].1.why());
+        if on.len() == self.results.len() && is_same {
+            return vec![note(&on)];
+        }
+        on.iter().map(|one| note(&[*one])).collect()
+    }
+
+    fn note(&self, paths: &[&(Path, Trial)]) -> Vec<String> {
+        let arrived = || {
+            let mut told: Vec<_> = paths
+                .iter()
+                .map(|(_, trial)| bytes(trial.arrived()))
+                .collect();
+            told.dedup();
+            match &told[..] {
+                [one] => format!("{one} arrived"),
+                _ => {
+                    let of = |(path, trial): &&(Path, Trial)| {
+                        format!("{} ({path})", bytes(trial.arrived()))
+                    };
+                    let told: Vec<_> = paths.iter().map(of).collect();
+                    format!("{} arrived", told.join(" and "))
+                }
+            }
+        };
+        let why = paths.first().and_then(|(_, trial)| trial.why());
+        match (why, self.channel.aim) {
+            (Some(why), _) => vec![why.to_owned()],
+            (None, Aim::Stop) => vec![
+                format!("{} by {}", arrived(), self.channel.how),
+                format!("seen in: {}", self.channel.seen_in),
+            ],
+            (None, Aim::OutOfScope { why, remedy }) => {
+                vec![format!("{}: {why}", arrived()), format!("remedy: {remedy}")]
+            }
+        }
+    }
+}
+
 /// How wide the columns of the channels are.
 struct Columns {
     name: usize,
     /// Where there are several paths, the table has room for their results only.
     how: Option<usize>,
     result: usize,
-    reasons: usize,
+    /// A result and its reasons.
+    cell: usize,
 }
 
 impl Columns {
@@ -227,21 +275,23 @@ impl Columns {
             .unwrap_or(1)
             .max(1);
         let name = longest(&mut rows.iter().map(|row| row.channel.name.to_owned())).min(NAME);
-        let result = longest(&mut trials().map(|(row, trial)| row.word(trial)));
-        let reasons = longest(&mut trials().map(|(_, trial)| trial.reasons()));
+        let stopped = trials().filter(|(row, trial)| row.of(trial) != Finding::Leaked);
+        let result = longest(&mut stopped.map(|(row, trial)| row.word(trial)));
+        let wanted = |(row, trial): (&Row, &Trial)| {
+            let word = row.word(trial).chars().count().max(result);
+            word + 1 + trial.reasons().chars().count().min(REASONS)
+        };
+        let cell = trials().map(wanted).max().unwrap_or_default();
         let room = WIDTH - MARGIN - name;
-        let (how, reasons) = match paths {
-            1 => {
-                let reasons = reasons.min(REASONS);
-                (Some(room.saturating_sub(3 + result + reasons)), reasons)
-            }
-            _ => (None, reasons.min((room / paths).saturating_sub(2 + result))),
+        let (how, cell) = match paths {
+            1 => (Some(room.saturating_sub(2 + cell)), cell),
+            _ => (None, cell.min((room / paths).saturating_sub(1))),
         };
         Self {
             name,
             how,
             result,
-            reasons,
+            cell,
         }
     }
 
@@ -249,9 +299,9 @@ impl Columns {
     fn line(&self, name: &str, how: &str, cells: Vec<String>) -> String {
         let mut line = format!("{:width$}", cut(name, self.name), width = self.name);
         if let Some(width) = self.how {
-            line += &format!(" {:width$}", cut(how, width));
+            line += &format!(" {:width$}", clip(how, width));
         }
-        let width = self.result + 1 + self.reasons;
+        let width = self.cell;
         for cell in cells {
             line += &format!(" {cell:width$}");
         }

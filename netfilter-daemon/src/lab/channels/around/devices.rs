@@ -56,6 +56,10 @@ pub(super) const CHANNELS: &[Channel] = &[
         |field, pieces| {
             let own = own(field)?;
             let mut tap = tap()?;
+            let _link = Link {
+                namespace: &own,
+                name: NEW,
+            };
             let bridge = Link::add(&own, "lab1", "type bridge")?;
             let commands = [NEW, &field.interface]
                 .map(|port| format!("link set {port} master {} up", bridge.name));

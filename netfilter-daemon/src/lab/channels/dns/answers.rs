@@ -95,6 +95,8 @@ pub(super) const FORGED_INSIDE: Channel = Channel {
     seen_in: "malware that answers the machine's own questions",
     aim: Aim::Stop,
     carry: |field, pieces| {
+        field
+            .host_only("answers are read on the host's loopback interface, not on a workload's")?;
         let loopback = Wire::of("lo")?;
         let case = Case::new(field, Family::V6, 1)?;
         let socket = case.socket()?;

@@ -1,11 +1,6 @@
 //! What an approved place is told, which the filter is there to let through.
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{cell::Cell, io, thread, time::Duration};
 
 use crate::lab::{
     battery::{
@@ -22,10 +17,11 @@ use crate::lab::{
 /// Bytes that are told by pauses: to tell all of the secret would take half an hour.
 const SAMPLE: usize = 8;
 /// How often, for a busy machine makes pauses of its own.
-const TIMES: usize = 2;
-/// A one; a zero is hardly any.
-const PAUSE: Duration = Duration::from_millis(4);
-/// The first half of each sequence number; the second counts bits.
+const TIMES: usize = 3;
+/// Of the two steps of each bit one takes so long, the first one of a one. Which of them is
+/// longer can be told whatever else takes its time.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The first half of each sequence number; the second counts steps.
 const OURS: u16 = 0x7469;
 const PORT: u16 = 40_011;
 
@@ -60,7 +56,7 @@ pub(super) const CHANNELS: &[Channel] = &[
     },
 ];
 
-/// A segment, then for each bit a pause and another.
+/// A segment, then two for each bit, with a pause before one of them.
 fn pauses(field: &Field, pieces: &Pieces) -> io::Result<()> {
     let side = field.side(Family::V4)?;
     let (to, knock) = side.approved()?;
@@ -74,8 +70,8 @@ fn pauses(field: &Field, pieces: &Pieces) -> io::Result<()> {
         tick(0)?;
         let bytes = pieces.parts(1).take(SAMPLE).flat_map(|(_, byte)| byte);
         let bits = bytes.flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1));
-        for (number, bit) in (1..).zip(bits) {
-            if bit {
+        for (number, pauses) in (1..).zip(bits.flat_map(|bit| [bit, !bit])) {
+            if pauses {
                 thread::sleep(PAUSE);
             }
             tick(number)?;
@@ -84,8 +80,22 @@ fn pauses(field: &Field, pieces: &Pieces) -> io::Result<()> {
     Ok(())
 }
 
-/// When the last segment came, which one it was, and the bits of the byte so far.
-static LAST: Mutex<Option<(Duration, u16, u8)>> = Mutex::new(None);
+/// What the segments so far have told.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    /// When the last one came, and which it was.
+    at: Duration,
+    number: u16,
+    /// How long the first step of this bit took.
+    first: Duration,
+    /// Of this byte.
+    bits: u8,
+}
+
+thread_local! {
+    /// Of the sink that this thread listens for.
+    static HEARD: Cell<Heard> = Cell::default();
+}
 
 fn read(frame: &[u8]) -> Option<Found> {
     let packet = frame.get(14..14 + 40)?;
@@ -100,16 +110,19 @@ fn read(frame: &[u8]) -> Option<Found> {
     }
     let now = arrival();
     let number = u16::from_be_bytes([packet[26], packet[27]]);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let bits = match *last {
-        Some((before, previous, bits)) if number == previous + 1 => {
-            bits << 1 | u8::from(now.saturating_sub(before) > PAUSE / 2)
-        }
-        _ => 0,
-    };
-    *last = Some((now, number, bits));
-    (number > 0 && number.is_multiple_of(8)).then(|| Found::Part {
-        offset: usize::from(number / 8 - 1),
-        bytes: vec![bits],
+    let mut heard = HEARD.get();
+    let step = now.saturating_sub(heard.at);
+    if number != heard.number + 1 {
+        heard = Heard::default();
+    } else if number % 2 == 1 {
+        heard.first = step;
+    } else {
+        heard.bits = heard.bits << 1 | u8::from(heard.first > step);
+    }
+    (heard.at, heard.number) = (now, number);
+    HEARD.set(heard);
+    (number > 0 && number.is_multiple_of(16)).then(|| Found::Part {
+        offset: usize::from(number / 16 - 1),
+        bytes: vec![heard.bits],
     })
 }
