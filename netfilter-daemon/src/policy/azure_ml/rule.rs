@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use ipnet::IpNet;
+
 use crate::policy::error::{At, Problems};
 use crate::policy::fields::{Fields, Shape, text};
 use crate::policy::preset;
@@ -51,6 +53,8 @@ pub(super) struct Rules<'c> {
     rules: Vec<Rule>,
     /// Who has each name.
     names: HashMap<String, Owner>,
+    /// What presets have on the link.
+    near: Vec<IpNet>,
 }
 
 enum Owner {
@@ -64,11 +68,13 @@ impl<'c> Rules<'c> {
             tags,
             rules: Vec::new(),
             names: HashMap::new(),
+            near: Vec::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Rule> {
-        self.rules
+    /// And what presets have on the link.
+    pub(super) fn finish(self) -> (Vec<Rule>, Vec<IpNet>) {
+        (self.rules, self.near)
     }
 
     pub(super) fn add_preset(
@@ -78,6 +84,7 @@ impl<'c> Rules<'c> {
         at: At,
         problems: &mut Problems,
     ) {
+        self.near.extend(preset::near(preset));
         for row in rows {
             let name = format!("{preset}/{}", row.destination);
             let owner = Owner::Preset(preset.to_owned());
