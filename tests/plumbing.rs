@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -36,17 +36,6 @@ impl Router {
         let name = format!("netfilter-plumbing-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).unwrap();
-        let process = Self::serve(world, &directory, more);
-        let router = Self { process, directory };
-        // It has opened its sockets when it has read its leases.
-        assert!(
-            within(|| router.leases().is_file()),
-            "dnsmasq does not start"
-        );
-        router
-    }
-
-    fn serve(world: &World, directory: &Path, more: &[&str]) -> Child {
         let mut dnsmasq = command(&world.topology.internet, "dnsmasq");
         dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0"]);
         dnsmasq.args([
@@ -65,22 +54,16 @@ impl Router {
         dnsmasq.arg(format!("--dhcp-leasefile={}", leases.display()));
         dnsmasq.args(more);
         dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
-        dnsmasq.spawn().unwrap()
+        let process = dnsmasq.spawn().unwrap();
+        let router = Self { process, directory };
+        // It has opened its sockets when it has read its leases.
+        assert!(within(|| leases.is_file()), "dnsmasq does not start");
+        router
     }
 
     /// Of each lease a line, which begins with the second at which it ends.
     pub fn leases(&self) -> PathBuf {
         self.directory.join("leases")
-    }
-
-    /// Says nothing any more, until it is started again.
-    pub fn fall_silent(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    pub fn start_again(&mut self, world: &World, more: &[&str]) {
-        self.process = Self::serve(world, &self.directory, more);
     }
 }
 

@@ -66,10 +66,18 @@ fn a_lease_is_renewed_on_the_link_and_elsewhere_if_a_rule_says_so() {
     assert!(!kernel.passes(&request(OWN, "203.0.113.9", &[255])));
     let relay = "outbound_rules: [{ name: relay, type: ip, destination: { cidr: 203.0.113.9/32, protocol: UDP, port_ranges: '67' } }]";
     let mut kernel = in_subnet("10.0.0.0/24", relay);
-    // What a rule allows has any form, and no rate.
     let free = frame::to("203.0.113.9", 17, frame::datagram(68, 67, b"anything"));
+    assert!(
+        kernel.passes(&free.bytes()),
+        "what a rule allows has any form"
+    );
+    let near = relay.replace("203.0.113.9", "10.0.0.1");
+    let mut kernel = in_subnet("10.0.0.0/24", &near);
     for _ in 0..100 {
-        assert!(kernel.passes(&free.bytes()));
+        assert!(
+            kernel.passes(&request(OWN, "10.0.0.1", &[255])),
+            "and no rate"
+        );
     }
 }
 
