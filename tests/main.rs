@@ -26,6 +26,7 @@ mod kills;
 mod live;
 mod names;
 mod neighbours;
+mod ordinary;
 mod plumbing;
 mod privileges;
 mod reload;

@@ -19,13 +19,18 @@ mod content;
 const NOTHING: &str = "on_deny: drop\noutbound_rules: []";
 
 /// A DHCP server and router at the far end, with leases of its own.
-struct Router {
+pub struct Router {
     process: Child,
-    directory: PathBuf,
+    pub directory: PathBuf,
 }
 
 impl Router {
     fn start(world: &World) -> Self {
+        Self::with(world, &[])
+    }
+
+    /// With further options of dnsmasq.
+    pub fn with(world: &World, more: &[&str]) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("netfilter-plumbing-{}-{number}", std::process::id());
@@ -47,12 +52,18 @@ impl Router {
         dnsmasq.args(["--dhcp-authoritative", "--dhcp-rapid-commit"]);
         let leases = directory.join("leases");
         dnsmasq.arg(format!("--dhcp-leasefile={}", leases.display()));
+        dnsmasq.args(more);
         dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
         let process = dnsmasq.spawn().unwrap();
         let router = Self { process, directory };
         // It has opened its sockets when it has read its leases.
         assert!(within(|| leases.is_file()), "dnsmasq does not start");
         router
+    }
+
+    /// Of each lease a line, which begins with the second at which it ends.
+    pub fn leases(&self) -> PathBuf {
+        self.directory.join("leases")
     }
 }
 
@@ -65,13 +76,13 @@ impl Drop for Router {
 }
 
 /// What arrives at the far end, as tcpdump reads it.
-struct Ear {
+pub struct Ear {
     process: Child,
     said: PathBuf,
 }
 
 impl Ear {
-    fn open(world: &World, router: &Router, filter: &str) -> Self {
+    pub fn open(world: &World, router: &Router, filter: &str) -> Self {
         let said = router.directory.join("heard");
         let mut tcpdump = world.topology.internet.command("tcpdump");
         tcpdump.args(["-i", "eth0", "-l", "-nn", "-v", "-Q", "in", filter]);
@@ -85,7 +96,7 @@ impl Ear {
         Self { process, said }
     }
 
-    fn hears(&self, what: &str) -> bool {
+    pub fn hears(&self, what: &str) -> bool {
         within(|| std::fs::read_to_string(&self.said).is_ok_and(|text| text.contains(what)))
     }
 }
@@ -97,7 +108,7 @@ impl Drop for Ear {
     }
 }
 
-fn within(done: impl Fn() -> bool) -> bool {
+pub fn within(done: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(15);
     while Instant::now() < end {
         if done() {
@@ -108,14 +119,14 @@ fn within(done: impl Fn() -> bool) -> bool {
     false
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr]
         .map(String::from_utf8_lossy)
         .concat()
 }
 
 /// What the interface has, as `ip` prints it.
-fn addresses(namespace: &Namespace) -> String {
+pub fn addresses(namespace: &Namespace) -> String {
     let output = namespace
         .command("ip")
         .args(["address", "show", "dev", "eth0"])
@@ -124,7 +135,7 @@ fn addresses(namespace: &Namespace) -> String {
 }
 
 /// A program that sees file systems of its own at these places.
-fn secluded(namespace: &Namespace, places: &[&str], program: &Command) -> Command {
+pub fn secluded(namespace: &Namespace, places: &[&str], program: &Command) -> Command {
     let mounts: String = places
         .iter()
         .map(|place| format!("mkdir -p {place} && mount -t tmpfs none {place} && "))

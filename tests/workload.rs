@@ -7,7 +7,7 @@ use netfilter_daemon::lab::{dns::Resolver, mounts};
 mod bridged;
 mod frames;
 mod life;
-mod site;
+pub mod site;
 
 use site::{
     ALLOWED, ALLOWED_IPV6, DENIED, DENIED_IPV6, DENIED_NAME, NAME, NAME_IPV6, NAMED, Site, policy,

@@ -1,6 +1,7 @@
 //! A protected machine and an internet, in namespaces, with the daemon as a child.
 
 use std::{
+    collections::BTreeMap,
     env,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
@@ -128,6 +129,36 @@ impl World {
             .filter(|line| line.starts_with(line_begins))
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
             .sum()
+    }
+
+    /// What the kernel dropped, by reason: nothing where there was none.
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let mut drops = BTreeMap::new();
+        for line in self.metrics().lines() {
+            let Some(labels) = line.strip_prefix("netfilter_dropped_packets_total{reason=\"")
+            else {
+                continue;
+            };
+            let count: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            if count > 0 {
+                let reason = labels.split('"').next().unwrap();
+                *drops.entry(reason.to_owned()).or_default() += count;
+            }
+        }
+        drops
+    }
+
+    /// That nothing was dropped, or only what is named here.
+    pub fn dropped_only(&self, expected: &[(&str, u64)]) {
+        let expected = expected
+            .iter()
+            .map(|(reason, count)| ((*reason).to_owned(), *count));
+        assert_eq!(self.drops(), expected.collect(), "{}", self.recently());
+    }
+
+    /// What `events` says.
+    fn recently(&self) -> String {
+        String::from_utf8_lossy(&self.daemon(&["events"]).stdout).into_owned()
     }
 
     pub fn metrics(&self) -> String {

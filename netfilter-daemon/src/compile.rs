@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use netfilter_ebpf::{
     abi::{
-        ATOM_NEIGHBOUR, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, FragmentKey, Grant,
+        ATOM_LINK, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, FragmentKey, Grant,
         NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
         SETTING_REPORT, Settings, Users,
     },
@@ -431,8 +431,8 @@ fn name_rights(rule: &Rule, atoms: AtomSet) -> Option<(&Pattern, Rights)> {
 }
 
 /// What the connected subnets grant.
-fn neighbours() -> AtomSet {
+fn on_link() -> AtomSet {
     let mut set = AtomSet::EMPTY;
-    set.insert(ATOM_NEIGHBOUR);
+    set.insert(ATOM_LINK);
     set
 }

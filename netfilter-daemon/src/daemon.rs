@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch as channel},
@@ -15,7 +16,7 @@ use crate::{
     control::{Ask, Socket},
     datapath::{self, Attachment, Datapath, On, State, Terms},
     interfaces::{self, Choice, Places},
-    policy::Mode,
+    policy::{Mode, source},
     refresh::{self, Names},
     serve,
     tags::{self, Update, store::Store},
@@ -81,7 +82,8 @@ pub struct Daemon {
     view: Arc<View>,
     denials: Arc<Denials>,
     health: Arc<tags::keep::Health>,
-    watch: Watch,
+    watch: Watch<Stamp>,
+    subnets: Watch<Vec<IpNet>>,
     names: channel::Sender<Names>,
     lists: channel::Sender<tags::keep::InForce>,
     /// Newer lists of service tags are stored.
@@ -210,6 +212,7 @@ impl Daemon {
         tokio::spawn(show(listener, Arc::clone(&view)));
         let control = tokio::spawn(socket.serve(sender, stopped));
         let watch = Watch::new(loaded.stamp);
+        let subnets = Watch::new(loaded.connected);
         Ok(Self {
             setup,
             keeper,
@@ -218,6 +221,7 @@ impl Daemon {
             denials,
             health,
             watch,
+            subnets,
             names,
             lists,
             newer_lists,
@@ -286,6 +290,8 @@ impl Daemon {
         let may_change = self.pending.is_none() && self.readings.is_idle();
         if may_change && self.watch.poll(Stamp::of(&self.setup.policy)) {
             self.want(Wanted::by("a change of the file"));
+        } else if may_change && self.subnets.poll(source::subnets().ok()) {
+            self.want(Wanted::by("a change of the machine's subnets"));
         }
     }
 

@@ -48,8 +48,10 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Users whose sockets may send past the filter, by number. At most [`netfilter_ebpf::abi::USERS`].
     pub bypass_users: Vec<u32>,
-    /// Subnets in which neighbour discovery may go to unicast addresses, and
-    /// what the tag `VirtualNetwork` stands for.
+    /// Subnets in which DHCP and neighbour discovery may go to unicast addresses: those
+    /// that the machine is in, and what presets know to be as near.
+    pub on_link: Vec<IpNet>,
+    /// What the tag `VirtualNetwork` stands for.
     pub virtual_network: Vec<IpNet>,
     /// All lists of service tags as one.
     pub catalogue: service_tag::Edition,

@@ -13,8 +13,9 @@ pub const TABLES_LAYOUT: u32 = 2;
 pub const ATOMS: usize = 256;
 /// The atom of whatever no rule mentions. No set ever holds it.
 pub const ATOM_NONE: u8 = 0;
-/// Neighbour discovery to a unicast address; granted to the connected subnets.
-pub const ATOM_NEIGHBOUR: u8 = 1;
+/// Plumbing to a unicast address, which is for whom is on the link: DHCP and neighbour
+/// discovery. Granted to the connected subnets.
+pub const ATOM_LINK: u8 = 1;
 
 /// Interfaces counted apart. Slot 0 is whatever has no slot of its own.
 pub const INTERFACE_SLOTS: u32 = 64;

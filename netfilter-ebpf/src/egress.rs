@@ -1,7 +1,7 @@
 //! The decision on a packet that leaves.
 
 use crate::{
-    abi::{ATOM_NEIGHBOUR, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
+    abi::{ATOM_LINK, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
     plumbing::{self, Plumbing},
     quote,
@@ -59,16 +59,17 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     if class.flags & CLASS_RESOLVER != 0 && is_dns(packet.protocol, packet.destination_port) {
         return Verdict::Ask;
     }
-    if let Some(plumbing) = plumbing
-        && class.allow.contains(ATOM_NEIGHBOUR)
-    {
-        return Verdict::Pass(Grounds::Plumbing(plumbing));
-    }
     let Some(mut atom) = tables.atom(packet.protocol, packet.destination_port) else {
         return Verdict::Drop(Reason::Unready);
     };
+    // What a rule allows has no rate.
     if class.allow.contains(atom) {
         return Verdict::Pass(Grounds::Rule);
+    }
+    if let Some(plumbing) = plumbing
+        && class.allow.contains(ATOM_LINK)
+    {
+        return Verdict::Pass(Grounds::Plumbing(plumbing));
     }
     let mut judged = packet;
     if quote::is_error(packet.protocol, packet.kind) {

@@ -65,19 +65,25 @@ impl Kind {
 }
 
 /// Whether the addresses, ports and types are those of plumbing. Its content is to be [`read`] then.
+///
+/// Whoever is on the link hears what goes to everybody, so DHCP may go to each of them: see
+/// [`is_on_link`] and [`ATOM_LINK`](crate::abi::ATOM_LINK) for who that is.
 #[must_use]
 #[inline(always)]
 pub const fn kind(packet: &Packet) -> Option<Kind> {
     if !matches!(packet.fragment, Fragment::Whole) {
         return None;
     }
+    let to = packet.destination;
     match packet.protocol {
         UDP => match (packet.source_port, packet.destination_port) {
-            (68, 67) | (546, 547) if is_everybody(packet.destination) => Some(Kind::Dhcp),
+            // A lease is renewed where it came from (RFC 2131 section 4.4.5).
+            (68, 67) if to.is_ipv4() && !is_multicast(to) => Some(Kind::Dhcp),
+            (546, 547) if is_everybody(to) => Some(Kind::Dhcp),
             _ => None,
         },
         IGMP if packet.hops == 1 => Some(Kind::Group),
-        ICMPV6 => match (packet.kind, packet.hops) {
+        ICMPV6 if !to.is_ipv4() => match (packet.kind, packet.hops) {
             // A hop limit of 255 cannot have crossed a router (RFC 4861 section 7.1).
             (133 | 135 | 136, 255) => Some(Kind::Neighbour),
             // Reports of versions 1 and 2, and done (RFC 2710, RFC 3810).
@@ -90,8 +96,8 @@ pub const fn kind(packet: &Packet) -> Option<Kind> {
 
 /// Reads a packet whose [`kind`] is one of plumbing. `None` where its form is another.
 ///
-/// A DHCPv4 client renews by unicast first and falls back to broadcast at T2
-/// (RFC 2131 section 4.4.5); the unicast needs a rule.
+/// A client of DHCPv6 renews by multicast, unless its server says otherwise (RFC 8415
+/// section 21.12): that unicast needs a rule.
 #[must_use]
 #[inline(always)]
 pub fn read<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Plumbing> {
@@ -132,10 +138,10 @@ const fn is_multicast(address: Address) -> bool {
     address.high >> 56 == 0xff || address.is_ipv4() && address.low >> 28 & 0xf == 0xe
 }
 
-/// fe80::/10
+/// fe80::/10, and 169.254.0.0/16, where clouds have their DHCP servers.
 #[inline(always)]
 const fn is_link_local(address: Address) -> bool {
-    address.high >> 54 == 0xfe80 >> 6
+    address.high >> 54 == 0xfe80 >> 6 || address.is_ipv4() && address.low >> 16 & 0xffff == 0xa9fe
 }
 
 /// `::`

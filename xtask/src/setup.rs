@@ -72,7 +72,7 @@ const SERVICES: &[(&str, &[&str])] = &[
 /// are unpacked beside what is built, and installed nowhere. systemd-resolved's
 /// would take over /etc/resolv.conf, iodine's upgrades systemd by way of udev,
 /// bind9's confines named to its own directories, systemd is this machine's own
-/// choice, as are DHCP clients, and tunnels belong nowhere.
+/// choice, as are DHCP clients, firewalls and who may log in, and tunnels belong nowhere.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/named", &["bind9", "bind9-libs"]),
     ("usr/sbin/iodine", &["iodine"]),
@@ -83,6 +83,13 @@ const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/hping3", &["hping3", "libpcap0.8", "libtcl8.6"]),
     ("usr/bin/socat", &["socat", "libwrap0"]),
     ("usr/bin/scapy", &["python3-scapy"]),
+    ("usr/sbin/sshd", &["openssh-server", "libwrap0"]),
+    ("usr/bin/ssh", &["openssh-client"]),
+    ("usr/bin/pip3", &["python3-pip"]),
+    (
+        "usr/sbin/iptables-nft",
+        &["iptables", "libip4tc2", "libip6tc2", "libxtables12"],
+    ),
     ("usr/bin/systemd-analyze", &["systemd", "libsystemd-shared"]),
     (
         "lib/systemd/systemd-resolved",

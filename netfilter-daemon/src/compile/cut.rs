@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 
 use netfilter_ebpf::{
-    abi::{ATOM_NEIGHBOUR, ATOM_NONE, ATOMS, AtomSet, Atoms},
+    abi::{ATOM_LINK, ATOM_NONE, ATOMS, AtomSet, Atoms},
     packet::{TCP, UDP},
 };
 
 use crate::policy::{Traffic, ports::Ports};
 
-/// Atoms that no policy cuts: nothing, and neighbour discovery.
-pub(super) const RESERVED: usize = ATOM_NEIGHBOUR as usize + 1;
+/// Atoms that no policy cuts: nothing, and plumbing on the link.
+pub(super) const RESERVED: usize = ATOM_LINK as usize + 1;
 
 pub(super) struct Cut {
     pub(super) atoms: Box<Atoms>,

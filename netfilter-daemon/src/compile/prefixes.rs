@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use netfilter_ebpf::abi::AtomSet;
 
-use super::{Rights, neighbours};
+use super::{Rights, on_link};
 use crate::policy::{Destination, Policy, Traffic};
 
 /// A prefix: its bits left-aligned in 128, and how many count.
@@ -54,13 +54,10 @@ pub(super) fn of(
         );
     }
     let connected = Rights {
-        allow: neighbours(),
+        allow: on_link(),
         ..Rights::default()
     };
-    let subnets = policy
-        .virtual_network
-        .iter()
-        .filter(|net| is_ipv6(net) && ipv6);
+    let subnets = policy.on_link.iter().filter(|net| is_ipv6(net) == ipv6);
     list.extend(subnets.map(|net| (Prefix::new(net), connected)));
     let resolver = Rights {
         resolver: true,

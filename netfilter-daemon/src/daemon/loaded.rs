@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
+
 use super::watch::Stamp;
 use crate::{
     compile::{self, Image},
@@ -20,6 +22,8 @@ pub struct Loaded {
     pub image: Image,
     /// Of the file, taken before it was read: a later change shows.
     pub stamp: Option<Stamp>,
+    /// The subnets that the machine was in, taken likewise.
+    pub connected: Option<Vec<IpNet>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,27 +50,31 @@ pub struct Read {
 /// `store`, where files that have changed come first if they are good. `audit` reports
 /// what the policy would drop and lets it pass.
 pub fn load(path: &Path, audit: bool, store: &Store) -> Read {
-    let stamp = Stamp::of(path);
+    let before = before(path);
     // What is wrong with the policy is told below.
     let files = tags::take_files(path, store).unwrap_or_default();
     let given = |source: &Source| stored(source, &Kept::of(path, store), &files);
     let policy = source::load(path, &given);
     let loaded = policy
         .map_err(Error::from)
-        .and_then(|policy| compiled(path, policy, audit, stamp));
+        .and_then(|policy| compiled(path, policy, audit, before));
     Read { files, loaded }
 }
 
 /// As [`load`] for the first time, with files of service tags as they are now: changes
 /// nothing, and for them needs no store.
 pub fn preview(path: &Path, audit: bool, store: &Store) -> Result<Loaded, Error> {
-    let stamp = Stamp::of(path);
+    let before = before(path);
     let kept = Kept::of(path, store);
     let given = |source: &Source| match source {
         Source::File(written) => tags::first(path, written),
         Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
     };
-    compiled(path, source::load(path, &given)?, audit, stamp)
+    compiled(path, source::load(path, &given)?, audit, before)
+}
+
+fn before(path: &Path) -> (Option<Stamp>, Option<Vec<IpNet>>) {
+    (Stamp::of(path), source::subnets().ok())
 }
 
 fn stored(
@@ -86,7 +94,7 @@ fn compiled(
     path: &Path,
     mut policy: Policy,
     audit: bool,
-    stamp: Option<Stamp>,
+    (stamp, connected): (Option<Stamp>, Option<Vec<IpNet>>),
 ) -> Result<Loaded, Error> {
     if audit {
         policy.mode = Mode::Report;
@@ -99,5 +107,6 @@ fn compiled(
         policy,
         image,
         stamp,
+        connected,
     })
 }

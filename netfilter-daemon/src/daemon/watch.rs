@@ -1,4 +1,4 @@
-//! Has the policy file changed?
+//! Has what the policy is read from changed: its file, and the subnets of the machine?
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -23,32 +23,33 @@ impl Stamp {
 }
 
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Watch<T> {
     /// Of the edition that was read last, whether or not it was right.
-    read: Option<Stamp>,
+    read: Option<T>,
     /// Seen once; an edition counts when it is seen twice, for a file that is
-    /// still being written may be a shorter and yet valid policy.
-    pending: Option<Stamp>,
+    /// still being written may be a shorter and yet valid policy, and an interface
+    /// gets its addresses one by one.
+    pending: Option<T>,
 }
 
-impl Watch {
-    pub(super) fn new(read: Option<Stamp>) -> Self {
+impl<T: PartialEq> Watch<T> {
+    pub(super) const fn new(read: Option<T>) -> Self {
         Self {
             read,
             pending: None,
         }
     }
 
-    /// Whether to read the file now. `seen` is its stamp at this poll.
-    pub(super) fn poll(&mut self, seen: Option<Stamp>) -> bool {
-        let changed = seen.filter(|_| seen != self.read);
+    /// Whether to read the policy now. `seen` is what is there at this poll.
+    pub(super) fn poll(&mut self, seen: Option<T>) -> bool {
+        let changed = if seen == self.read { None } else { seen };
         let settled = changed.is_some() && changed == self.pending;
         self.pending = changed;
         settled
     }
 
-    pub(super) fn read(&mut self, stamp: Option<Stamp>) {
-        *self = Self::new(stamp);
+    pub(super) fn read(&mut self, edition: Option<T>) {
+        *self = Self::new(edition);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The policy file, in the words of Azure ML's managed network and those added to them.
 
+use ipnet::IpNet;
+
 use super::error::{Error, Problems, Remarks};
 use super::fields::{Fields, list, text};
 use super::service_tag::lists::Lists;
@@ -116,7 +118,8 @@ fn read(
         virtual_network: &virtual_network,
         preset: None,
     };
-    let rules = rules(&fields, tags, problems);
+    let (rules, mut on_link) = rules(&fields, tags, problems);
+    on_link.extend(&system.connected);
     if let Some(written) = &written {
         written.note_what_cannot_be_fetched(&rules, problems);
     }
@@ -149,12 +152,18 @@ fn read(
         catalogue: catalogue.map_or_else(Edition::default, |catalogue| catalogue.edition().clone()),
         editions,
         lists: written.map(|written| written.lists).unwrap_or_default(),
+        on_link,
         virtual_network,
         remarks: Remarks::default(),
     }
 }
 
-fn rules(settings: &Fields<'_, '_>, tags: Tags<'_>, problems: &mut Problems) -> Vec<Rule> {
+/// And what presets have on the link.
+fn rules(
+    settings: &Fields<'_, '_>,
+    tags: Tags<'_>,
+    problems: &mut Problems,
+) -> (Vec<Rule>, Vec<IpNet>) {
     let mut rules = Rules::new(tags);
     if let Some(node) = settings.get("presets") {
         for item in list("presets", node, problems) {

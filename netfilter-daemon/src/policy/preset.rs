@@ -1,6 +1,8 @@
 //! Sets of rules that ship with the program.
 
-use super::ports::Traffic;
+use ipnet::IpNet;
+
+use super::{ports::Traffic, service_tag::WIRE_SERVER};
 
 /// One row of a preset's table.
 pub(super) struct Row {
@@ -23,6 +25,12 @@ pub(super) fn rows(preset: &str) -> Option<Vec<Row>> {
         "azure-ml" => Some(azure_ml()),
         _ => None,
     }
+}
+
+/// What answers on the link of every machine that the preset is for: on Azure the address of
+/// its DHCP servers, which the host itself answers.
+pub(super) fn near(preset: &str) -> Option<IpNet> {
+    (preset == "azure-ml").then_some(WIRE_SERVER.into())
 }
 
 /// What Azure ML's documentation requires of a network that lets out only what is approved.

@@ -24,6 +24,8 @@ mod platform;
 mod published;
 mod subtract;
 
+pub(super) use platform::WIRE_SERVER;
+
 const BUILT_IN: &str = include_str!("../../catalogue/azure-public.json");
 /// How the built-in catalogue is named: in a policy and in [`Edition::source`].
 pub const BUILT_IN_NAME: &str = "built-in";

@@ -66,15 +66,23 @@ pub fn lists(path: &Path) -> Result<Lists, Error> {
 /// # Errors
 /// Where it does not tell its addresses. Resolvers that it does not tell are none.
 pub fn system() -> Result<System, Error> {
+    Ok(System {
+        connected: subnets()?,
+        resolvers: resolvers(|path| fs::read_to_string(path).ok()),
+        users: users(),
+    })
+}
+
+/// The subnets that the machine is in, which come and go; no loopback, no link-local ones.
+///
+/// # Errors
+/// Where it does not tell its addresses.
+pub fn subnets() -> Result<Vec<IpNet>, Error> {
     let addresses = getifaddrs().map_err(|errno| Error::System {
         operation: "read the addresses of the network interfaces",
         source: errno.into(),
     })?;
-    Ok(System {
-        connected: connected(addresses.filter_map(|address| subnet(&address))),
-        resolvers: resolvers(|path| fs::read_to_string(path).ok()),
-        users: users(),
-    })
+    Ok(connected(addresses.filter_map(|address| subnet(&address))))
 }
 
 fn policy(path: &Path) -> Result<String, Error> {

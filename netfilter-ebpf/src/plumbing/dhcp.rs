@@ -1,4 +1,4 @@
-//! What DHCP clients say to servers that they do not know yet.
+//! What DHCP clients say to servers.
 
 use crate::packet::{Bytes, Packet};
 

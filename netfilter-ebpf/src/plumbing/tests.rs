@@ -265,6 +265,38 @@ fn who_asks_is_who_sends_the_frame_and_has_the_address() {
     assert!(!is_plumbing(&changed(message, &[2])), "a server's answer");
 }
 
+/// Who is on the link is the tables' affair, but for what is always.
+#[test]
+fn a_request_may_go_to_one_server_and_to_no_group() {
+    let options = udp(68, 67, &bootp(&[53, 1, 3, 255]));
+    let to = |server| over_ipv4(server, 64, UDP, &[], &options);
+    for (server, near) in [
+        ([255; 4], true),
+        ([169, 254, 169, 254], true),
+        ([10, 0, 0, 1], false),
+        ([169, 253, 255, 255], false),
+        ([169, 255, 0, 0], false),
+        ([168, 63, 129, 16], false),
+    ] {
+        assert!(is_plumbing(&to(server)), "{server:?}");
+        let Ok(Frame::Ip(packet)) = parse(&to(server)[..]) else {
+            panic!("{server:?}")
+        };
+        assert_eq!(is_on_link(packet.destination), near, "{server:?}");
+    }
+    for group in [[224, 0, 0, 1], [239, 1, 2, 3]] {
+        assert!(!is_plumbing(&to(group)), "{group:?}");
+    }
+    let answers = udp(67, 68, &bootp(&[53, 1, 5, 255]));
+    assert!(!is_plumbing(&over_ipv4(
+        [10, 0, 0, 1],
+        64,
+        UDP,
+        &[],
+        &answers
+    )));
+}
+
 #[test]
 fn of_a_solicitation_of_dhcp_for_ipv6_what_is_free_is_known() {
     let frame = solicit(&[0, 8, 0, 2, 0, 0, 0, 1, 0, 2, 3, 4]);

@@ -17,6 +17,7 @@ fn report(yaml: &str) -> Report {
             policy,
             image,
             stamp: None,
+            connected: None,
         },
         NOW,
     )

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use ipnet::IpNet;
+
 use crate::policy::error::{At, Problems};
 use crate::policy::fields::{Fields, Shape, text};
 use crate::policy::yaml::{Key, Node};
@@ -53,6 +55,8 @@ pub(super) struct Rules<'c> {
     places: Vec<At>,
     /// Who has each name.
     names: HashMap<String, Owner>,
+    /// What presets have on the link.
+    near: Vec<IpNet>,
 }
 
 enum Owner {
@@ -67,11 +71,12 @@ impl<'c> Rules<'c> {
             rules: Vec::new(),
             places: Vec::new(),
             names: HashMap::new(),
+            near: Vec::new(),
         }
     }
 
-    /// All of them, with what there is to say of them.
-    pub(super) fn finish(self, problems: &mut Problems) -> Vec<Rule> {
+    /// All of them, with what there is to say of them, and what presets have on the link.
+    pub(super) fn finish(self, problems: &mut Problems) -> (Vec<Rule>, Vec<IpNet>) {
         let told = |index: usize, message: String| {
             let rule = &self.rules.get(index)?.name;
             Some((
@@ -85,7 +90,7 @@ impl<'c> Rules<'c> {
         for (at, message) in all.filter_map(|(index, message)| told(index, message)) {
             problems.warn(at, message);
         }
-        self.rules
+        (self.rules, self.near)
     }
 
     pub(super) fn add_preset(
@@ -95,6 +100,7 @@ impl<'c> Rules<'c> {
         at: At,
         problems: &mut Problems,
     ) {
+        self.near.extend(preset::near(preset));
         for row in rows {
             let name = format!("{preset}/{}", row.destination);
             let owner = Owner::Preset(preset.to_owned());

@@ -54,6 +54,16 @@ fn without_the_preset_none_of_its_rules_is_there() {
     assert_eq!(read("presets: []").unwrap().rules, []);
 }
 
+/// What the operator calls the virtual network may lie behind routers.
+#[test]
+fn on_the_link_are_the_machines_subnets_and_the_dhcp_server_of_azure() {
+    let own: IpNet = "10.0.0.0/24".parse().unwrap();
+    let policy = read("virtual_network: [10.0.0.0/8]").unwrap();
+    assert_eq!(policy.on_link, [own]);
+    let policy = read("presets: [azure-ml]").unwrap();
+    assert_eq!(policy.on_link, ["168.63.129.16/32".parse().unwrap(), own]);
+}
+
 #[test]
 fn what_is_left_out_has_its_documented_default() {
     let policy = read("isolation_mode: allow_only_approved_outbound").unwrap();
@@ -66,6 +76,7 @@ fn what_is_left_out_has_its_documented_default() {
         ["168.63.129.16".parse::<IpAddr>().unwrap()]
     );
     assert_eq!(policy.virtual_network, ["10.0.0.0/24".parse().unwrap()]);
+    assert_eq!(policy.on_link, policy.virtual_network);
     assert_eq!(
         policy.dns,
         Dns {

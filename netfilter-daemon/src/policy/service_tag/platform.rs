@@ -17,7 +17,7 @@ pub(super) const NAMES: [&str; 5] = [
 ];
 
 /// DNS, DHCP, health probes and the guest agent, on every Azure host.
-const WIRE_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16));
+pub(in crate::policy) const WIRE_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16));
 /// The instance metadata service.
 const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 

@@ -17,9 +17,14 @@ const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 const SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
 const LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
 
+/// Where several clouds have their DHCP servers, and no router leads.
+const CLOUD: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+
 const END: u8 = 255;
 /// That it is a discovery.
 const DISCOVER: [u8; 3] = [53, 1, 1];
+/// That it is a request.
+const REQUEST: [u8; 3] = [53, 1, 3];
 
 pub(super) const CHANNELS: &[Channel] = &[
     Channel::stop(
@@ -71,6 +76,38 @@ pub(super) const CHANNELS: &[Channel] = &[
             each(pieces.of(1024), |piece| {
                 let packet = Packet::udp((from, 67), (EVERYBODY, 68), &piece);
                 wire.send(&to_everybody(field, &packet, [0xff; 6]))
+            })
+        },
+    ),
+    Channel::stop(
+        "dhcp-renewal",
+        "anything to where clouds have their DHCP servers, as if a lease were renewed",
+        "filters that let renewals pass by their ports",
+        |field, pieces| renewal(field, pieces, 1024, |_, piece| piece.to_vec()),
+    ),
+    Channel::stop(
+        "dhcp-renewal-options",
+        "options that clients do not send, where a lease is renewed",
+        "Rios et al. 2012 (HIDE_DHCP)",
+        |field, pieces| {
+            renewal(field, pieces, 240, |field, piece| {
+                let option = [&[224, length(piece)], piece].concat();
+                bootp(field, &[&REQUEST[..], &option, &[END]].concat())
+            })
+        },
+    ),
+    Channel::stop(
+        "dhcp-relayed",
+        "a host name in a renewal as clients send it, to a server at a denied address",
+        "relays that anybody can run",
+        |field, pieces| {
+            let side = field.side(Family::V4)?;
+            let wire = field.wire()?;
+            each(pieces.of(64), |piece| {
+                let options = [&REQUEST[..], &[12, length(&piece)], &piece, &[END]].concat();
+                let packet =
+                    Packet::udp((side.local, 68), (side.denied, 67), &bootp(field, &options));
+                wire.send(&field.frame(&packet))
             })
         },
     ),
@@ -161,6 +198,20 @@ fn broadcast(
     each(pieces.of(room), |piece| {
         let packet = Packet::udp((NOBODY, 68), (EVERYBODY, 67), &message(field, &piece));
         wire.send(&to_everybody(field, &packet, [0xff; 6]))
+    })
+}
+
+fn renewal(
+    field: &Field,
+    pieces: &Pieces,
+    room: usize,
+    message: impl Fn(&Field, &[u8]) -> Vec<u8>,
+) -> io::Result<()> {
+    let local = field.side(Family::V4)?.local;
+    let wire = field.wire()?;
+    each(pieces.of(room), |piece| {
+        let packet = Packet::udp((local, 68), (CLOUD, 67), &message(field, &piece));
+        wire.send(&field.frame(&packet))
     })
 }
 
