@@ -123,4 +123,6 @@ impl Row {
 }
 
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod tests;
