@@ -9,14 +9,29 @@ use super::*;
 
 const NOBODY: u32 = 65534;
 
+/// Ended when it is dropped: a process that has changed its user outlives who started it.
+struct Holder(Child);
+
+impl Holder {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).ok();
+    }
+}
+
 /// A process with these users, which has the only descriptor of a socket that passes by.
-fn holder(world: &World, real: u32, effective: u32) -> Child {
+fn holder(world: &World, real: u32, effective: u32) -> Holder {
     let sender = world.protected().run(|| bypass::open("eth0")).unwrap();
     holder_of(&sender.unwrap(), world, real, effective)
 }
 
 /// A process with these users, which has this socket, too.
-fn holder_of(sender: &bypass::Sender, world: &World, real: u32, effective: u32) -> Child {
+fn holder_of(sender: &bypass::Sender, world: &World, real: u32, effective: u32) -> Holder {
     let mut command = world.protected().command("sleep");
     command.arg("1000");
     let socket = sender.as_fd().as_raw_fd();
@@ -29,11 +44,7 @@ fn holder_of(sender: &bypass::Sender, world: &World, real: u32, effective: u32) 
             Ok(())
         });
     }
-    command.spawn().unwrap()
-}
-
-fn end(mut child: Child) {
-    child.kill().and_then(|()| child.wait()).unwrap();
+    Holder(command.spawn().unwrap())
 }
 
 /// Runs the daemon under a command until it filters and has said all of this.
@@ -76,8 +87,6 @@ fn a_socket_from_before_is_that_of_the_real_user() {
         !status.contains(&format!("(pid {},", roots.id())),
         "{status}"
     );
-    end(theirs);
-    end(roots);
 }
 
 #[test]
@@ -91,7 +100,6 @@ fn a_socket_that_was_handed_on_is_told_of_both_who_have_it() {
         .map(|process| format!("(pid {process}, root) has a packet socket"));
     log_of(&world, &[], &told.each_ref().map(String::as_str));
     sender.send(&frame::udp(DENIED, 2004).bytes()).unwrap();
-    end(holder);
 }
 
 #[test]
@@ -133,7 +141,6 @@ fn who_may_not_look_into_other_processes_says_so() {
     let status = little.1;
     let has = format!("(pid {}, root) has a packet socket", holder.id());
     assert!(status.contains(&has), "{status}");
-    end(holder);
 }
 
 #[test]
