@@ -2,15 +2,21 @@
 
 use std::{fs, process::Output};
 
-use netfilter_daemon::{daemon::privileges::KEPT, lab::namespace::Namespace};
+use netfilter_daemon::{
+    daemon::privileges::{KEPT, LOOKING},
+    lab::namespace::Namespace,
+};
 
 use crate::{resolvers::servers, world::BINARY};
+
+mod booted;
 
 const UNIT: &str = include_str!("../packaging/netfilter-daemon.service");
 const INSTALLED: &str = "/usr/local/sbin/netfilter-daemon";
 
-/// Of ten, in tenths: a bound that was reached, for what comes later to keep.
-const EXPOSURE: u32 = 25;
+/// Of ten, in tenths: a bound that was reached, for what comes later to keep. Half a point
+/// is for [`LOOKING`], which the daemon gives up after its start.
+const EXPOSURE: u32 = 30;
 
 fn values(key: &str) -> impl Iterator<Item = &str> {
     let lines = UNIT.lines().filter_map(|line| line.split_once('='));
@@ -29,13 +35,14 @@ fn analyze(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_unit_gives_the_capabilities_that_the_daemon_keeps_and_no_other() {
-    let mut kept: Vec<String> = KEPT.iter().map(ToString::to_string).collect();
+fn the_unit_gives_the_capabilities_that_the_daemon_uses_and_no_other() {
+    let used = KEPT.iter().chain(&LOOKING);
+    let mut used: Vec<String> = used.map(ToString::to_string).collect();
     let bounds = values("CapabilityBoundingSet").flat_map(str::split_whitespace);
     let mut bounds: Vec<&str> = bounds.collect();
-    kept.sort();
+    used.sort();
     bounds.sort_unstable();
-    assert_eq!(bounds, kept);
+    assert_eq!(bounds, used);
     assert_eq!(values("AmbientCapabilities").collect::<Vec<_>>(), [""]);
 }
 

@@ -222,3 +222,13 @@ pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
         }
     })
 }
+
+/// What `status` calls a problem, but for processes that no root looks into, where this machine
+/// is a container.
+pub fn problems(status: &str) -> Vec<&str> {
+    let lines = status.lines();
+    let problems = lines.filter(|line| line.starts_with("PROBLEM"));
+    problems
+        .filter(|line| !line.contains("may have been missed"))
+        .collect()
+}

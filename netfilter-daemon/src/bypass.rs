@@ -43,6 +43,17 @@ pub struct Look {
     pub unseen: usize,
 }
 
+impl Look {
+    /// `2 processes could not be looked at`, if that is so.
+    pub fn gap(&self) -> Option<String> {
+        match self.unseen {
+            0 => None,
+            1 => Some("1 process could not be looked at".to_owned()),
+            unseen => Some(format!("{unseen} processes could not be looked at")),
+        }
+    }
+}
+
 /// Looks at the sockets of all processes, for those in the network namespace with this cookie.
 /// Where the rights say so, ways past tc are closed that can be: a packet socket can be made
 /// an ordinary one, AF_XDP only ends.
@@ -71,8 +82,9 @@ pub fn look(network: u64, rights: &Rights) -> io::Result<Look> {
                     way: way.label().to_owned(),
                     closed,
                 })),
-            // It has ended.
+            // It has ended. What was opened of it before is EACCES then.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            Err(_) if !entry.path().exists() => {}
             Err(_) => look.unseen += 1,
         }
     }
@@ -91,11 +103,16 @@ fn ways(
     let mut opened = None;
     for descriptor in fs::read_dir(directory.join("fd"))? {
         let descriptor = descriptor?;
+        let link = match fs::read_link(descriptor.path()) {
+            Ok(link) => link,
+            // It is closed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Root may list them as it is; what they are takes CAP_SYS_PTRACE.
+            Err(error) => return Err(error),
+        };
         let (Some(number), Some(inode)) = (
             descriptor.file_name().to_str().and_then(|n| n.parse().ok()),
-            fs::read_link(descriptor.path())
-                .ok()
-                .and_then(|link| inode(link.to_str()?)),
+            link.to_str().and_then(inode),
         ) else {
             continue;
         };
@@ -276,6 +293,17 @@ mod tests {
         assert_eq!(name(&users, 0), "root");
         assert_eq!(name(&users, 1001), "user 1001");
         assert_eq!(name(&users, 7), "a\\u{1b}[2K");
+    }
+
+    #[test]
+    fn what_was_not_seen_is_counted() {
+        let gap = |unseen| {
+            let passing = Vec::new();
+            Look { passing, unseen }.gap()
+        };
+        assert_eq!(gap(0), None);
+        assert_eq!(gap(1).unwrap(), "1 process could not be looked at");
+        assert_eq!(gap(9).unwrap(), "9 processes could not be looked at");
     }
 
     #[test]

@@ -75,6 +75,38 @@ pub const fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::{Frame, parse};
+
+    #[test]
+    fn a_bare_packet_has_nothing_between_nor_behind_but_what_ethernet_adds() {
+        let is_bare = |ipv4: bool, options: &[u8], payload: usize, more: usize| {
+            let mut frame = vec![2; 12];
+            let length = u8::try_from(options.len() + payload).unwrap();
+            if ipv4 {
+                let words = 0x45 + u8::try_from(options.len() / 4).unwrap();
+                frame.extend([8, 0, words, 0, 0, 20 + length, 0, 0, 0, 0, 64, 17, 0, 0]);
+                frame.extend([10, 0, 0, 2, 10, 0, 0, 1]);
+            } else {
+                let next = if options.is_empty() { 17 } else { 0 };
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, length, next, 64]);
+                frame.extend([0x20; 32]);
+            }
+            frame.extend(options);
+            frame.extend([0, 0, 0, 0, 0, u8::try_from(payload).unwrap()]);
+            frame.extend(vec![0; payload - 6 + more]);
+            match parse(&frame[..]) {
+                Ok(Frame::Ip(packet)) => super::is_bare(&packet, frame.len()),
+                other => panic!("{other:?}"),
+            }
+        };
+        for ipv4 in [true, false] {
+            assert!(is_bare(ipv4, &[], 40, 0) && !is_bare(ipv4, &[], 40, 1));
+        }
+        assert!(!is_bare(true, &[148, 4, 0, 0], 40, 0));
+        assert!(!is_bare(false, &[17, 0, 5, 2, 0, 0, 1, 0], 40, 0));
+        // 34 bytes of headers and 8 of UDP.
+        assert!(is_bare(true, &[], 8, 18) && !is_bare(true, &[], 8, 19));
+    }
 
     /// Names that pass of a flood that lasts `seconds`.
     fn passed(bucket: &mut Bucket, seconds: core::ops::Range<u32>, per_minute: u32) -> u32 {
@@ -106,6 +138,14 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_behind_gains_nothing() {
+        let empty = 1001 << 32;
+        assert_eq!(spend(empty, 1000, 60), None);
+        assert_eq!(spend(empty, 1001, 60), None);
+        assert!(spend(empty, 1002, 60).is_some());
+    }
+
+    #[test]
     fn what_takes_several_takes_them_or_none() {
         let full = take(0, 1000, 150, 300, 200);
         assert_eq!(full.map(|left| take(left, 1000, 150, 300, 101)), Some(None));
@@ -125,7 +165,9 @@ mod tests {
         let mut settings = Settings::default();
         settings.query_types[28 / 64] |= 1 << 28;
         settings.query_types[257 / 64] |= 1 << (257 % 64);
-        for (qtype, passes) in [(28, true), (257, true), (1, false), (28 + 512, false)] {
+        settings.query_types[0] |= 1 << 43 | 1;
+        for qtype in 0..=u16::MAX {
+            let passes = matches!(qtype, 0 | 28 | 43 | 257);
             assert_eq!(allows_type(&settings, qtype), passes, "{qtype}");
         }
         settings.flags = SETTING_ANY_TYPE;

@@ -60,13 +60,17 @@ mod tests {
 
     #[test]
     fn a_way_past_tc_is_seen_and_its_neighbours_are_not() {
-        let bypass = |value| way(SOL_PACKET, PACKET_QDISC_BYPASS, value);
+        // As the kernel numbers them.
+        let bypass = |value| way(263, 20, value);
         for value in [Some(1), Some(0x100), Some(u32::MAX), None] {
             assert_eq!(bypass(value), Some(Way::QdiscBypass), "{value:?}");
         }
         assert_eq!(bypass(Some(0)), None, "switched off");
-        assert_eq!(way(SOL_XDP, 3, Some(64)), Some(Way::Xdp));
-        assert_eq!(way(SOL_XDP, 4, None), Some(Way::Xdp));
+        for option in -1..=64 {
+            for value in [Some(64), Some(0), None] {
+                assert_eq!(way(283, option, value), Some(Way::Xdp), "{option}");
+            }
+        }
         for (level, option) in [
             (SOL_PACKET, 19),
             (SOL_PACKET, 21),

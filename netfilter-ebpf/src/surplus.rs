@@ -149,6 +149,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_datagram_has_no_length_of_its_own() {
+        let mut tcp = IPV4.to_vec();
+        tcp[23] = 6;
+        tcp[17] = 40;
+        tcp.resize(34 + 20, 0);
+        tcp[46] = 0x50;
+        assert_eq!(judge(&tcp), Ok(()));
+        // A header alone, of a protocol without one, takes the most padding.
+        let mut alone = IPV4[..34].to_vec();
+        alone[23] = 99;
+        alone[17] = 20;
+        alone.resize(60, 0);
+        assert_eq!(judge(&alone), Ok(()));
+        alone[59] = 1;
+        assert_eq!(judge(&alone), Err(Reason::Surplus));
+    }
+
+    #[test]
     fn of_ipv4_options_only_a_router_alert_leaves() {
         let with = |options: &[u8]| {
             let mut frame = IPV4.to_vec();

@@ -40,6 +40,7 @@ const INIT: &str = include_str!("vm/init.sh");
 /// Tests that meet a kernel: those that show what differs between kernels, and that
 /// an emulated machine runs in minutes. In the words of the test runner.
 const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_agrees_with_the_host_on_random \
+     bypass::no_other bypass::options::the_option \
      enforcement::two_daemons flows::a_ flows::fragments \
      live::what_is_permitted names::an_address names::an_answer names::the_verifier privileges:: \
      reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a \
@@ -201,7 +202,17 @@ fn boot(directory: &Path, accelerator: &str, words: &str, minutes: u32) -> Resul
 }
 
 /// What else the console says, a name's TTL of 8 seconds being shorter than the sleep.
-const PROMISES: [(&str, &str, &str); 27] = [
+const PROMISES: [(&str, &str, &str); 29] = [
+    (
+        "  ✓ packet-bypass ",
+        " raw_socket ",
+        "a packet socket was let past the filter",
+    ),
+    (
+        "  ✓ af-xdp ",
+        " raw_socket ",
+        "an AF_XDP socket was let past the filter",
+    ),
     (
         "enforcing on v0",
         "",

@@ -270,11 +270,8 @@ fn sockets(users: Users) -> anyhow::Result<String> {
     for passing in &look.passing {
         text.push_str(&format!("{passing}\n"));
     }
-    if look.unseen > 0 {
-        text.push_str(&format!(
-            "{} processes could not be looked at for sockets that pass by the filter\n",
-            look.unseen
-        ));
+    if let Some(gap) = look.gap() {
+        text.push_str(&format!("{gap} for sockets that pass by the filter\n"));
     }
     Ok(text)
 }

@@ -27,10 +27,13 @@ pub enum Capability {
 ///   unprivileged ones take, with which they are refused;
 /// - `Bpf`: maps, programs, what is pinned.
 ///
-/// A start uses more if it is there: `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` to name whose
-/// connections it cuts and find sockets that pass by the filter, `CAP_SETPCAP` to empty the bounding set, `CAP_SYS_ADMIN` to mount a BPF
-/// file system where systemd has not.
+/// A start uses more if it is there: [`LOOKING`], `CAP_SETPCAP` to empty the bounding set,
+/// `CAP_SYS_ADMIN` to mount a BPF file system where systemd has not.
 pub const KEPT: [Capability; 3] = [Capability::NetAdmin, Capability::Perfmon, Capability::Bpf];
+
+/// What it takes to look into other processes, and those of other users: to name whose
+/// connections a start cuts, and to find sockets that pass by the filter.
+pub const LOOKING: [Capability; 2] = [Capability::SysPtrace, Capability::DacReadSearch];
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation}: {source}")]
@@ -78,7 +81,7 @@ pub(super) fn shed(reads: impl FnOnce() -> bool) -> Result<Kept, Error> {
 /// Gives up all that it does not take to look into other processes, of this thread alone.
 pub(super) fn keep_looking() -> Result<(), Error> {
     let had = Sets::of_this_thread()?;
-    let kept = mask(&[Capability::SysPtrace, Capability::DacReadSearch]) & had.permitted;
+    let kept = mask(&LOOKING) & had.permitted;
     Sets {
         effective: kept,
         permitted: kept,

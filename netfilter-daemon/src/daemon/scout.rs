@@ -46,8 +46,10 @@ impl Scout {
         self.go.send(rights).ok();
         match self.thread.join() {
             Ok(Ok(look)) => tell(&look),
-            Ok(Err(error)) => tracing::warn!("{}: {error}", unseen("processes")),
-            Err(_) => tracing::warn!("{}", unseen("processes")),
+            Ok(Err(error)) => {
+                tracing::warn!("{}: {error}", unseen("processes could not be looked at"))
+            }
+            Err(_) => tracing::warn!("{}", unseen("processes could not be looked at")),
         }
     }
 }
@@ -60,14 +62,11 @@ fn tell(look: &Look) {
             tracing::warn!("{passing}");
         }
     }
-    if look.unseen > 0 {
-        tracing::warn!("{}", unseen(&format!("{} processes", look.unseen)));
+    if let Some(gap) = look.gap() {
+        tracing::warn!("{}", unseen(&gap));
     }
 }
 
-fn unseen(processes: &str) -> String {
-    format!(
-        "{processes} could not be looked at for sockets that pass by the filter; `status`, \
-         run as root in a shell, does"
-    )
+fn unseen(gap: &str) -> String {
+    format!("{gap} for sockets that pass by the filter; `status`, run as root in a shell, may")
 }

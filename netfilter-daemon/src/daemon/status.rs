@@ -195,9 +195,8 @@ impl Sockets {
         };
         match bypass::look(network, &rights) {
             Ok(look) => {
+                self.unseen = look.gap();
                 self.passing = look.passing;
-                self.unseen = (look.unseen > 0)
-                    .then(|| format!("{} processes could not be looked at", look.unseen));
             }
             Err(error) => self.unseen = Some(error.to_string()),
         }

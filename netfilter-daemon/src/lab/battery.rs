@@ -351,4 +351,27 @@ mod tests {
             Outcome::Leaked { bytes: 12 }
         );
     }
+
+    #[test]
+    fn drops_are_those_since_the_reading_before_of_each_reason() {
+        let reading = |counts: &[(&str, &str, u64)]| -> Vec<Dropped> {
+            let drop = |(reason, interface, packets): &(&str, &str, u64)| Dropped {
+                reason: (*reason).into(),
+                family: "ipv4".into(),
+                protocol: "udp".into(),
+                interface: (*interface).into(),
+                packets: *packets,
+            };
+            counts.iter().map(drop).collect()
+        };
+        let before = reading(&[("no_rule", "eth0", 5), ("fragment", "eth0", 3)]);
+        let after = [
+            ("no_rule", "eth0", 7),
+            ("no_rule", "eth1", 4),
+            ("fragment", "eth0", 3),
+        ];
+        let expected = BTreeMap::from([("no_rule".to_owned(), 6)]);
+        assert_eq!(counted(&before, &reading(&after)), expected);
+        assert!(counted(&before, &before).is_empty());
+    }
 }

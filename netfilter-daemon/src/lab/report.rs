@@ -158,4 +158,6 @@ impl Row {
 }
 
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod tests;

@@ -1,5 +1,9 @@
 use super::*;
-use crate::packet::{Frame, parse};
+use crate::packet::{Frame, Link, parse, parse_on};
+
+mod dhcp;
+mod group;
+mod neighbour;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const LOCAL: [u8; 16] = ipv6("fe80", 2);
@@ -148,6 +152,15 @@ fn read_frame(frame: &[u8]) -> Option<Plumbing> {
 
 fn is_plumbing(frame: &[u8]) -> bool {
     read_frame(frame).is_some()
+}
+
+/// The same without its Ethernet header, where the interface has none.
+fn is_plumbing_bare(frame: &[u8]) -> bool {
+    let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+    match parse_on(&frame[14..], Link::Bare(ethertype)) {
+        Ok(Frame::Ip(packet)) => read(&frame[14..], &packet).is_some(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The bytes behind the addresses of Ethernet in which something can be said.
@@ -459,4 +472,38 @@ fn a_frame_cut_anywhere_is_no_plumbing() {
             assert!(!is_plumbing(&whole[..cut]), "cut at {cut}");
         }
     }
+}
+
+#[test]
+fn what_each_kind_may_say_in_a_minute_and_at_once_is_bounded() {
+    for (number, kind, rate) in [
+        (1, Kind::Dhcp, (30, 30)),
+        (2, Kind::Neighbour, (1200, 200)),
+        (3, Kind::Group, (150, 300)),
+    ] {
+        assert_eq!(kind.rate(), rate, "{kind:?}");
+        assert_eq!(
+            (kind as u32, Kind::from_number(number)),
+            (number, Some(kind))
+        );
+    }
+    assert_eq!(Kind::from_number(0).or(Kind::from_number(KINDS)), None);
+}
+
+#[test]
+fn what_is_on_the_link_is_told_from_what_is_beyond() {
+    let v4 = |address: [u8; 4]| is_on_link(Address::from_ipv4(u32::from_be_bytes(address)));
+    let v6 = |head: &str, tail| is_on_link(Address::from_ipv6(ipv6(head, tail)));
+    assert!(v4([255; 4]) && v4([224, 0, 0, 0]) && v4([239, 255, 255, 255]));
+    assert!(!v4([223, 255, 255, 255]) && !v4([240, 0, 0, 0]) && !v4([255, 255, 255, 254]));
+    assert!(!v4([10, 0, 0, 1]) && !v4([169, 254, 0, 1]));
+    for head in ["fe80", "febf", "ff00", "ff02", "ffff"] {
+        assert!(v6(head, 1), "{head}");
+    }
+    for head in ["fe7f", "fec0", "feff", "2001", "0000", "f000"] {
+        assert!(!v6(head, 1), "{head}");
+    }
+    let mut like_a_group = ipv6("2001", 1);
+    like_a_group[12] = 0xe0;
+    assert!(!is_on_link(Address::from_ipv6(like_a_group)));
 }

@@ -38,16 +38,12 @@ pub(crate) fn run<const NAMED: bool>(asked: *mut bpf_sockopt) -> i32 {
     // SAFETY: the context, whose fields the verifier knows.
     let (level, option, length) = unsafe { ((*asked).level, (*asked).optname, (*asked).optlen) };
     let Some(way) = guard::way(level, option, value(asked, length)) else {
-        if length > SHOWN {
-            // SAFETY: as above; zero stands for what the process has given.
-            unsafe { (*asked).optlen = 0 };
-        }
-        return GRANT;
+        return untouched(asked, length);
     };
     // SAFETY: a helper that takes the context.
     let network = unsafe { bpf_get_netns_cookie(asked.cast()) };
     if NETWORK.get(0).is_none_or(|ours| *ours != network) {
-        return GRANT;
+        return untouched(asked, length);
     }
     let user = bpf_get_current_uid_gid() as u32;
     let answer = match Generation::in_force() {
@@ -64,6 +60,16 @@ pub(crate) fn run<const NAMED: bool>(asked: *mut bpf_sockopt) -> i32 {
     count(audited);
     report::<NAMED>(way, user, audited);
     if audited { GRANT } else { REFUSE }
+}
+
+/// What is none of our business.
+#[inline(always)]
+fn untouched(asked: *mut bpf_sockopt, length: i32) -> i32 {
+    if length > SHOWN {
+        // SAFETY: the context; zero stands for what the process has given.
+        unsafe { (*asked).optlen = 0 };
+    }
+    GRANT
 }
 
 /// Of an option of four bytes.

@@ -3,7 +3,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -23,6 +23,13 @@ const LENGTH: usize = 8;
 pub struct Sender {
     socket: OwnedFd,
     ring: Option<Ring>,
+}
+
+/// Its socket, to be handed on.
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// PACKET_TX_RING: frames are handed over in shared memory.

@@ -46,6 +46,27 @@ fn icmp_means_that_of_both_families() {
 }
 
 #[test]
+fn the_compiler_gets_each_protocol_that_is_covered_and_no_other() {
+    for (protocol, numbers) in [
+        ("TCP", &[6][..]),
+        ("UDP", &[17]),
+        ("ICMP", &[1, 58]),
+        ("1", &[1]),
+        ("58", &[58]),
+        ("47", &[47]),
+    ] {
+        let traffic = traffic(protocol, "*");
+        let parts: Vec<_> = traffic.parts().collect();
+        let expected = numbers.iter().map(|number| (Some(*number), &Ports::All));
+        assert_eq!(parts, expected.collect::<Vec<_>>(), "{protocol}");
+        for number in 0..=255 {
+            let covered = traffic.covers(number, None);
+            assert_eq!(covered, numbers.contains(&number), "{protocol}: {number}");
+        }
+    }
+}
+
+#[test]
 fn icmp_by_number_means_that_one_family() {
     assert!(traffic("1", "*").covers(1, None));
     assert!(!traffic("1", "*").covers(58, None));
