@@ -7,7 +7,7 @@ use netfilter_daemon::{daemon::privileges::KEPT, lab::namespace::Namespace};
 use crate::{resolvers::servers, world::BINARY};
 
 const UNIT: &str = include_str!("../packaging/netfilter-daemon.service");
-const INSTALLED: &str = "/usr/local/sbin/netfilter-daemon";
+const INSTALLED: &str = "/usr/sbin/netfilter-daemon";
 
 /// Of ten, in tenths: a bound that was reached, for what comes later to keep.
 const EXPOSURE: u32 = 25;

@@ -38,6 +38,7 @@ mod mapping;
 mod maps;
 mod names;
 mod pins;
+pub mod rehearsal;
 mod remedy;
 mod slots;
 mod sockets;

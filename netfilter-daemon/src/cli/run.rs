@@ -56,7 +56,7 @@ pub(super) struct Run {
     pub(super) interfaces: Vec<String>,
 
     /// Where /metrics and /healthz are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9477")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN)]
     pub(super) listen: SocketAddr,
 
     #[command(flatten)]
