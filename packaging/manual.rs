@@ -19,19 +19,21 @@ fn main() -> io::Result<()> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut command, NAME, directory)?;
     }
+    // Gives each command its whole name, `netfilter-daemon-tags-list`.
     command.build();
-    page(directory, &command, NAME)
+    page(directory, &command)
 }
 
-/// One of the command, and one of each that is below it: `netfilter-daemon-tags-list.8`.
-fn page(directory: &Path, command: &Command, name: &str) -> io::Result<()> {
-    let named = command.clone().name(name.to_owned());
+/// One of the command, and one of each that is below it.
+fn page(directory: &Path, command: &Command) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
     let mut text = Vec::new();
-    Man::new(named).section("8").render(&mut text)?;
+    let man = Man::new(command.clone()).section("8");
+    man.render(&mut text)?;
     fs::write(directory.join(format!("{name}.8")), text)?;
     for below in command.get_subcommands() {
         if below.get_name() != "help" && !below.is_hide_set() {
-            page(directory, below, &format!("{name}-{}", below.get_name()))?;
+            page(directory, below)?;
         }
     }
     Ok(())

@@ -40,6 +40,12 @@ fn the_unit_gives_the_capabilities_that_the_daemon_keeps_and_no_other() {
 }
 
 #[test]
+fn the_unit_can_be_enabled_and_comes_before_the_network() {
+    assert_eq!(values("WantedBy").collect::<Vec<_>>(), ["sysinit.target"]);
+    assert!(values("Before").any(|units| units.contains("network-pre.target")));
+}
+
+#[test]
 fn systemd_knows_every_line_of_the_unit() {
     let verified = analyze(&["verify", "--man=no"]);
     let said = String::from_utf8_lossy(&verified.stderr);

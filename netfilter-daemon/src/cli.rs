@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, Write},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -114,6 +115,11 @@ fn time(text: &str) -> Result<Duration, String> {
         .filter(|seconds| (1..=86_400).contains(seconds))
         .map(|seconds| Duration::from_secs(seconds.into()))
         .ok_or_else(|| "write a time between 1s and 24h, such as 60s or 5m".to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_error| "write an address and a port, such as 127.0.0.1:9477".to_owned())
 }
 
 #[derive(Debug, Args)]

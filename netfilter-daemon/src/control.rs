@@ -119,7 +119,7 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("this needs root: {} cannot be opened", .0.display())]
+    #[error("this needs root: {} cannot be opened; try again with sudo", .0.display())]
     NotRoot(PathBuf),
     #[error("the state directory {} has too long a name for a socket, whose path {} must be shorter than 108 bytes", state_dir.display(), socket.display())]
     TooLong { state_dir: PathBuf, socket: PathBuf },

@@ -34,8 +34,7 @@ enum Task {
     Build,
     /// Build the Debian package, in target/debian
     Deb,
-    /// Install, upgrade and remove the package in a machine with systemd (as root)
-    PackageTest,
+    PackageTest(package::PackageTest),
     /// Build the daemon and run its exfiltration lab (as root)
     Demo(build::Demo),
     /// Run everything that CI runs
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(Purpose::Tests),
         Task::Build => build::daemon(),
         Task::Deb => deb::run().map(drop),
-        Task::PackageTest => package::run(),
+        Task::PackageTest(arguments) => package::run(&arguments),
         Task::Demo(arguments) => build::demo(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Chaos(arguments) => build::chaos(&arguments),

@@ -22,7 +22,8 @@ pub(super) struct Doctor {
     policy: Option<PathBuf>,
 
     /// Where /metrics and /healthz would be served
-    #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN)]
+    #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN,
+        value_parser = super::address)]
     listen: SocketAddr,
 
     #[command(flatten)]

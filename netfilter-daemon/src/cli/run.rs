@@ -56,7 +56,8 @@ pub(super) struct Run {
     pub(super) interfaces: Vec<String>,
 
     /// Where /metrics and /healthz are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN)]
+    #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN,
+        value_parser = super::address)]
     pub(super) listen: SocketAddr,
 
     #[command(flatten)]

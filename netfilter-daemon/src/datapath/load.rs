@@ -9,6 +9,7 @@ use aya::{
 use super::{
     Error, maps,
     pins::{Pins, Role},
+    remedy,
 };
 use crate::compile::Image;
 
@@ -24,9 +25,19 @@ const MIN_CLASSES: usize = 1_024;
 /// what nobody understands.
 const OLDEST: KernelVersion = KernelVersion::new(5, 15, 0);
 
+/// What makes the verifier say of a right that is missing what nobody understands, too.
+///
 /// # Errors
-/// [`Error::OldKernel`]
-pub(super) fn check(kernel: KernelVersion) -> Result<(), Error> {
+/// [`Error::Unprivileged`], [`Error::OldKernel`]
+pub(super) fn check_this_process() -> Result<(), Error> {
+    let missing = remedy::missing_capabilities();
+    if !missing.is_empty() {
+        return Err(Error::Unprivileged(missing));
+    }
+    KernelVersion::current().map_or(Ok(()), check)
+}
+
+fn check(kernel: KernelVersion) -> Result<(), Error> {
     match kernel >= OLDEST {
         true => Ok(()),
         false => Err(Error::OldKernel),

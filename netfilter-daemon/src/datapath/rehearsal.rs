@@ -6,7 +6,6 @@ use std::{io, os::fd::AsFd, path::Path, thread};
 use aya::{
     Ebpf,
     programs::tc::{self, TcError},
-    util::KernelVersion,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -33,9 +32,7 @@ impl Rehearsal {
     /// # Errors
     /// What `run` would say.
     pub fn load(image: &Image) -> Result<Self, Error> {
-        if let Ok(kernel) = KernelVersion::current() {
-            load::check(kernel)?;
-        }
+        load::check_this_process()?;
         let mut ebpf = load::load_unpinned(image)?;
         load::loaded(&mut ebpf, Role::Loopback.program())?;
         Ok(Self { ebpf })

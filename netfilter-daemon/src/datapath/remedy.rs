@@ -29,6 +29,33 @@ pub(super) fn of(error: &io::Error) -> String {
     }
 }
 
+/// To follow what the kernel said of a hook.
+pub(super) fn of_hook(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        // What a kernel from 6.6 on says that was built without.
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => {
+            "; the kernel lacks tcx (CONFIG_NET_XGRESS, which CONFIG_NET_SCH_INGRESS brings): boot \
+             one of a distribution"
+                .to_owned()
+        }
+        _ => of(error),
+    }
+}
+
+/// The way before Linux 6.6.
+pub(super) const WITHOUT_TCX: &str = "before Linux 6.6 that takes `modprobe -a sch_ingress cls_bpf` \
+     (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF), which cloud kernels have in the package of \
+     their modules";
+
+/// What a process lacks, and what to do.
+pub(super) fn of_rights(missing: &[&str]) -> String {
+    format!(
+        "this process lacks {}: run it as root, or with these capabilities \
+         (AmbientCapabilities= of its service)",
+        missing.join(" and ")
+    )
+}
+
 fn status() -> String {
     fs::read_to_string("/proc/self/status").unwrap_or_default()
 }
@@ -70,11 +97,7 @@ fn level(lockdown: &str) -> Option<&str> {
 fn permission(status: &str, lockdown: &str) -> String {
     let missing = missing(status);
     if !missing.is_empty() {
-        return format!(
-            "this process lacks {}: run it as root, or with these capabilities \
-             (AmbientCapabilities= of its service)",
-            missing.join(" and ")
-        );
+        return of_rights(&missing);
     }
     match level(lockdown) {
         Some(level) => format!(
@@ -82,7 +105,8 @@ fn permission(status: &str, lockdown: &str) -> String {
              lockdown=integrity or less (with Secure Boot, that is the firmware's choice)"
         ),
         None => "this process has the capabilities, so a security module (SELinux, AppArmor) or a \
-              container's seccomp profile refuses it: allow it the system call bpf"
+              container's seccomp profile refuses it: allow it the system call bpf; or it is root \
+             in a user namespace only (a rootless container): run it as the machine's root"
             .to_owned(),
     }
 }

@@ -1,7 +1,7 @@
-# A machine with systemd as its first process, made of ./root, which it does not change. $1: a
-# file that gets the number of that process. Its eth0 leads to a namespace of its own, the other
+# A machine with systemd as its first process, made of the directory $1, which it does not change.
+# Its eth0 leads to a namespace of its own, the other
 # end of which has the name `far`. It ends with this script.
-root=$(pwd)/root
+root=$(pwd)/$1
 group=/sys/fs/cgroup/unified
 [ -e $group ] || group=/sys/fs/cgroup
 group=$group/netfilter-package-$$

@@ -1,9 +1,9 @@
-# For other scripts: starts a machine, and gives `inside`, which runs a command in it, `there`,
+# For other scripts: starts a machine of $root, and gives `inside`, which runs a command in it, `there`,
 # which runs one of this machine in its network namespace, and `far`, at the other end of its
 # cable. What was started ends with the script.
 began=$(date +%s)
 work=$(mktemp -d)
-setsid sh -eu boot.sh >"$work/boot.log" 2>&1 &
+setsid sh -eu boot.sh ${root:-root} >"$work/boot.log" 2>&1 &
 boot=$!
 others=
 ended() {

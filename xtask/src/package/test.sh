@@ -1,32 +1,7 @@
 # What a package promises, one line each. $1: the package.
 . ./enter.sh
-passed=0
-promise() {
-    words=$1
-    shift
-    if "$@" >"$work/said" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok      $words"
-    else
-        echo "FAILED  $words: $*"
-        cat "$work/said"
-        inside journalctl --no-pager -n 30 -u netfilter-daemon || true
-        echo "test result: FAILED. $passed passed; 1 failed; 0 ignored"
-        exit 1
-    fi
-}
-not() { ! "$@"; }
-eventually() { until_it_is "$@" || "$@"; }
-apt() { inside apt-get -o Dpkg::Use-Pty=0 "$@"; }
-state() { inside systemctl "is-$1" netfilter-daemon; }
-process() { inside systemctl show -P MainPID netfilter-daemon; }
+. ./promise.sh
 has() { inside grep -q "$1" /etc/netfilter-daemon/policy.yaml; }
-in_force() { [ -n "$(inside ls /sys/fs/bpf/netfilter/links 2>/dev/null)" ]; }
-come() { read came gap <"$work/$1" && echo $came; }
-# Within a second, of two hundred.
-flows() { before=$(come $1) && sleep 1 && [ $(come $1) -gt $((before + 50)) ]; }
-stands() { before=$(come $1) && sleep 1 && [ $(come $1) -eq $before ]; }
-
 # A second version, with another policy of its own, which must not take the owner's place.
 cp "$1" "$work/first.deb"
 dpkg-deb -R "$work/first.deb" "$work/second"
@@ -36,13 +11,7 @@ echo '# of the second version' >>"$work/second/etc/netfilter-daemon/policy.yaml"
 dpkg-deb --root-owner-group -b "$work/second" "$work/second.deb" >/dev/null
 for version in first second; do inside sh -c "cat >/root/$version.deb" <"$work/$version.deb"; done
 
-for port in 7 9; do
-    far python3 traffic.py count $port "$work" &
-    others="$others $!"
-done
-there python3 traffic.py send 7 9 &
-others="$others $!"
-until_it_is test -e "$work/7" -a -e "$work/9"
+traffic
 
 installed=$(date +%s)
 promise 'apt installs it' apt install -y /root/first.deb
@@ -115,4 +84,4 @@ promise 'no filter is left after that' not in_force
 promise 'nothing of it is left' inside sh -c '! ls -d /etc/netfilter-daemon /var/lib/netfilter-daemon \
     /run/netfilter-daemon /usr/sbin/netfilter-daemon /etc/systemd/system/*/netfilter-daemon.service 2>/dev/null'
 promise 'nothing failed in this machine' not inside systemctl is-failed netfilter-daemon
-echo "test result: ok. $passed passed; 0 failed; 0 ignored; after $(($(date +%s) - began)) s"
+kept
