@@ -35,7 +35,7 @@ inside() {
     nsenter --target $init --all --wd=/ env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
         LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
-there() { nsenter --target $init --net "$@"; }
+there() { nsenter --target $init --net setpriv --pdeathsig KILL "$@"; }
 is_up() { inside systemctl is-system-running | grep -qE 'running|degraded'; }
 until_it_is is_up || { cat "$work/boot.log"; echo 'the machine does not start'; exit 1; }
 
@@ -44,7 +44,7 @@ other=$!
 others="$others $other"
 apart() { [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
 until_it_is apart
-far() { nsenter --target $other --net "$@"; }
+far() { nsenter --target $other --net setpriv --pdeathsig KILL "$@"; }
 ip link add eth0 netns $init type veth peer name far netns $other
 there ip address add 192.0.2.2/24 dev eth0
 there ip link set eth0 up

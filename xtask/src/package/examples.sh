@@ -76,7 +76,7 @@ container_host() {
         far python3 traffic.py count $port "$work" &
         others="$others $!"
     done
-    nsenter --target $container --net python3 traffic.py send 7 9 &
+    nsenter --target $container --net setpriv --pdeathsig KILL python3 traffic.py send 7 9 &
     others="$others $!"
     promise 'before, a container reaches all' eventually flows 9
     give "$examples/container-host.yaml" /etc/netfilter-daemon/policy.yaml
