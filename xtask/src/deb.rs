@@ -1,6 +1,10 @@
 //! `cargo xtask deb`: the Debian package, made by cargo-deb as `netfilter-daemon/Cargo.toml` says.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -33,16 +37,21 @@ pub(crate) fn run() -> Result<PathBuf> {
     if pages.exists() {
         fs::remove_dir_all(&pages)?;
     }
-    let mut manual = std::process::Command::new(release.join("examples/manual"));
+    let mut manual = Command::new(release.join("examples/manual"));
     manual.arg(&pages);
     command::run(manual, Output::OnFailure)?.succeeded()?;
+
+    // By their time stamps no two packages would be the same.
+    let mut compress = Command::new("sh");
+    compress.args(["-ec", "gzip -9n *.8"]).current_dir(&pages);
+    command::run(compress, Output::OnFailure)?.succeeded()?;
 
     let packages = target.join("debian");
     if packages.exists() {
         fs::remove_dir_all(&packages)?;
     }
     fs::create_dir_all(&packages)?;
-    let mut pack = std::process::Command::new(packer);
+    let mut pack = Command::new(packer);
     pack.args(["--no-build", "--locked", "--package", "netfilter-daemon"]);
     // It finds what was built there.
     pack.env("CARGO_TARGET_DIR", &target);
@@ -57,7 +66,7 @@ pub(crate) fn run() -> Result<PathBuf> {
     Ok(package)
 }
 
-fn install(root: &std::path::Path) -> Result<()> {
+fn install(root: &Path) -> Result<()> {
     let mut install = command::cargo();
     // It packs in seconds, however it was compiled.
     install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");

@@ -16,6 +16,8 @@ cd /mnt/root
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
+# As systemd does outside of containers.
+mount -t bpf -o mode=700 bpf sys/fs/bpf
 for place in run tmp; do mount -t tmpfs tmpfs $place; done
 mount -t tmpfs -o mode=755 dev dev
 for device in null zero full random urandom tty; do

@@ -32,7 +32,7 @@ until_it_is() {
 first() { init=$(pgrep -P $boot) && [ -n "$init" ]; }
 until_it_is first
 inside() {
-    nsenter --target $init --all --wd=/ env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+    nsenter --target $init --all env -i -C / PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
         LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
 there() { nsenter --target $init --net setpriv --pdeathsig KILL "$@"; }
