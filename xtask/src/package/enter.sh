@@ -37,7 +37,12 @@ inside() {
 }
 there() { nsenter --target $init --net setpriv --pdeathsig KILL "$@"; }
 is_up() { inside systemctl is-system-running | grep -qE 'running|degraded'; }
-until_it_is is_up || { cat "$work/boot.log"; echo 'the machine does not start'; exit 1; }
+until_it_is is_up || until_it_is is_up || {
+    cat "$work/boot.log"
+    inside systemctl list-jobs || true
+    echo 'the machine does not start'
+    exit 1
+}
 
 unshare --net sleep 600 &
 other=$!
