@@ -23,7 +23,7 @@ cloud_init() {
     give "$work/user-data" /var/lib/cloud/seed/nocloud/user-data
     echo 'instance-id: packaged' >"$work/meta-data"
     give "$work/meta-data" /var/lib/cloud/seed/nocloud/meta-data
-    echo 'datasource_list: [NoCloud]' >"$work/source"
+    printf 'datasource_list: [NoCloud]\nlocale: false\n' >"$work/source"
     give "$work/source" /etc/cloud/cloud.cfg.d/99-source.cfg
     # As the boot does, step by step.
     promise 'it finds the seed' inside cloud-init init --local
