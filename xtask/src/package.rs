@@ -38,7 +38,7 @@ cp -a root root-examples.part
 cp /etc/resolv.conf root-examples.part/etc
 chroot root-examples.part apt-get update
 DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 chroot root-examples.part apt-get install -y \
-    --no-install-recommends ansible-core cloud-init curl
+    --no-install-recommends ansible-core cloud-init curl python3-apt
 mv root-examples.part root-examples
 ";
 

@@ -6,14 +6,19 @@ work=$(mktemp -d)
 setsid sh -eu boot.sh ${root:-root} >"$work/boot.log" 2>&1 &
 boot=$!
 others=
+# It is empty some time after its processes have ended.
+no_group() {
+    ! for group in /sys/fs/cgroup/netfilter-package-$boot /sys/fs/cgroup/unified/netfilter-package-$boot; do
+        [ ! -d $group ] || find $group -depth -type d -exec rmdir {} \;
+        [ ! -d $group ] || echo $group
+    done | grep -q .
+}
 ended() {
     status=$?
     trap - EXIT
     for process in $others $boot; do kill -KILL $process 2>/dev/null || true; done
     wait 2>/dev/null || true
-    for group in /sys/fs/cgroup/netfilter-package-$boot /sys/fs/cgroup/unified/netfilter-package-$boot; do
-        [ ! -d $group ] || find $group -depth -type d -exec rmdir {} + 2>/dev/null || true
-    done
+    until_it_is no_group || true
     rm -rf "$work"
     exit $status
 }
