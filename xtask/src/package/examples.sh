@@ -53,7 +53,8 @@ ansible() {
     promise 'a wrong policy is refused' not wrong
     promise 'and does not come into its place' not inside grep -q nonsense /etc/netfilter-daemon/policy.yaml
     promise 'another one comes into force' play --extra-vars isolation_mode=allow_only_approved_outbound
-    promise 'by itself' eventually said 'allow_only\|enforc'
+    enforced() { inside netfilter-daemon status | grep -q '^enforcing'; }
+    promise 'by itself' eventually enforced
 }
 
 container_host() {
