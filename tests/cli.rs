@@ -171,6 +171,64 @@ fn a_state_directory_that_is_no_bpffs_exits_3_and_attaches_nothing() {
     assert!(said.contains("mount -t bpf"), "{said}");
 }
 
+/// What a newcomer meets, and the words that say what to do.
+#[test]
+fn what_a_newcomer_does_wrong_is_told_with_what_to_do() {
+    let world = World::new(None);
+    world.write_policy("outbound_rules: []\n");
+    let meets = |arguments: &[&str], code: i32, words: &[&str]| {
+        let output = world.daemon(arguments);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        for words in words {
+            assert!(said.contains(words), "{arguments:?}: {said}");
+        }
+        let lines = said.lines().filter(|line| !line.contains(" INFO "));
+        assert!(lines.count() <= 2, "{arguments:?}: {said}");
+    };
+    let run = |more: &[&'static str]| {
+        let run = ["run", "--policy", mounts::POLICY, "--interface", "eth0"];
+        [&run[..], more].concat()
+    };
+    let missing = "; name another file, or write one: `isolation_mode: allow_internet_outbound`";
+    meets(
+        &["run", "--policy", "/nowhere.yaml"],
+        2,
+        &["/nowhere.yaml: ", missing],
+    );
+    meets(&["check", "/run"], 2, &["; name the file in it"]);
+    meets(
+        &run(&["--interface", "eth9"]),
+        2,
+        &["`eth9`", "eth0: name one of those"],
+    );
+    let elsewhere = ["leave --state-dir out", "mount -t bpf bpf /run/nowhere"];
+    meets(&run(&["--state-dir", "/run/nowhere"]), 3, &elsewhere);
+    let taken = world
+        .protected()
+        .run(|| std::net::TcpListener::bind("127.0.0.1:9477"));
+    let taken = taken.unwrap().unwrap();
+    meets(&run(&[]), 3, &["`ss -ltnp 'sport = :9477'`", "--listen"]);
+    drop(taken);
+    // A start that was refused leaves nothing that could be taken for a filter.
+    meets(
+        &["status"],
+        1,
+        &["nothing is in force", "`netfilter-daemon run"],
+    );
+    for asked in ["reload", "confirm", "events"] {
+        meets(&[asked], 1, &["`netfilter-daemon run`"]);
+    }
+    meets(
+        &["tags", "show", "Storag"],
+        1,
+        &["did you mean Storage", "tags list"],
+    );
+    let daemon = world.start();
+    let other = format!("`kill {}`", daemon.id());
+    meets(&run(&[]), 3, &[&other, "detach --state-dir"]);
+}
+
 /// Aliases without rules, an address that a rule denies, and a name whose answer is
 /// too long for UDP.
 fn zone() -> Zone {

@@ -14,6 +14,7 @@ mod battery;
 mod bpffs;
 mod bypass;
 mod cli;
+mod doctor;
 mod elsewhere;
 mod enforcement;
 mod events;

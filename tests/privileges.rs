@@ -117,6 +117,39 @@ fn every_thread_keeps_what_it_needs_and_that_is_enough() {
 }
 
 #[test]
+fn whoever_may_not_is_told_which_right_is_missing_in_one_line() {
+    let world = World::new(None);
+    world.write_policy("outbound_rules: []\n");
+    // linux/capability.h; CAP_SYS_ADMIN stands for some.
+    for (dropped, missing) in [
+        ([39, 21], "CAP_BPF"),
+        ([38, 21], "CAP_PERFMON"),
+        ([12, 12], "CAP_NET_ADMIN"),
+    ] {
+        let mut command = world.protected().command(BINARY);
+        command.args(["run", "--interface", "eth0", "--policy", mounts::POLICY]);
+        command.env("RUST_LOG", "error");
+        // SAFETY: between fork and exec, system calls with numbers.
+        unsafe {
+            command.pre_exec(move || {
+                for capability in dropped {
+                    libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+                }
+                Ok(())
+            });
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        let told = format!("error: this process lacks {missing}: run it as root");
+        assert!(
+            said.starts_with(&told) && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_policy_in_somebody_elses_home_can_still_be_read_again() {
     let world = World::new(None);
     world.write_policy(&policy(0));

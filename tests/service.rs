@@ -12,7 +12,7 @@ use crate::{resolvers::servers, world::BINARY};
 mod booted;
 
 const UNIT: &str = include_str!("../packaging/netfilter-daemon.service");
-const INSTALLED: &str = "/usr/local/sbin/netfilter-daemon";
+const INSTALLED: &str = "/usr/sbin/netfilter-daemon";
 
 /// Of ten, in tenths: a bound that was reached, for what comes later to keep. Half a point
 /// is for [`LOOKING`], which the daemon gives up after its start.
@@ -44,6 +44,12 @@ fn the_unit_gives_the_capabilities_that_the_daemon_uses_and_no_other() {
     bounds.sort_unstable();
     assert_eq!(bounds, used);
     assert_eq!(values("AmbientCapabilities").collect::<Vec<_>>(), [""]);
+}
+
+#[test]
+fn the_unit_can_be_enabled_and_comes_before_the_network() {
+    assert_eq!(values("WantedBy").collect::<Vec<_>>(), ["sysinit.target"]);
+    assert!(values("Before").any(|units| units.contains("network-pre.target")));
 }
 
 #[test]

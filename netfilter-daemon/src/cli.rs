@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, ErrorKind, Write},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
@@ -21,6 +22,7 @@ mod check;
 mod columns;
 mod confirm;
 mod detach;
+mod doctor;
 mod events;
 mod explain;
 pub mod lab;
@@ -51,6 +53,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Explain(explain::Explain),
     Status(status::Status),
     Events(events::Events),
@@ -61,11 +64,17 @@ enum Command {
     Lab(lab::Lab),
 }
 
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Explain(explain) => explain.run(),
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
@@ -80,6 +89,9 @@ pub fn main() -> ExitCode {
         ExitCode::from(code(&error))
     })
 }
+
+/// Where a daemon is seen if nobody says otherwise.
+const LISTEN: &str = "127.0.0.1:9477";
 
 #[derive(Debug, Args)]
 struct StateDir {
@@ -103,6 +115,11 @@ fn time(text: &str) -> Result<Duration, String> {
         .filter(|seconds| (1..=86_400).contains(seconds))
         .map(|seconds| Duration::from_secs(seconds.into()))
         .ok_or_else(|| "write a time between 1s and 24h, such as 60s or 5m".to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_error| "write an address and a port, such as 127.0.0.1:9477".to_owned())
 }
 
 #[derive(Debug, Args)]

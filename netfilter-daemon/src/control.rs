@@ -119,7 +119,7 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("this needs root: {} cannot be opened", .0.display())]
+    #[error("this needs root: {} cannot be opened; try again with sudo", .0.display())]
     NotRoot(PathBuf),
     #[error("the state directory {} has too long a name for a socket, whose path {} must be shorter than 108 bytes", state_dir.display(), socket.display())]
     TooLong { state_dir: PathBuf, socket: PathBuf },
@@ -151,6 +151,37 @@ pub struct Claim {
 /// Claims a state directory for this process.
 pub fn claim(state_dir: &Path) -> Result<Claim, Error> {
     claim_in(Path::new(DIRECTORY), state_dir)
+}
+
+/// The process that claims a state directory, if one does. Changes nothing.
+///
+/// # Errors
+/// Where this process may not look.
+pub fn holder(state_dir: &Path) -> Result<Option<String>, Error> {
+    let path = socket(Path::new(DIRECTORY), state_dir)?.with_extension("lock");
+    let lock = match File::open(&path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Error::NotRoot(path));
+        }
+        Err(source) => {
+            return Err(Error::File {
+                operation: "open",
+                path,
+                source,
+            });
+        }
+    };
+    match Flock::lock(lock, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(None),
+        Err((mut held, _)) => {
+            let mut holder = String::new();
+            // Who holds it is known by the lock alone.
+            held.read_to_string(&mut holder).ok();
+            Ok(Some(holder.trim().to_owned()))
+        }
+    }
 }
 
 fn claim_in(directory: &Path, state_dir: &Path) -> Result<Claim, Error> {

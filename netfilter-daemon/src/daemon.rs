@@ -23,7 +23,7 @@ use crate::{
 };
 
 mod answers;
-mod bpffs;
+pub(crate) mod bpffs;
 pub mod denials;
 pub mod event;
 mod files;

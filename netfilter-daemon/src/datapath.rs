@@ -14,7 +14,6 @@ use aya::{
     maps::MapError,
     pin::PinError,
     programs::{ProgramError, tc::TcError},
-    util::KernelVersion,
 };
 use netfilter_ebpf::verdict::{
     Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
@@ -38,6 +37,7 @@ mod mapping;
 mod maps;
 mod names;
 mod pins;
+pub mod rehearsal;
 mod remedy;
 mod slots;
 mod sockets;
@@ -153,9 +153,7 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn load(state_dir: &Path, image: &Image) -> Result<Self, Error> {
-        if let Ok(kernel) = KernelVersion::current() {
-            load::check(kernel)?;
-        }
+        load::check_this_process()?;
         let pins = Pins::create(state_dir)?;
         let in_force = match pins.knows_tables()? {
             true => Writer::open(&pins, 0).ok(),
@@ -427,7 +425,9 @@ pub fn detach(state_dir: &Path) -> Result<Vec<Attachment>, Error> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0} is not on a BPF file system; mount one: mount -t bpf bpf {0}")]
+    #[error(
+        "{0} is not on a BPF file system; leave --state-dir out, or mount one: mkdir -p {0} && mount -t bpf bpf {0}"
+    )]
     NotBpffs(PathBuf),
     #[error("cannot {operation} {path}: {source}{}", remedy::of(source))]
     Path {
@@ -452,14 +452,14 @@ pub enum Error {
         "map {0} is missing under the state directory; run `netfilter-daemon detach`, then `run`"
     )]
     MissingMap(&'static str),
-    #[error("interface {0} does not exist here")]
+    #[error("interface {0} does not exist here; `ip link` shows those that do")]
     NoInterface(String),
     #[error("cannot attach to {interface}: {}", describe(.source))]
     Attach {
         interface: String,
         source: Box<ProgramError>,
     },
-    #[error("cannot attach to {interface}: {source}")]
+    #[error("cannot attach to {interface}: {source}; {}", remedy::WITHOUT_TCX)]
     Qdisc { interface: String, source: TcError },
     #[error("cannot pin {}: {}", path.display(), describe(source))]
     Pin { path: PathBuf, source: PinError },
@@ -492,16 +492,18 @@ pub enum Error {
     NoEthernet { interface: String },
     #[error("this kernel refuses the program for workloads: {0}")]
     NoWorkloads(String),
-    #[error("too many interfaces are filtered")]
+    #[error("too many interfaces are filtered; name fewer with `interfaces:` in the policy")]
     TooManyInterfaces,
     #[error(transparent)]
     Interfaces(Box<crate::interfaces::Error>),
-    #[error("cannot {operation} {interface}: {source}")]
+    #[error("cannot {operation} {interface}: {source}{}", remedy::of_hook(source))]
     Hook {
         operation: &'static str,
         interface: String,
         source: io::Error,
     },
+    #[error("{}; nothing was changed", remedy::of_rights(.0))]
+    Unprivileged(Vec<&'static str>),
     #[error(
         "this kernel is too old: the programs need Linux 5.15 or newer, 6.1 is the oldest that was tried; nothing was changed"
     )]

@@ -93,7 +93,9 @@ pub enum By {
 pub enum Error {
     #[error("cannot list the network interfaces: {0}")]
     List(#[source] io::Error),
-    #[error("there is no interface `{name}`, which {by} names; there are {present}")]
+    #[error(
+        "there is no interface `{name}`, which {by} names; there are {present}: name one of those"
+    )]
     Absent {
         name: String,
         by: By,
@@ -399,7 +401,7 @@ mod tests {
             assert_eq!(
                 error.to_string(),
                 "there is no interface `eth9`, which the command line names; \
-                 there are lo, docker0, eth0, eth1"
+                 there are lo, docker0, eth0, eth1: name one of those"
             );
         }
     }

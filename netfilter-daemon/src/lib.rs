@@ -7,6 +7,7 @@ pub mod compile;
 pub mod control;
 pub mod daemon;
 pub mod datapath;
+pub mod doctor;
 pub mod explain;
 pub mod interfaces;
 pub mod lab;

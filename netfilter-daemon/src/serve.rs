@@ -43,11 +43,24 @@ pub trait Source: Send + Sync + 'static {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    #[error(
+        "cannot listen on {address}: {source}; {}choose another address with --listen",
+        taken(source, address.port())
+    )]
     Bind {
         address: SocketAddr,
         source: std::io::Error,
     },
+}
+
+/// How to find out by whom.
+fn taken(error: &std::io::Error, port: u16) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("`ss -ltnp 'sport = :{port}'` says who has it; end that, or ")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Before there is a runtime: a port below 1024 takes a privilege.

@@ -4,7 +4,9 @@
 mod build;
 mod catalogue;
 mod command;
+mod deb;
 mod fuzz;
+mod package;
 mod setup;
 mod test;
 mod toolchain;
@@ -30,6 +32,9 @@ enum Task {
     Setup,
     /// Build target/release/netfilter-daemon
     Build,
+    /// Build the Debian package, in target/debian
+    Deb,
+    PackageTest(package::PackageTest),
     /// Build the daemon and run its exfiltration lab (as root)
     Demo(build::Demo),
     /// Run everything that CI runs
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Setup => setup::run(Purpose::Tests),
         Task::Build => build::daemon(),
+        Task::Deb => deb::run().map(drop),
+        Task::PackageTest(arguments) => package::run(&arguments),
         Task::Demo(arguments) => build::demo(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Chaos(arguments) => build::chaos(&arguments),

@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Demo,
     Tests,
     Vm,
+    Deb,
+    Package,
 }
 
 /// Programs and Debian's packages of them.
@@ -40,6 +42,14 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
+];
+const FOR_DEB: &[(&str, &str)] = &[("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
+const FOR_PACKAGE: &[(&str, &str)] = &[
+    ("debootstrap", "debootstrap"),
+    ("ip", "iproute2"),
+    ("lintian", "lintian"),
+    ("nsenter", "util-linux"),
+    ("python3", "python3"),
 ];
 const FOR_VM: &[(&str, &str)] = &[
     ("ip", "iproute2"),
@@ -142,6 +152,8 @@ impl Purpose {
             Self::Demo => FOR_DEMO,
             Self::Tests => FOR_TESTS,
             Self::Vm => FOR_VM,
+            Self::Deb => FOR_DEB,
+            Self::Package => FOR_PACKAGE,
         };
         tools
             .iter()

@@ -27,7 +27,8 @@ impl Confirm {
         let state_dir = &self.state_dir.state_dir;
         let Some(answer) = control::ask(state_dir, Request::Confirm)? else {
             eprintln!(
-                "no daemon runs with the state directory {}",
+                "no daemon runs with the state directory {}; `netfilter-daemon run`, or \
+                 `systemctl start netfilter-daemon`, starts one",
                 state_dir.display()
             );
             return Ok(ExitCode::from(NO));

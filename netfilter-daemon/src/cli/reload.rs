@@ -43,7 +43,8 @@ impl Reload {
         };
         let Some(answer) = control::ask(state_dir, request)? else {
             eprintln!(
-                "no daemon runs with the state directory {}",
+                "no daemon runs with the state directory {}; `netfilter-daemon run`, or \
+                 `systemctl start netfilter-daemon`, starts one",
                 state_dir.display()
             );
             return Ok(ExitCode::from(NO));

@@ -62,7 +62,8 @@ pub(super) struct Run {
     workloads: Vec<String>,
 
     /// Where /metrics and /healthz are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9477")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN,
+        value_parser = super::address)]
     pub(super) listen: SocketAddr,
 
     #[command(flatten)]

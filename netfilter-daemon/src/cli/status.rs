@@ -50,7 +50,8 @@ impl Status {
             (status, true) => print_json(status)?,
             (Some(status), false) => print(&text(status, moment::unix_seconds(SystemTime::now())))?,
             (None, false) => print(&format!(
-                "nothing is in force: nothing is pinned under {}, and no daemon runs\n",
+                "nothing is in force: nothing is pinned under {}, and no daemon runs; \
+                 `netfilter-daemon run --policy FILE` puts a policy into force\n",
                 self.state_dir.state_dir.display()
             ))?,
         }

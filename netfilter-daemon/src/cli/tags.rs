@@ -272,7 +272,11 @@ impl Show {
                 false => format!("; did you mean {}?", near.join(" or ")),
             };
             let source = &catalogue.edition().source;
-            eprintln!("no service tag is named `{}` in {source}{near}", self.tag);
+            eprintln!(
+                "no service tag is named `{}` in {source}{near}; `netfilter-daemon tags list` names the \
+                 lists and the tags in use",
+                self.tag
+            );
             return Ok(ExitCode::from(NO));
         };
         let Tag { name, prefixes } = &tag;

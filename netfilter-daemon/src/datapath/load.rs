@@ -9,6 +9,7 @@ use aya::{
 use super::{
     Error, maps,
     pins::{Pins, Role},
+    remedy,
 };
 use crate::compile::Image;
 
@@ -24,9 +25,19 @@ const MIN_CLASSES: usize = 1_024;
 /// what nobody understands.
 const OLDEST: KernelVersion = KernelVersion::new(5, 15, 0);
 
+/// What makes the verifier say of a right that is missing what nobody understands, too.
+///
 /// # Errors
-/// [`Error::OldKernel`]
-pub(super) fn check(kernel: KernelVersion) -> Result<(), Error> {
+/// [`Error::Unprivileged`], [`Error::OldKernel`]
+pub(super) fn check_this_process() -> Result<(), Error> {
+    let missing = remedy::missing_capabilities();
+    if !missing.is_empty() {
+        return Err(Error::Unprivileged(missing));
+    }
+    KernelVersion::current().map_or(Ok(()), check)
+}
+
+fn check(kernel: KernelVersion) -> Result<(), Error> {
     match kernel >= OLDEST {
         true => Ok(()),
         false => Err(Error::OldKernel),
@@ -35,6 +46,19 @@ pub(super) fn check(kernel: KernelVersion) -> Result<(), Error> {
 
 /// Maps that are pinned are used as they are; others are made.
 pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
+    let mut loader = loader(image);
+    for name in maps::pinned() {
+        loader.map_pin_path(name, pins.map(name)?);
+    }
+    read(&mut loader)
+}
+
+/// All maps are made, and end with this process.
+pub(super) fn load_unpinned(image: &Image) -> Result<aya::Ebpf, Error> {
+    read(&mut loader(image))
+}
+
+fn loader(image: &Image) -> EbpfLoader<'_> {
     let capacity = |needed: usize, least: usize| {
         u32::try_from((needed * 2).next_power_of_two().max(least)).unwrap_or(u32::MAX / 2)
     };
@@ -59,9 +83,10 @@ pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
             maps::CLASSES,
             2 * capacity(image.classes.len(), MIN_CLASSES),
         );
-    for name in maps::pinned() {
-        loader.map_pin_path(name, pins.map(name)?);
-    }
+    loader
+}
+
+fn read(loader: &mut EbpfLoader<'_>) -> Result<aya::Ebpf, Error> {
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| Error::Load(Box::new(error)))?;

@@ -103,17 +103,26 @@ impl Role {
     }
 }
 
+/// Whether a state directory is on a BPF file system, or would be.
+///
+/// # Errors
+/// [`Error::NotBpffs`], or where nobody may look.
+pub(super) fn check(state_dir: &Path) -> Result<(), Error> {
+    let mut existing = state_dir;
+    while !existing.exists() {
+        existing = existing.parent().unwrap_or(Path::new("/"));
+    }
+    let kind = statfs(existing).map_err(|source| path("look at", existing)(source.into()))?;
+    match kind.filesystem_type() == BPF_FS_MAGIC {
+        true => Ok(()),
+        false => Err(Error::NotBpffs(state_dir.to_owned())),
+    }
+}
+
 impl Pins {
     /// Makes the directories.
     pub(super) fn create(state_dir: &Path) -> Result<Self, Error> {
-        let mut existing = state_dir;
-        while !existing.exists() {
-            existing = existing.parent().unwrap_or(Path::new("/"));
-        }
-        let kind = statfs(existing).map_err(|source| path("look at", existing)(source.into()))?;
-        if kind.filesystem_type() != BPF_FS_MAGIC {
-            return Err(Error::NotBpffs(state_dir.to_owned()));
-        }
+        check(state_dir)?;
         let pins = Self::at(state_dir);
         for directory in [pins.directory(LEARNED), pins.directory(LINKS)] {
             fs::create_dir_all(&directory).map_err(path("create", &directory))?;

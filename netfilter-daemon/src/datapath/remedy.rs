@@ -29,6 +29,33 @@ pub(super) fn of(error: &io::Error) -> String {
     }
 }
 
+/// To follow what the kernel said of a hook.
+pub(super) fn of_hook(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        // What a kernel from 6.6 on says that was built without.
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => {
+            "; the kernel lacks tcx (CONFIG_NET_XGRESS, which CONFIG_NET_SCH_INGRESS brings): boot \
+             one of a distribution"
+                .to_owned()
+        }
+        _ => of(error),
+    }
+}
+
+/// The way before Linux 6.6.
+pub(super) const WITHOUT_TCX: &str = "before Linux 6.6 that takes `modprobe -a sch_ingress cls_bpf` \
+     (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF), which cloud kernels have in the package of \
+     their modules";
+
+/// What a process lacks, and what to do.
+pub(super) fn of_rights(missing: &[&str]) -> String {
+    format!(
+        "this process lacks {}: run it as root, or with these capabilities \
+         (AmbientCapabilities= of its service)",
+        missing.join(" and ")
+    )
+}
+
 fn status() -> String {
     fs::read_to_string("/proc/self/status").unwrap_or_default()
 }
@@ -37,36 +64,49 @@ fn lockdown() -> String {
     fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default()
 }
 
-/// `status` and `lockdown` as the kernel shows them.
-fn permission(status: &str, lockdown: &str) -> String {
+/// Those capabilities that this process lacks, by name.
+pub(super) fn missing_capabilities() -> Vec<&'static str> {
+    missing(&status())
+}
+
+/// `integrity`, `confidentiality`; none where the kernel is not locked down.
+pub(super) fn lockdown_level() -> Option<String> {
+    level(&lockdown()).map(str::to_owned)
+}
+
+fn missing(status: &str) -> Vec<&'static str> {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
         .unwrap_or(0);
     let has = |bit: u32| effective >> bit & 1 == 1;
-    let missing: Vec<&str> = CAPABILITIES
+    CAPABILITIES
         .into_iter()
         .filter(|(name, bit)| !(has(*bit) || has(CAP_SYS_ADMIN) && *name != "CAP_NET_ADMIN"))
         .map(|(name, _)| name)
-        .collect();
+        .collect()
+}
+
+fn level(lockdown: &str) -> Option<&str> {
+    let (level, _) = lockdown.split_once('[')?.1.split_once(']')?;
+    (level != "none").then_some(level)
+}
+
+/// `status` and `lockdown` as the kernel shows them.
+fn permission(status: &str, lockdown: &str) -> String {
+    let missing = missing(status);
     if !missing.is_empty() {
-        return format!(
-            "this process lacks {}: run it as root, or with these capabilities \
-             (AmbientCapabilities= of its service)",
-            missing.join(" and ")
-        );
+        return of_rights(&missing);
     }
-    match lockdown
-        .split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'))
-    {
-        Some((level, _)) if level != "none" => format!(
+    match level(lockdown) {
+        Some(level) => format!(
             "the kernel is locked down ({level}), which may refuse BPF: boot with \
              lockdown=integrity or less (with Secure Boot, that is the firmware's choice)"
         ),
-        _ => "this process has the capabilities, so a security module (SELinux, AppArmor) or a \
-              container's seccomp profile refuses it: allow it the system call bpf"
+        None => "this process has the capabilities, so a security module (SELinux, AppArmor) or a \
+              container's seccomp profile refuses it: allow it the system call bpf; or it is root \
+             in a user namespace only (a rootless container): run it as the machine's root"
             .to_owned(),
     }
 }

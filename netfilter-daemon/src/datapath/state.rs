@@ -42,7 +42,11 @@ impl State {
     /// # Errors
     /// Where the directory cannot be read.
     pub fn open(state_dir: &Path) -> Result<Option<Self>, Error> {
-        Ok(Pins::open(state_dir)?.map(|_| Self::at(state_dir)))
+        // A start that was refused leaves directories.
+        Ok(match Pins::open(state_dir)? {
+            Some(pins) if pins.has_tables()? => Some(Self::at(state_dir)),
+            _ => None,
+        })
     }
 
     /// Of what is pinned there when it is read.

@@ -14,7 +14,7 @@ const ENDS: usize = 400;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: cannot read the policy: {source}", path.display())]
+    #[error("{}: cannot read the policy: {source}{}", path.display(), unreadable(source))]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("cannot {operation}: {source}")]
     System {
@@ -28,6 +28,19 @@ pub enum Error {
         /// Those that were not kept.
         uncounted: usize,
     },
+}
+
+/// What to do, to follow the error.
+fn unreadable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "; name another file, or write one: `isolation_mode: allow_internet_outbound` alone stops \
+             nothing and reports everything"
+        }
+        io::ErrorKind::PermissionDenied => "; try again with sudo, or let this user read it",
+        io::ErrorKind::IsADirectory => "; name the file in it",
+        _ => "",
+    }
 }
 
 /// One line of an [`Error::Wrong`], or one note on a right policy.
