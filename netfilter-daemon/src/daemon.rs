@@ -23,6 +23,7 @@ use crate::{
 
 mod answers;
 mod bpffs;
+pub mod container;
 pub mod denials;
 pub mod event;
 mod files;
@@ -39,6 +40,7 @@ pub mod privileges;
 mod reading;
 pub mod repairs;
 mod scout;
+pub mod sender;
 pub mod status;
 mod view;
 mod watch;
@@ -166,6 +168,9 @@ impl Daemon {
         block_in_place(|| {
             if let Err(unguarded) = datapath.guard(&ground) {
                 tracing::warn!("{}", unguarded.sentence());
+            }
+            for untold in datapath.untold() {
+                tracing::warn!("{untold}");
             }
             scout.look(Rights {
                 users: loaded.image.users,

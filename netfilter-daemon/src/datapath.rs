@@ -25,6 +25,7 @@ use fill::{Times, Writer};
 use pins::{Pins, Role};
 
 mod attach;
+mod btf;
 mod cgroup;
 mod events;
 mod expiry;
@@ -44,12 +45,16 @@ mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+mod who;
 mod xdp;
 
-pub use events::{Attempt, Attempts, Event, Events, Resolution, Resolutions};
+pub use events::{
+    Attempt, Attempts, Event, Events, Process, Resolution, Resolutions, Who, Written,
+};
 pub use guard::{Ground, Unguarded};
 pub use hooks::{Cause, Hooks, Target};
 pub use state::State;
+pub use who::Pathless;
 
 /// How a policy comes into force.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,6 +85,8 @@ pub struct Datapath {
     pins: Pins,
     writer: Writer,
     guard: Result<guard::Guard, Unguarded>,
+    /// Why the programs find no paths.
+    pathless: Option<Pathless>,
 }
 
 /// Where the filter is attached.
@@ -166,7 +173,8 @@ impl Datapath {
             Some(Ok(())) => pins,
             _ => pins.next()?,
         };
-        let loaded = load::load(&pins, image)
+        let layout = who::layout();
+        let loaded = load::load(&pins, image, layout.as_ref().ok())
             .and_then(|ebpf| Ok((ebpf, Writer::open(&pins, after)?)))
             .inspect_err(|_| pins.give_up());
         let (ebpf, writer) = loaded?;
@@ -176,6 +184,7 @@ impl Datapath {
             pins,
             writer,
             guard: Err(Unguarded::Absent),
+            pathless: layout.err(),
         })
     }
 

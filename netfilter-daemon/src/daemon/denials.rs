@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     datapath::{self, Resolution, Resolutions},
+    explain::Deciding,
     rate::Rate,
 };
 
@@ -36,6 +37,7 @@ pub struct Denials {
 struct Known {
     memory: Memory,
     history: History,
+    rules: Deciding,
 }
 
 /// Gets every event, or is told how many it was too slow for.
@@ -59,6 +61,11 @@ impl Denials {
     /// All that are kept.
     pub fn all(&self) -> Events {
         self.known().history.all()
+    }
+
+    /// The policy that judges from here on.
+    pub(super) fn judged_by(&self, rules: Deciding) {
+        self.known().rules = rules;
     }
 
     /// From the first that is kept. `None` where too many follow already.
@@ -94,7 +101,8 @@ impl Denials {
         let name = event
             .destination
             .and_then(|address| known.memory.name(address));
-        let event = Event::new(event, name);
+        let rule = known.rules.of_event(&event).map(str::to_owned);
+        let event = Event::new(event, name, rule);
         known.history.note(event.clone());
         drop(known);
         self.news.send_replace(());

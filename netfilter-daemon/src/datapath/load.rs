@@ -6,8 +6,11 @@ use aya::{
     util::KernelVersion,
 };
 
+use netfilter_ebpf::abi::Layout;
+
 use super::{
-    Error, maps,
+    Error,
+    maps::{self, Plain},
     pins::{Pins, Role},
 };
 use crate::compile::Image;
@@ -34,7 +37,11 @@ pub(super) fn check(kernel: KernelVersion) -> Result<(), Error> {
 }
 
 /// Maps that are pinned are used as they are; others are made.
-pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
+pub(super) fn load(
+    pins: &Pins,
+    image: &Image,
+    layout: Option<&Layout>,
+) -> Result<aya::Ebpf, Error> {
     let capacity = |needed: usize, least: usize| {
         u32::try_from((needed * 2).next_power_of_two().max(least)).unwrap_or(u32::MAX / 2)
     };
@@ -59,6 +66,10 @@ pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
             maps::CLASSES,
             2 * capacity(image.classes.len(), MIN_CLASSES),
         );
+    let layout = layout.map(|layout| Plain(*layout));
+    if let Some(layout) = &layout {
+        loader.override_global("LAYOUT", layout, true);
+    }
     for name in maps::pinned() {
         loader.map_pin_path(name, pins.map(name)?);
     }

@@ -18,7 +18,10 @@ fn connection() -> event::Event {
         question: None,
         socket: None,
         reason: "no_rule".to_owned(),
+        rule: None,
         bytes: 74,
+        sender: None,
+        untold: 0,
     }
 }
 
