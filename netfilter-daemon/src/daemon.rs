@@ -26,6 +26,7 @@ mod bpffs;
 pub mod container;
 pub mod denials;
 pub mod event;
+mod fields;
 mod files;
 pub mod groundwork;
 pub mod history;

@@ -16,8 +16,9 @@ use aya::{
     programs::{ProgramError, tc::TcError},
     util::KernelVersion,
 };
-use netfilter_ebpf::verdict::{
-    Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
+use netfilter_ebpf::{
+    abi::Layout,
+    verdict::{Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason},
 };
 
 use crate::{compile::Image, netlink::XdpMode};
@@ -160,6 +161,14 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn load(state_dir: &Path, image: &Image) -> Result<Self, Error> {
+        Self::load_with(state_dir, image, who::layout())
+    }
+
+    fn load_with(
+        state_dir: &Path,
+        image: &Image,
+        layout: Result<Layout, Pathless>,
+    ) -> Result<Self, Error> {
         if let Ok(kernel) = KernelVersion::current() {
             load::check(kernel)?;
         }
@@ -173,7 +182,6 @@ impl Datapath {
             Some(Ok(())) => pins,
             _ => pins.next()?,
         };
-        let layout = who::layout();
         let loaded = load::load(&pins, image, layout.as_ref().ok())
             .and_then(|ebpf| Ok((ebpf, Writer::open(&pins, after)?)))
             .inspect_err(|_| pins.give_up());

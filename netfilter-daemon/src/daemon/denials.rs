@@ -10,6 +10,7 @@ use tokio::sync::watch as channel;
 
 use super::{
     event::{Event, Events},
+    fields,
     history::{History, Place},
     memory::Memory,
     status::Status,
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     datapath::{self, Resolution, Resolutions},
     explain::Deciding,
+    log,
     rate::Rate,
 };
 
@@ -148,7 +150,7 @@ pub(super) async fn keep(
         let reported = tokio::select! {
             reported = events.next() => reported.map(Some),
             attempted = attempts.next() => attempted.map(|attempt| {
-                log(&denials.note_attempt(attempt), &mut lines);
+                tell(&denials.note_attempt(attempt), &mut lines);
                 None
             }),
             resolved = resolutions.next() => resolved.map(|resolution| {
@@ -163,7 +165,7 @@ pub(super) async fn keep(
                 for resolution in resolutions.waiting() {
                     denials.learn(&resolution);
                 }
-                log(&denials.note(event), &mut lines);
+                tell(&denials.note(event), &mut lines);
             }
             Ok(None) => {}
             Err(error) => {
@@ -174,14 +176,14 @@ pub(super) async fn keep(
     }
 }
 
-fn log(event: &Event, lines: &mut Rate) {
+fn tell(event: &Event, lines: &mut Rate) {
     let Some(untold) = lines.admit(Instant::now()) else {
         return;
     };
     if untold > 0 {
         tracing::info!("{untold} denials were not logged; the metrics count them all");
     }
-    tracing::info!("{event}");
+    log::tell(&event.to_string(), || fields::of(event));
 }
 
 #[cfg(test)]

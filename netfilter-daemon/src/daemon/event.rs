@@ -296,7 +296,10 @@ pub(crate) mod tests {
     #[test]
     fn a_denial_names_who_sent_it_the_rule_and_what_was_not_told() {
         let event = datapath::Event {
-            who: Some(who()),
+            who: Some(datapath::Who {
+                user: 4_000_000_000,
+                ..who()
+            }),
             reason: Reason::DeniedByRule,
             untold: 37,
             ..reported()
@@ -304,7 +307,7 @@ pub(crate) mod tests {
         let event = Event::new(event, None, Some("no-metadata".to_owned()));
         assert_eq!(
             event.to_string(),
-            "denied on eth0: /usr/bin/curl (pid 812, user 1000, docker 3f2a91c0b1de), TCP from \
+            "denied on eth0: /usr/bin/curl (pid 812, user 4000000000, docker 3f2a91c0b1de), TCP from \
              10.0.0.5 to 192.0.2.1 port 443, 74 bytes: a rule with `action: deny` covers this \
              destination (denied_by_rule, rule `no-metadata`); 37 more from this source were not told"
         );

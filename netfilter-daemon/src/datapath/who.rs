@@ -5,10 +5,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::{
-    Ebpf,
-    programs::{CgroupSock, CgroupSockAddr, Program},
-};
+use aya::{Ebpf, programs::Program};
 use netfilter_ebpf::abi::Layout;
 
 use super::{
@@ -128,25 +125,27 @@ fn may_read() -> bool {
 
 /// The program, which is loaded at the first call.
 pub(super) fn copied(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Unguarded> {
-    let program = ebpf.program_mut(name).ok_or(Unguarded::Absent)?;
-    let fd = match program {
-        Program::CgroupSockAddr(program) => {
-            let program: &mut CgroupSockAddr = program;
-            if program.fd().is_err() {
-                program.load().map_err(guard::refused)?;
-            }
-            program.fd().map_err(guard::refused)?
-        }
-        Program::CgroupSock(program) => {
-            let program: &mut CgroupSock = program;
-            if program.fd().is_err() {
-                program.load().map_err(guard::refused)?;
-            }
-            program.fd().map_err(guard::refused)?
-        }
-        _ => return Err(Unguarded::Absent),
-    };
+    let fd = loaded(ebpf, name)?.fd().map_err(guard::refused)?;
     fd.as_fd().try_clone_to_owned().map_err(guard::refused)
+}
+
+/// Instructions that the verifier walked through.
+pub(super) fn verified(ebpf: &mut Ebpf, name: &'static str) -> Result<Option<u32>, Unguarded> {
+    let info = loaded(ebpf, name)?.info().map_err(guard::refused)?;
+    Ok(info.verified_instruction_count())
+}
+
+fn loaded<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a Program, Unguarded> {
+    let program = ebpf.program_mut(name).ok_or(Unguarded::Absent)?;
+    if program.fd().is_err() {
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            _ => return Err(Unguarded::Absent),
+        };
+        loaded.map_err(guard::refused)?;
+    }
+    Ok(program)
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ impl Deciding {
 
     /// The first, in the policy's order, that makes it an event.
     pub fn of_event(&self, event: &Event) -> Option<&str> {
-        let asked = event.question.as_ref();
-        let asked: Option<Pattern> = asked.and_then(|name| name.parse().ok());
+        // One that is no name matches none.
+        let asked: Option<Result<Pattern, _>> = event.question.as_ref().map(|name| name.parse());
         let action = match event.reason {
             Reason::DeniedByRule | Reason::DnsName => Action::Deny,
             Reason::NoRule if event.audited => Action::Audit,
@@ -30,7 +30,7 @@ impl Deciding {
         };
         let about = |rule: &&Rule| match (&rule.destination, event.destination) {
             (Destination::Name(pattern), _) => {
-                let asked = asked.as_ref();
+                let asked = asked.as_ref().and_then(|asked| asked.as_ref().ok());
                 asked.is_some_and(|asked| pattern.matches(asked.wire()))
             }
             (_, Some(address)) if asked.is_none() => {

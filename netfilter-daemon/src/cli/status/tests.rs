@@ -50,6 +50,9 @@ fn denied(destination: &str, name: Option<&str>) -> DeniedLately {
         socket: None,
         reason: "no_rule".to_owned(),
         bytes: 74,
+        rule: None,
+        sender: None,
+        untold: 0,
     };
     DeniedLately { event, count: 3 }
 }
