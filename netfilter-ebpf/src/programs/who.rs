@@ -199,13 +199,10 @@ fn note(socket: *mut c_void, moment: Moment) {
         let file = word(word(current.task + layout!(task_mm)) + layout!(mm_file));
         let path = file + layout!(file_path);
         let mount = word(path + layout!(path_mount));
-        climb(
-            &mut who.executable,
-            word(path + layout!(path_dentry)),
-            mount,
-        );
+        let dentry = word(path + layout!(path_dentry));
+        climb_files(&mut who.executable, dentry, mount);
         let cgroup = word(word(current.task + layout!(task_cgroups)) + layout!(css_cgroup));
-        climb(&mut who.cgroup, word(cgroup + layout!(cgroup_node)), CGROUP);
+        climb_cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
     }
     atomic::compare_exchange(sequence, before + 1, before + 2);
 }
@@ -219,70 +216,93 @@ fn word(at: u64) -> u64 {
     word
 }
 
-/// In place of a mount: the tree is that of cgroups, which has none in it.
-const CGROUP: u64 = 0;
 /// Names and mounts that are climbed over.
 const STEPS: u32 = 24;
 /// The longest piece of a name, with its zero.
 const PIECE: usize = PATH / 2;
 
-/// Writes the names from `node` to the root of its tree.
+/// Writes the names from a file's `dentry` to the root of all that is mounted.
 #[inline(always)]
-fn climb(path: &mut Path, node: u64, mount: u64) {
-    let (mut node, mut mount) = (node, mount);
-    let mut at = 0usize;
-    let mut cut = 1;
+fn climb_files(path: &mut Path, dentry: u64, mount: u64) {
+    let (mut node, mut mount) = (dentry, mount);
+    let mut root = word(mount + layout!(mount_root));
+    let (mut at, mut cut) = (0, 1);
     for _ in 0..STEPS {
-        let (name, parent) = if mount == CGROUP {
-            (layout!(node_name), layout!(node_parent))
-        } else {
-            (layout!(dentry_name), layout!(dentry_parent))
-        };
-        let above = word(node + parent);
-        if node == 0 {
-            cut = 0;
-            break;
-        }
-        if mount != CGROUP && (node == word(mount + layout!(mount_root)) || node == above) {
+        if node == root {
             // Goes on where this is mounted, unless it is the root of all.
             let this = mount - layout!(mount_mnt);
             let upper = word(this + layout!(mount_parent));
-            if upper == this || upper == 0 {
+            if upper == this {
                 cut = 0;
                 break;
             }
             node = word(this + layout!(mount_point));
             mount = upper + layout!(mount_mnt);
+            root = word(mount + layout!(mount_root));
             continue;
         }
-        if mount == CGROUP && above == 0 {
-            // The root of cgroups has no name.
-            cut = 0;
+        if !append(path, &mut at, word(node + layout!(dentry_name))) {
             break;
         }
-        if at > PATH - PIECE {
-            break;
-        }
-        let text = path.text.as_mut_ptr();
-        // SAFETY: a piece fits behind `at`, as just compared.
-        let read = unsafe {
-            bpf_probe_read_kernel_str(
-                text.add(at).cast(),
-                PIECE as u32,
-                word(node + name) as *const c_void,
-            )
-        };
-        if read <= 0 || read as usize > PIECE {
-            break;
-        }
-        at += read as usize;
-        if read as usize == PIECE {
+        let above = word(node + layout!(dentry_parent));
+        if above == node || above == 0 {
+            // Of a tree that is mounted nowhere.
             break;
         }
         node = above;
     }
     path.length = at as u16;
     path.cut = cut;
+}
+
+/// Writes the names from a cgroup's `node` to the root of cgroups, which has none.
+#[inline(always)]
+fn climb_cgroups(path: &mut Path, node: u64) {
+    let mut node = node;
+    let (mut at, mut cut) = (0, 1);
+    for _ in 0..STEPS {
+        let above = word(node + layout!(node_parent));
+        if above == 0 {
+            cut = 0;
+            break;
+        }
+        if !append(path, &mut at, word(node + layout!(node_name))) {
+            break;
+        }
+        node = above;
+    }
+    path.length = at as u16;
+    path.cut = cut;
+}
+
+/// Writes a name behind the others. False: it is not there whole.
+#[inline(always)]
+fn append(path: &mut Path, at: &mut u64, name: u64) -> bool {
+    const { assert!(PIECE == 0x80) };
+    if *at >= PIECE as u64 {
+        return false;
+    }
+    let mut place = *at;
+    // SAFETY: plain arithmetic, which changes nothing. What the verifier knows of the place
+    // is the same in each step, so that it does not look at each anew.
+    unsafe { core::arch::asm!("{0} &= 0x7f", inout(reg) place) };
+    let text = path.text.as_mut_ptr();
+    // SAFETY: a piece fits behind the place.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(
+            text.add(place as usize).cast(),
+            PIECE as u32,
+            name as *const c_void,
+        )
+    };
+    let mut length = read as u64;
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("{0} &= 0xff", inout(reg) length) };
+    if read <= 0 {
+        return false;
+    }
+    *at = place + length;
+    length < PIECE as u64
 }
 
 /// Writes into the scratch who sends this packet, as far as its socket tells.
@@ -316,15 +336,18 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
         )
     };
     if !place.is_null() {
-        // SAFETY: a value of the map.
-        let noted = unsafe { &*place.cast::<Who>() };
-        // SAFETY: as above.
-        let before = unsafe { (&raw const noted.sequence).read_volatile() };
-        copy(noted, who);
+        let noted = place.cast::<Who>().cast_const();
+        // SAFETY: a word of a value of the map.
+        let before = unsafe { (&raw const (*noted).sequence).read_volatile() };
         let sequence = place.cast::<u64>();
         const { assert!(offset_of!(Who, sequence) == 0) };
-        if before & 1 == 0 && atomic::compare_exchange(sequence, before, before) && before != 0 {
-            return 1;
+        // Twice the barrier that is in it.
+        let unchanged = || atomic::compare_exchange(sequence, before, before);
+        if before & 1 == 0 && before != 0 && unchanged() {
+            copy(noted, who);
+            if unchanged() {
+                return 1;
+            }
         }
         // It changes hands at this moment.
     }
@@ -343,7 +366,7 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
         // The verifier computes with numbers, not with sockets: so it is read back as one.
         let socket = word((&raw const socket) as u64);
         let cgroup = word(socket + layout!(sock_cgroup));
-        climb(&mut who.cgroup, word(cgroup + layout!(cgroup_node)), CGROUP);
+        climb_cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
     }
     1
 }
