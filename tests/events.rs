@@ -111,7 +111,7 @@ fn an_approved_name_is_told_where_its_address_is_denied_on_another_port() {
     let sentence = format!(" to 192.0.2.20 port 8443 ({name}), 74 bytes: no rule allows ");
     assert!(text.contains(&sentence), "{text}");
     assert!(
-        text.contains(" denied on eth0: DNS question for `evil.example.net` from "),
+        text.contains(", DNS question for `evil.example.net` from "),
         "{text}"
     );
 
@@ -289,6 +289,20 @@ fn who_follows_gets_the_history_and_each_event_within_a_second_and_ends_when_tol
     assert_eq!(ends(&mut following.child), Some(1), "the daemon has ended");
     stopped.kill().unwrap();
     stopped.wait().unwrap();
+}
+
+#[test]
+fn who_follows_some_events_gets_no_others() {
+    let world = World::new(None);
+    let _daemon = world.enforce("outbound_rules: []");
+    let mut following = Following::start(&world, &["--destination", "192.0.2.77"]);
+    for address in ["192.0.2.76", "192.0.2.77"] {
+        assert!(!world.connects(address, 443));
+    }
+    let line = following.lines.recv_timeout(5 * SECOND).unwrap();
+    assert!(line.contains(" to 192.0.2.77 port 443"), "{line}");
+    kill(pid(following.child.id()), Signal::SIGINT).unwrap();
+    assert_eq!(ends(&mut following.child), Some(0));
 }
 
 /// What was denied while no daemon ran waits in the kernel, with its own time and name.

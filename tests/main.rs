@@ -38,5 +38,6 @@ mod tags;
 mod tools;
 mod traffic;
 mod upgrade;
+mod who;
 mod workload;
 mod world;

@@ -24,8 +24,10 @@ use crate::{
 
 mod answers;
 pub(crate) mod bpffs;
+pub mod container;
 pub mod denials;
 pub mod event;
+mod fields;
 mod files;
 pub mod groundwork;
 pub mod history;
@@ -40,6 +42,7 @@ pub mod privileges;
 mod reading;
 pub mod repairs;
 mod scout;
+pub mod sender;
 pub mod status;
 mod view;
 mod watch;
@@ -168,6 +171,9 @@ impl Daemon {
         block_in_place(|| {
             if let Err(unguarded) = datapath.guard(&ground) {
                 tracing::warn!("{}", unguarded.sentence());
+            }
+            for untold in datapath.untold() {
+                tracing::warn!("{untold}");
             }
             scout.look(Rights {
                 users: loaded.image.users,

@@ -15,8 +15,9 @@ use aya::{
     pin::PinError,
     programs::{ProgramError, tc::TcError},
 };
-use netfilter_ebpf::verdict::{
-    Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason,
+use netfilter_ebpf::{
+    abi::Layout,
+    verdict::{Answer, Family, LossStage, LostFlow, ProtocolLabel, Question, Reason},
 };
 
 use crate::{compile::Image, netlink::XdpMode};
@@ -24,6 +25,7 @@ use fill::{Times, Writer};
 use pins::{Pins, Role};
 
 mod attach;
+mod btf;
 mod cgroup;
 mod events;
 mod expiry;
@@ -44,12 +46,16 @@ mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+mod who;
 mod xdp;
 
-pub use events::{Attempt, Attempts, Event, Events, Resolution, Resolutions};
+pub use events::{
+    Attempt, Attempts, Event, Events, Process, Resolution, Resolutions, Who, Written,
+};
 pub use guard::{Ground, Unguarded};
 pub use hooks::{Cause, Hooks, Target};
 pub use state::State;
+pub use who::Pathless;
 
 /// How a policy comes into force.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,6 +86,8 @@ pub struct Datapath {
     pins: Pins,
     writer: Writer,
     guard: Result<guard::Guard, Unguarded>,
+    /// Why the programs find no paths.
+    pathless: Option<Pathless>,
 }
 
 /// Where the filter is attached.
@@ -153,6 +161,14 @@ impl Datapath {
     /// # Errors
     /// Where the kernel refuses.
     pub fn load(state_dir: &Path, image: &Image) -> Result<Self, Error> {
+        Self::load_with(state_dir, image, who::layout())
+    }
+
+    fn load_with(
+        state_dir: &Path,
+        image: &Image,
+        layout: Result<Layout, Pathless>,
+    ) -> Result<Self, Error> {
         load::check_this_process()?;
         let pins = Pins::create(state_dir)?;
         let in_force = match pins.knows_tables()? {
@@ -164,7 +180,7 @@ impl Datapath {
             Some(Ok(())) => pins,
             _ => pins.next()?,
         };
-        let loaded = load::load(&pins, image)
+        let loaded = load::load(&pins, image, layout.as_ref().ok())
             .and_then(|ebpf| Ok((ebpf, Writer::open(&pins, after)?)))
             .inspect_err(|_| pins.give_up());
         let (ebpf, writer) = loaded?;
@@ -174,6 +190,7 @@ impl Datapath {
             pins,
             writer,
             guard: Err(Unguarded::Absent),
+            pathless: layout.err(),
         })
     }
 

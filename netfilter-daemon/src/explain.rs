@@ -14,10 +14,12 @@ use crate::{
 };
 
 mod address;
+mod deciding;
 mod name;
 mod question;
 mod resolution;
 
+pub use deciding::Deciding;
 pub use question::{Error, Question, Target};
 pub use resolution::{Link, Resolution, Resolved};
 

@@ -11,7 +11,7 @@ use std::{
     os::fd::AsFd,
     panic::{self, PanicHookInfo},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -30,11 +30,28 @@ const ROOM: usize = 256 * 1024;
 /// How long an end waits for somebody to read the last lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+mod journal;
+
+/// There where stderr goes to systemd's journal.
+static JOURNAL: OnceLock<Arc<Queue>> = OnceLock::new();
+
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Lines of the log that nobody can read any more, since the start of this process.
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
+}
+
+/// Says a line at the level `info`; where systemd's journal reads, as an entry with `fields`,
+/// of which one is the line.
+pub fn tell(line: &str, fields: impl FnOnce() -> Vec<(&'static str, String)>) {
+    match JOURNAL.get() {
+        Some(queue) if tracing::enabled!(tracing::Level::INFO) => queue.push(Line {
+            text: format!("{line}\n"),
+            entry: Some(journal::entry(&fields())),
+        }),
+        _ => tracing::info!("{line}"),
+    }
 }
 
 /// Dropping it, also in a panic, writes what waits, if somebody reads.
@@ -57,7 +74,10 @@ impl Log {
             .log_internal_errors(false)
             .init();
         let panics = Arc::clone(&queue);
-        panic::set_hook(Box::new(move |panic| panics.push(&told(panic))));
+        panic::set_hook(Box::new(move |panic| panics.push(Line::of(&told(panic)))));
+        if journal::reads(stderr()) {
+            JOURNAL.get_or_init(|| Arc::clone(&queue));
+        }
         Self {
             queue,
             written: false,
@@ -66,7 +86,7 @@ impl Log {
 
     /// A line without time and level.
     pub fn say(&self, line: &str) {
-        self.queue.push(&format!("{line}\n"));
+        self.queue.push(Line::of(&format!("{line}\n")));
     }
 
     /// Starts the thread, which has the privileges that its caller has now.
@@ -102,7 +122,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct Lines {
-    waiting: VecDeque<String>,
+    waiting: VecDeque<Line>,
     bytes: usize,
     /// Since the last that found room. Until the others are written, no further one does,
     /// so that the loss is said where it was.
@@ -112,8 +132,34 @@ struct Lines {
     ended: bool,
 }
 
+#[derive(Debug)]
+struct Line {
+    text: String,
+    /// The same with fields, for the journal.
+    entry: Option<Vec<u8>>,
+}
+
+impl Line {
+    fn of(text: &str) -> Self {
+        let text = text.to_owned();
+        Self { text, entry: None }
+    }
+
+    fn len(&self) -> usize {
+        self.text.len() + self.entry.as_ref().map_or(0, Vec::len)
+    }
+
+    /// What the journal does not take as an entry, it takes as a line.
+    fn write(&self, to: &impl AsFd) -> io::Result<()> {
+        match &self.entry {
+            Some(entry) if journal::send(entry).is_ok() => Ok(()),
+            _ => Ok(write_whole(to, self.text.as_bytes())?),
+        }
+    }
+}
+
 impl Queue {
-    fn push(&self, line: &str) {
+    fn push(&self, line: Line) {
         let mut lines = self.lines();
         let full = !lines.waiting.is_empty() && lines.bytes + line.len() > ROOM;
         if full || lines.lost > 0 {
@@ -122,21 +168,21 @@ impl Queue {
             return;
         }
         lines.bytes += line.len();
-        lines.waiting.push_back(line.to_owned());
+        lines.waiting.push_back(line);
         drop(lines);
         self.changed.notify_all();
     }
 
     fn write(&self, to: &impl AsFd) {
         while let Some(line) = self.next() {
-            if write_whole(to, line.as_bytes()).is_err() {
+            if line.write(to).is_err() {
                 LOST.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
     /// Waits for a line; none when all are written and the end has come.
-    fn next(&self) -> Option<String> {
+    fn next(&self) -> Option<Line> {
         let mut lines = self.lines();
         loop {
             if let Some(line) = lines.waiting.pop_front() {
@@ -146,11 +192,15 @@ impl Queue {
             }
             match mem::take(&mut lines.lost) {
                 0 => {}
-                1 => return Some("a line of the log was lost: nobody read in time\n".to_owned()),
-                lost => {
-                    return Some(format!(
-                        "{lost} lines of the log were lost: nobody read in time\n"
+                1 => {
+                    return Some(Line::of(
+                        "a line of the log was lost: nobody read in time\n",
                     ));
+                }
+                lost => {
+                    return Some(Line::of(&format!(
+                        "{lost} lines of the log were lost: nobody read in time\n"
+                    )));
                 }
             }
             lines.idle = true;
@@ -185,7 +235,7 @@ struct Writer(Arc<Queue>);
 
 impl io::Write for &Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(&String::from_utf8_lossy(line));
+        self.0.push(Line::of(&String::from_utf8_lossy(line)));
         Ok(line.len())
     }
 

@@ -490,17 +490,109 @@ const _: () = assert!(
 /// include/net/flow.h).
 pub const LOOPBACK_IFINDEX: u32 = 1;
 
-/// The tokens of one processor's event budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Bytes of a path that fit. Its last 128 always do.
+pub const PATH: usize = 256;
+
+/// A path of the kernel's tree of files or of cgroups: the names of which it consists, the
+/// last first, a zero behind each. Those that did not fit are missing, so the end is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct EventBudget {
-    /// CLOCK_BOOTTIME second that `left` belongs to.
-    pub second: u32,
-    pub left: u32,
+pub struct Path {
+    /// Bytes that count.
+    pub length: u16,
+    /// 1 where names are missing, or the bytes of one.
+    pub cut: u8,
+    pub padding: [u8; 5],
+    pub text: [u8; PATH],
 }
 
-/// Events per second and processor.
-pub const EVENTS_PER_SECOND: u32 = 200;
+impl Path {
+    pub const NONE: Self = Self {
+        length: 0,
+        cut: 0,
+        padding: [0; 5],
+        text: [0; PATH],
+    };
+}
+
+/// Who used a socket, written when it did, in its own context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Who {
+    /// Odd while the rest is being written.
+    pub sequence: u64,
+    /// The kernel's id of the cgroup; 0 where it is not known.
+    pub cgroup_id: u64,
+    /// When the process began, and how many programs it has executed: with these
+    /// and its number it is told from others.
+    pub started: u64,
+    pub executions: u64,
+    /// As the first pid namespace numbers it, or [`NO_PROCESS`].
+    pub process: u32,
+    /// The real user, as the first user namespace numbers it, or [`NO_USER`].
+    pub user: u32,
+    /// The second of CLOCK_BOOTTIME at which the socket was last used by another process
+    /// than before; 0: never.
+    pub shared: u32,
+    /// [`crate::verdict::Moment`]
+    pub moment: u8,
+    pub padding: [u8; 3],
+    /// The thread's name, padded with zeros.
+    pub program: [u8; 16],
+    pub executable: Path,
+    pub cgroup: Path,
+}
+
+impl Who {
+    pub const NOBODY: Self = Self {
+        sequence: 0,
+        cgroup_id: 0,
+        started: 0,
+        executions: 0,
+        process: NO_PROCESS,
+        user: NO_USER,
+        shared: 0,
+        moment: 0,
+        padding: [0; 3],
+        program: [0; 16],
+        executable: Path::NONE,
+        cgroup: Path::NONE,
+    };
+}
+
+/// Nobody is known: the number stands for none in the kernel, too.
+pub const NO_USER: u32 = u32::MAX;
+
+/// Where the kernel keeps what leads from a process to the paths of its program and its
+/// cgroup: offsets in bytes, as this kernel's BTF has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Layout {
+    /// Zero: nothing is known, or may be read.
+    pub known: u32,
+    pub task_mm: u32,
+    pub task_leader: u32,
+    pub task_started: u32,
+    pub task_executions: u32,
+    pub task_cgroups: u32,
+    pub mm_file: u32,
+    pub file_path: u32,
+    pub path_mount: u32,
+    pub path_dentry: u32,
+    pub dentry_name: u32,
+    pub dentry_parent: u32,
+    pub mount_root: u32,
+    /// Of `struct mount`, which holds the `vfsmount` at `mount_mnt`.
+    pub mount_mnt: u32,
+    pub mount_parent: u32,
+    pub mount_point: u32,
+    pub css_cgroup: u32,
+    pub cgroup_node: u32,
+    pub node_name: u32,
+    pub node_parent: u32,
+    pub sock_cgroup: u32,
+    pub padding: u32,
+}
 
 /// A denied packet or question. Followed by nothing; fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -526,8 +618,11 @@ pub struct Event {
     pub padding: u16,
     /// Seconds of CLOCK_BOOTTIME.
     pub time: u32,
+    /// Of the same source, before this one, that were not reported; see [`crate::source`].
+    pub untold: u64,
     /// DNS wire form as it was sent, without the root.
     pub name: [u8; 256],
+    pub who: Who,
 }
 
 /// A socket that asked for a way past tc, or would have been refused it. Fixed size.
@@ -592,8 +687,10 @@ layout! {
     Counter = 16;
     DropKey = 8;
     Interface = 32, slot = 4, flags = 8, name = 16;
-    EventBudget = 8;
-    Event = 312, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, name = 56;
+    Path = 264, text = 8;
+    Who = 592, process = 32, moment = 44, program = 48, executable = 64, cgroup = 328;
+    Layout = 88;
+    Event = 912, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, untold = 56, name = 64, who = 320;
     Attempt = 32, user = 8, audited = 13, program = 16;
     Users = 256, ids = 4;
     Resolved = 776, time = 4, name = 8, addresses = 264;

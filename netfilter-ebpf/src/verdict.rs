@@ -125,6 +125,16 @@ labelled! {
 }
 
 labelled! {
+    /// When it was seen who used a socket.
+    pub enum Moment {
+        Connect = 1, "connect", "the process that connected the socket";
+        Send = 2, "send", "the process that sent";
+        Socket = 3, "socket", "the process that made the socket";
+        Owner = 4, "owner", "the user and cgroup that made the socket";
+    }
+}
+
+labelled! {
     /// A map that makes room by itself, and forgets in silence. The label is its name.
     pub enum Forgetful {
         Questions = 0, "QUESTIONS", "questions in flight";

@@ -252,6 +252,7 @@ fn sockets(sockets: &Sockets) -> String {
         unguarded,
         passing,
         unseen,
+        untold,
     } = sockets;
     let mut text = String::new();
     for passing in passing {
@@ -269,6 +270,9 @@ fn sockets(sockets: &Sockets) -> String {
         text.push_str(&format!(
             "PROBLEM       sockets that pass by the filter may have been missed: {why}\n"
         ));
+    }
+    for untold in untold {
+        text.push_str(&format!("events        {untold}\n"));
     }
     if text.is_empty() {
         text

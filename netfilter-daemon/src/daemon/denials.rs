@@ -10,12 +10,15 @@ use tokio::sync::watch as channel;
 
 use super::{
     event::{Event, Events},
+    fields,
     history::{History, Place},
     memory::Memory,
     status::Status,
 };
 use crate::{
     datapath::{self, Resolution, Resolutions},
+    explain::Deciding,
+    log,
     rate::Rate,
 };
 
@@ -36,6 +39,7 @@ pub struct Denials {
 struct Known {
     memory: Memory,
     history: History,
+    rules: Deciding,
 }
 
 /// Gets every event, or is told how many it was too slow for.
@@ -59,6 +63,11 @@ impl Denials {
     /// All that are kept.
     pub fn all(&self) -> Events {
         self.known().history.all()
+    }
+
+    /// The policy that judges from here on.
+    pub(super) fn judged_by(&self, rules: Deciding) {
+        self.known().rules = rules;
     }
 
     /// From the first that is kept. `None` where too many follow already.
@@ -94,7 +103,8 @@ impl Denials {
         let name = event
             .destination
             .and_then(|address| known.memory.name(address));
-        let event = Event::new(event, name);
+        let rule = known.rules.of_event(&event).map(str::to_owned);
+        let event = Event::new(event, name, rule);
         known.history.note(event.clone());
         drop(known);
         self.news.send_replace(());
@@ -140,7 +150,7 @@ pub(super) async fn keep(
         let reported = tokio::select! {
             reported = events.next() => reported.map(Some),
             attempted = attempts.next() => attempted.map(|attempt| {
-                log(&denials.note_attempt(attempt), &mut lines);
+                tell(&denials.note_attempt(attempt), &mut lines);
                 None
             }),
             resolved = resolutions.next() => resolved.map(|resolution| {
@@ -155,7 +165,7 @@ pub(super) async fn keep(
                 for resolution in resolutions.waiting() {
                     denials.learn(&resolution);
                 }
-                log(&denials.note(event), &mut lines);
+                tell(&denials.note(event), &mut lines);
             }
             Ok(None) => {}
             Err(error) => {
@@ -166,14 +176,14 @@ pub(super) async fn keep(
     }
 }
 
-fn log(event: &Event, lines: &mut Rate) {
+fn tell(event: &Event, lines: &mut Rate) {
     let Some(untold) = lines.admit(Instant::now()) else {
         return;
     };
     if untold > 0 {
         tracing::info!("{untold} denials were not logged; the metrics count them all");
     }
-    tracing::info!("{event}");
+    log::tell(&event.to_string(), || fields::of(event));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 use netfilter_ebpf::verdict::{Reason, Way};
 use serde::{Deserialize, Serialize};
 
+use super::sender::Sender;
 use crate::{bypass, datapath, policy::source};
 
 /// A line of `events --json`. Fields may be added. Times are seconds since 1970.
@@ -32,8 +33,17 @@ pub struct Event {
     #[serde(default)]
     pub socket: Option<Socket>,
     pub reason: String,
+    /// The rule that denies it, or has it audited; `null` where none does.
+    #[serde(default)]
+    pub rule: Option<String>,
     /// Length of the frame.
     pub bytes: u32,
+    /// Whose packet it is; `null` where no socket of this machine sent it.
+    #[serde(default)]
+    pub sender: Option<Sender>,
+    /// Of the same source, before this one, that the kernel did not report.
+    #[serde(default)]
+    pub untold: u64,
 }
 
 /// A socket that asked for a way past the filter.
@@ -57,7 +67,11 @@ pub struct Events {
 
 impl Event {
     /// `name`: of the destination, and when it was resolved.
-    pub(super) fn new(event: datapath::Event, name: Option<(String, u64)>) -> Self {
+    pub(super) fn new(
+        event: datapath::Event,
+        name: Option<(String, u64)>,
+        rule: Option<String>,
+    ) -> Self {
         let datapath::Event {
             time,
             interface,
@@ -70,6 +84,8 @@ impl Event {
             destination_port,
             question,
             bytes,
+            untold,
+            who,
         } = event;
         let (name, resolved_at) = name.unzip();
         Self {
@@ -87,7 +103,10 @@ impl Event {
             question,
             socket: None,
             reason: reason.label().to_owned(),
+            rule,
             bytes,
+            sender: who.map(|who| Sender::new(who, &source::users())),
+            untold,
         }
     }
 
@@ -120,7 +139,10 @@ impl Event {
                 user: bypass::name(&source::users(), user),
             }),
             reason: Reason::RawSocket.label().to_owned(),
+            rule: None,
             bytes: 0,
+            sender: None,
+            untold: 0,
         }
     }
 
@@ -156,6 +178,9 @@ impl fmt::Display for Event {
             return write!(f, "{verb}: {socket} asked for {} ({reason})", socket.what());
         }
         write!(f, "{verb} on {interface}: ")?;
+        if let Some(sender) = &self.sender {
+            write!(f, "{sender}, ")?;
+        }
         match &self.question {
             Some(name) => write!(f, "DNS question for `{name}`")?,
             None => f.write_str(&self.packet())?,
@@ -177,8 +202,16 @@ impl fmt::Display for Event {
             .iter()
             .find(|known| known.label() == self.reason)
         {
-            Some(known) => write!(f, "{} ({})", known.sentence(), known.label()),
-            None => f.write_str(&self.reason), // of a newer daemon
+            Some(known) => write!(f, "{} ({}", known.sentence(), known.label())?,
+            None => write!(f, "({}", self.reason)?, // of a newer daemon
+        }
+        if let Some(rule) = &self.rule {
+            write!(f, ", rule `{}`", rule.escape_debug())?;
+        }
+        f.write_str(")")?;
+        match self.untold {
+            0 => Ok(()),
+            untold => write!(f, "; {untold} more from this source were not told"),
         }
     }
 }
@@ -221,6 +254,7 @@ fn label(protocol: u8) -> Option<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::daemon::sender::tests::who;
 
     pub(crate) fn reported() -> datapath::Event {
         datapath::Event {
@@ -235,12 +269,14 @@ pub(crate) mod tests {
             destination_port: 443,
             question: None,
             bytes: 74,
+            untold: 0,
+            who: None,
         }
     }
 
     fn sentence(event: datapath::Event, name: Option<&str>) -> String {
         let name = name.map(|name| (name.to_owned(), 1));
-        Event::new(event, name).to_string()
+        Event::new(event, name, None).to_string()
     }
 
     #[test]
@@ -254,6 +290,26 @@ pub(crate) mod tests {
             sentence(reported(), Some("pypi.org")),
             "denied on eth0: TCP from 10.0.0.5 to 192.0.2.1 port 443 (pypi.org), 74 bytes: \
              no rule allows this destination, protocol and port (no_rule)"
+        );
+    }
+
+    #[test]
+    fn a_denial_names_who_sent_it_the_rule_and_what_was_not_told() {
+        let event = datapath::Event {
+            who: Some(datapath::Who {
+                user: 4_000_000_000,
+                ..who()
+            }),
+            reason: Reason::DeniedByRule,
+            untold: 37,
+            ..reported()
+        };
+        let event = Event::new(event, None, Some("no-metadata".to_owned()));
+        assert_eq!(
+            event.to_string(),
+            "denied on eth0: /usr/bin/curl (pid 812, user 4000000000, docker 3f2a91c0b1de), TCP from \
+             10.0.0.5 to 192.0.2.1 port 443, 74 bytes: a rule with `action: deny` covers this \
+             destination (denied_by_rule, rule `no-metadata`); 37 more from this source were not told"
         );
     }
 
@@ -351,8 +407,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_reason_of_a_newer_daemon_is_told_by_its_label() {
-        let mut event = Event::new(reported(), None);
+        let mut event = Event::new(reported(), None, None);
         event.reason = "moon_phase".to_owned();
-        assert!(event.to_string().ends_with("74 bytes: moon_phase"));
+        assert!(event.to_string().ends_with("74 bytes: (moon_phase)"));
     }
 }

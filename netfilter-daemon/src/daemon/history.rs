@@ -117,7 +117,7 @@ mod tests {
 
     fn event(time: u64) -> Event {
         let event = datapath::Event { time, ..reported() };
-        Event::new(event, None)
+        Event::new(event, None, None)
     }
 
     fn question(name: &str) -> Event {
@@ -125,7 +125,7 @@ mod tests {
             question: Some(name.to_owned()),
             ..reported()
         };
-        Event::new(event, None)
+        Event::new(event, None, None)
     }
 
     fn times(events: &Events) -> Vec<u64> {
@@ -202,7 +202,7 @@ mod tests {
                 destination_port,
                 ..reported()
             };
-            history.note(Event::new(event, None));
+            history.note(Event::new(event, None, None));
         }
         assert_eq!(history.lately().len(), 3);
     }

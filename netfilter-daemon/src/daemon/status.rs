@@ -38,6 +38,9 @@ pub struct Sockets {
     pub passing: Vec<Passing>,
     /// Why some may have been missed.
     pub unseen: Option<String>,
+    /// What events do not tell of who sends, and why.
+    #[serde(default)]
+    pub untold: Vec<String>,
 }
 
 /// What only a running daemon knows.
@@ -171,6 +174,7 @@ pub fn of_kernel(state: &datapath::State) -> Result<Status, datapath::Error> {
         tables: state.occupancy()?.into_iter().map(Table::from).collect(),
         sockets: Sockets {
             unguarded: unguarded(state.guarded().err().as_ref()),
+            untold: state.untold(),
             ..Sockets::default()
         },
     })

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     datapath::{self, State},
+    explain::Deciding,
     log,
     metrics::{PerFamily, Snapshot},
     moment::{self, Moment},
@@ -61,6 +62,7 @@ pub(super) struct PolicyInForce {
     loaded_at: Moment,
     catalogue: Edition,
     editions: Vec<Edition>,
+    deciding: Deciding,
 }
 
 impl View {
@@ -74,6 +76,7 @@ impl View {
         generation: u32,
     ) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        denials.judged_by(Deciding::of(&loaded.policy));
         Self {
             state,
             denials,
@@ -95,10 +98,12 @@ impl View {
     /// Returns what was in force before.
     pub(super) fn replaced(&self, loaded: &Loaded, generation: u32) -> PolicyInForce {
         let policy = PolicyInForce::of(loaded, generation);
+        self.denials.judged_by(policy.deciding.clone());
         mem::replace(&mut self.present().policy, policy)
     }
 
     pub(super) fn put_back(&self, policy: PolicyInForce, generation: u32) {
+        self.denials.judged_by(policy.deciding.clone());
         self.present().policy = PolicyInForce {
             generation,
             ..policy
@@ -281,6 +286,7 @@ impl PolicyInForce {
             loaded_at: Moment::now(),
             catalogue: loaded.policy.catalogue.clone(),
             editions: loaded.policy.editions.clone(),
+            deciding: Deciding::of(&loaded.policy),
         }
     }
 }

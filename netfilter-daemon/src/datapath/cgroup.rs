@@ -99,13 +99,27 @@ fn owned(returned: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Attaches a program to setsockopt(2), beside those of others.
-pub(super) fn attach(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const BPF_CGROUP_SETSOCKOPT: u32 = 22;
+/// What a program is called at (`enum bpf_attach_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Socket = 2,
+    Connect4 = 10,
+    Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
+    Setsockopt = 22,
+}
+
+/// Attaches a program to a call, beside those of others.
+pub(super) fn attach(
+    program: BorrowedFd<'_>,
+    call: Call,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
     let mut attributes = [
         number(program.as_raw_fd()),
         number(cgroup.as_raw_fd()),
-        BPF_CGROUP_SETSOCKOPT,
+        call as u32,
         0,
     ];
     descriptor(bpf(LINK_CREATE, &mut attributes)?)

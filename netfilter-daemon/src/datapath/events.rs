@@ -5,7 +5,7 @@ use std::{io, net::IpAddr, time::SystemTime};
 use aya::maps::{MapData, RingBuf};
 use netfilter_ebpf::{
     abi,
-    verdict::{Family, Reason, Way},
+    verdict::{Family, Moment, Reason, Way},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -43,6 +43,41 @@ pub struct Event {
     pub question: Option<String>,
     /// Length of the frame in bytes.
     pub bytes: u32,
+    /// Of the same source, before this one, that were not reported.
+    pub untold: u64,
+    /// `None` where no socket of this machine sent it.
+    pub who: Option<Who>,
+}
+
+/// Whose packet it is, as the kernel saw it when the socket was used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    pub moment: Moment,
+    /// `None` where only the socket's user and cgroup are known.
+    pub process: Option<Process>,
+    pub user: u32,
+    pub cgroup_id: u64,
+    /// `None` where the kernel does not let it be read.
+    pub cgroup: Option<Written>,
+    /// Another process used the socket a moment before.
+    pub shared: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// As the first pid namespace numbers it.
+    pub id: u32,
+    /// The thread's name, as it chose it.
+    pub program: String,
+    /// `None` where the kernel does not let it be read; threads of the kernel have none.
+    pub executable: Option<Written>,
+}
+
+/// A path, of which the beginning may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub text: String,
+    pub cut: bool,
 }
 
 /// A socket that asked for a way past the filter.
@@ -159,7 +194,57 @@ fn event(bytes: &[u8]) -> Option<Event> {
         destination_port: event.destination_port,
         question: (length > 0).then(|| name::dotted(&event.name[..length])),
         bytes: event.bytes,
+        untold: event.untold,
+        who: who(&event.who, event.time),
     })
+}
+
+/// Seconds in which whoever used a socket before may still have sent a packet.
+const SHARED: u32 = 2;
+
+fn who(who: &abi::Who, time: u32) -> Option<Who> {
+    let moment = Moment::from_number(who.moment)?;
+    let process = (moment != Moment::Owner).then(|| Process {
+        id: who.process,
+        program: text(&who.program),
+        executable: path(&who.executable),
+    });
+    Some(Who {
+        moment,
+        process,
+        user: who.user,
+        cgroup_id: who.cgroup_id,
+        cgroup: path(&who.cgroup).or_else(|| root(who)),
+        shared: who.shared != 0 && time.saturating_sub(who.shared) <= SHARED,
+    })
+}
+
+/// The root of cgroups has no name, and the number one.
+fn root(who: &abi::Who) -> Option<Written> {
+    (who.cgroup_id == 1).then(|| Written {
+        text: "/".to_owned(),
+        cut: false,
+    })
+}
+
+/// Up to the first zero.
+fn text(bytes: &[u8]) -> String {
+    let mut parts = bytes.split(|byte| *byte == 0);
+    String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned()
+}
+
+fn path(path: &abi::Path) -> Option<Written> {
+    let length = usize::from(path.length).min(path.text.len());
+    // A zero is behind each name.
+    let names = path.text.get(..length.checked_sub(1)?)?;
+    let names = names.split(|byte| *byte == 0).rev();
+    let names: Vec<_> = names.map(String::from_utf8_lossy).collect();
+    let cut = path.cut != 0;
+    let mut text = names.join("/");
+    if !cut {
+        text.insert(0, '/');
+    }
+    Some(Written { text, cut })
 }
 
 fn attempt(bytes: &[u8]) -> Option<Attempt> {
@@ -168,13 +253,12 @@ fn attempt(bytes: &[u8]) -> Option<Attempt> {
     }
     // SAFETY: long enough, and valid for every bit pattern.
     let attempt: abi::Attempt = unsafe { bytes.as_ptr().cast::<abi::Attempt>().read_unaligned() };
-    let mut program = attempt.program.split(|byte| *byte == 0);
     Some(Attempt {
         time: time(attempt.time),
         way: Way::from_number(attempt.way)?,
         audited: attempt.audited != 0,
         process: (attempt.process != abi::NO_PROCESS).then_some(attempt.process),
-        program: String::from_utf8_lossy(program.next().unwrap_or_default()).into_owned(),
+        program: text(&attempt.program),
         user: attempt.user,
     })
 }
@@ -203,6 +287,56 @@ mod tests {
     use netfilter_ebpf::abi::{Address, REPORTED_ADDRESSES, Resolved};
 
     use super::*;
+
+    fn written(names: &[&[u8]], cut: u8) -> abi::Path {
+        let mut path = abi::Path {
+            cut,
+            ..abi::Path::NONE
+        };
+        let text = names.iter().flat_map(|name| [name, &b"\0"[..]].concat());
+        for (to, byte) in path.text.iter_mut().zip(text) {
+            *to = byte;
+            path.length += 1;
+        }
+        path
+    }
+
+    #[test]
+    fn a_path_is_read_from_its_end() {
+        let read = |names: &[&[u8]], cut| path(&written(names, cut)).map(|path| path.text);
+        assert_eq!(
+            read(&[b"curl", b"bin", b"usr"], 0).unwrap(),
+            "/usr/bin/curl"
+        );
+        assert_eq!(read(&[b"curl", b"bin"], 1).unwrap(), "bin/curl");
+        assert_eq!(read(&[b"a\xffb"], 0).unwrap(), "/a\u{fffd}b");
+        assert_eq!(read(&[], 0), None);
+        let mut hostile = written(&[b"x"], 0);
+        hostile.length = u16::MAX;
+        assert_eq!(path(&hostile).unwrap().text.len(), 256);
+    }
+
+    #[test]
+    fn who_is_known_only_by_the_socket_has_no_process() {
+        let known = |moment, process, shared| {
+            let abi = abi::Who {
+                moment,
+                process,
+                shared,
+                cgroup_id: 1,
+                user: 7,
+                ..abi::Who::NOBODY
+            };
+            who(&abi, 100)
+        };
+        assert_eq!(known(0, 5, 0), None);
+        let owner = known(Moment::Owner as u8, 5, 0).unwrap();
+        assert_eq!((owner.process, owner.user), (None, 7));
+        assert_eq!(owner.cgroup.unwrap().text, "/");
+        let used = |shared| known(Moment::Send as u8, 5, shared).unwrap();
+        assert_eq!(used(0).process.unwrap().id, 5);
+        assert!(!used(0).shared && !used(90).shared && used(99).shared);
+    }
 
     fn bytes(resolved: &Resolved) -> &[u8] {
         // SAFETY: no padding that is not written.

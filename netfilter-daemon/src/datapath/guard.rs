@@ -17,14 +17,18 @@ use nix::{
 };
 
 use super::{
-    Cause, Datapath, Error, Hooks, State, cgroup, maps,
-    maps::{ArrayOf, Plain},
+    Cause, Datapath, Error, Hooks, Pathless, State,
+    cgroup::{self, Call},
+    maps::{self, ArrayOf, Plain},
     pins::{Pins, path},
-    tcx,
+    tcx, who,
 };
 
 /// The second where the kernel refuses the first; see `programs/main.rs`.
 pub(super) const PROGRAMS: [&str; 2] = ["netfilter_setsockopt", "netfilter_setsockopt_unnamed"];
+
+/// The name of its pin.
+const PIN: &str = "guard";
 
 /// Why sockets can send past the filter. Packets of all others are filtered all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,16 +72,27 @@ impl Ground {
     }
 }
 
-/// The program of this process and where it hangs.
+/// The programs of this process at the root of cgroup v2, and where they hang.
 #[derive(Clone)]
 pub(super) struct Guard {
     pins: Pins,
-    program: Arc<OwnedFd>,
     ground: Ground,
+    /// The first refuses ways past tc, the others note who uses a socket.
+    programs: Vec<Program>,
+    /// Why there are no others.
+    nameless: Option<Unguarded>,
+}
+
+#[derive(Clone)]
+struct Program {
+    pin: &'static str,
+    call: Call,
+    program: Arc<OwnedFd>,
 }
 
 impl Datapath {
-    /// Refuses sockets of this network namespace a way past tc, from here on.
+    /// Refuses sockets of this network namespace a way past tc, and notes who uses them, from
+    /// here on.
     ///
     /// # Errors
     /// Why that cannot be done.
@@ -85,6 +100,17 @@ impl Datapath {
         self.guard = Guard::load(&mut self.ebpf, &self.pins, ground)
             .and_then(|guard| guard.attach().map(|_| guard));
         self.guard.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
+    /// What events do not tell, in a line each.
+    pub fn untold(&self) -> Vec<String> {
+        let nameless = match &self.guard {
+            Ok(guard) => guard.nameless.as_ref(),
+            Err(unguarded) => Some(unguarded),
+        };
+        let nameless = nameless.map(who::nameless);
+        let pathless = self.pathless.map(Pathless::sentence);
+        nameless.into_iter().chain(pathless).collect()
     }
 
     /// The same with the programs of this process, in the place of another's.
@@ -106,42 +132,78 @@ impl Guard {
             Err(_) => copied(ebpf, PROGRAMS[1])?,
             program => program?,
         };
-        Ok(Self {
+        let mut guard = Self {
             pins: pins.clone(),
-            program: Arc::new(program),
             ground: ground.clone(),
-        })
+            programs: vec![Program {
+                pin: PIN,
+                call: Call::Setsockopt,
+                program: Arc::new(program),
+            }],
+            nameless: None,
+        };
+        match witnesses(ebpf) {
+            Ok(witnesses) => guard.programs.extend(witnesses),
+            Err(why) => guard.nameless = Some(why),
+        }
+        Ok(guard)
     }
 
-    /// Puts the program into the place of an earlier one, or into a new one.
-    fn attach(&self) -> Result<OwnedFd, Unguarded> {
-        let pin = self.pins.guard();
+    /// Puts each program into the place of an earlier one, or into a new one.
+    fn attach(&self) -> Result<Vec<OwnedFd>, Unguarded> {
+        let programs = self.programs.iter();
+        programs.map(|program| self.attach_one(program)).collect()
+    }
+
+    fn attach_one(&self, one: &Program) -> Result<OwnedFd, Unguarded> {
+        let pin = self.pins.root_link(one.pin);
         if let Ok(link) = tcx::open(&pin) {
             // Otherwise somebody has detached it.
-            if tcx::update(&link, self.program.as_fd()).is_ok() {
+            if tcx::update(&link, one.program.as_fd()).is_ok() {
                 return Ok(link);
             }
             fs::remove_file(&pin).map_err(refused)?;
         }
         let cgroup = self.ground.0.as_ref().map_err(Clone::clone)?;
-        let link = cgroup::attach(self.program.as_fd(), cgroup.as_fd()).map_err(refused)?;
+        let link =
+            cgroup::attach(one.program.as_fd(), one.call, cgroup.as_fd()).map_err(refused)?;
         tcx::pin(&link, &pin).map_err(refused)?;
         Ok(link)
     }
 }
 
+fn witnesses(ebpf: &mut Ebpf) -> Result<Vec<Program>, Unguarded> {
+    let programs = who::PROGRAMS.into_iter();
+    programs
+        .map(|(name, pin, call)| {
+            let program = Arc::new(who::copied(ebpf, name)?);
+            Ok(Program { pin, call, program })
+        })
+        .collect()
+}
+
 /// Keeps the guard in its place.
 pub(super) struct Post {
     guard: Guard,
-    /// Whoever removes the pin does not detach it.
-    link: OwnedFd,
+    /// Of each program. Whoever removes its pin does not detach it.
+    links: Vec<OwnedFd>,
 }
 
 impl Post {
     pub(super) fn of(guard: &Result<Guard, Unguarded>) -> Result<Self, Unguarded> {
         let guard = guard.as_ref().map_err(Clone::clone)?.clone();
-        let link = guard.attach()?;
-        Ok(Self { guard, link })
+        let links = guard.attach()?;
+        Ok(Self { guard, links })
+    }
+
+    fn check(&self, number: usize) -> io::Result<Option<Cause>> {
+        let pin = self.guard.pins.root_link(self.guard.programs[number].pin);
+        let attached = cgroup::is_attached(&self.links[number])?;
+        Ok(match (attached, pin.exists()) {
+            (false, _) => Some(Cause::Detached),
+            (true, false) => Some(Cause::Unpinned),
+            (true, true) => None,
+        })
     }
 }
 
@@ -159,15 +221,16 @@ impl Hooks {
         let Ok(post) = &self.guard else {
             return Ok(None);
         };
-        let attached = cgroup::is_attached(&post.link).map_err(|source| Error::System {
-            operation: "inspect the link of the root cgroup",
-            source,
-        })?;
-        Ok(match (attached, post.guard.pins.guard().exists()) {
-            (false, _) => Some(Cause::Detached),
-            (true, false) => Some(Cause::Unpinned),
-            (true, true) => None,
-        })
+        for number in 0..post.links.len() {
+            let cause = post.check(number).map_err(|source| Error::System {
+                operation: "inspect a link of the root cgroup",
+                source,
+            })?;
+            if cause.is_some() {
+                return Ok(cause);
+            }
+        }
+        Ok(None)
     }
 
     /// Puts that right.
@@ -178,14 +241,18 @@ impl Hooks {
         let Ok(post) = &mut self.guard else {
             return Ok(());
         };
-        let pin = post.guard.pins.guard();
-        match cgroup::is_attached(&post.link) {
-            Ok(true) => tcx::pin(&post.link, &pin).map_err(path("pin", &pin)),
-            _ => {
-                post.link = post.guard.attach().map_err(Error::Unguarded)?;
-                Ok(())
+        for number in 0..post.links.len() {
+            let one = &post.guard.programs[number];
+            match post.check(number) {
+                Ok(None) => {}
+                Ok(Some(Cause::Unpinned)) => {
+                    let pin = post.guard.pins.root_link(one.pin);
+                    tcx::pin(&post.links[number], &pin).map_err(path("pin", &pin))?;
+                }
+                _ => post.links[number] = post.guard.attach_one(one).map_err(Error::Unguarded)?,
             }
         }
+        Ok(())
     }
 }
 
@@ -195,7 +262,20 @@ impl State {
     /// # Errors
     /// Why not.
     pub fn guarded(&self) -> Result<(), Unguarded> {
-        let link = tcx::open(&self.pins().guard()).or(Err(Unguarded::Absent))?;
+        self.hangs(PIN)
+    }
+
+    /// What events do not tell, in a line each.
+    pub fn untold(&self) -> Vec<String> {
+        let pins = who::PROGRAMS.iter().map(|(_, pin, _)| self.hangs(pin));
+        let nameless = pins.collect::<Result<(), _>>().err();
+        let nameless = nameless.as_ref().map(who::nameless);
+        let pathless = who::layout().err().map(Pathless::sentence);
+        nameless.into_iter().chain(pathless).collect()
+    }
+
+    fn hangs(&self, pin: &str) -> Result<(), Unguarded> {
+        let link = tcx::open(&self.pins().root_link(pin)).or(Err(Unguarded::Absent))?;
         match cgroup::is_attached(&link) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Unguarded::Absent),
@@ -226,11 +306,17 @@ impl State {
 
 /// Lets go of the machine's sockets.
 pub(super) fn detach(pins: &Pins) -> Result<(), Error> {
-    let pin = pins.guard();
-    match fs::remove_file(&pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(path("remove", &pin)(error)),
-        _ => Ok(()),
+    let names = who::PROGRAMS.iter().map(|(_, pin, _)| *pin);
+    for name in names.chain([PIN]) {
+        let pin = pins.root_link(name);
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(path("remove", &pin)(error));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// Of the network namespace that this thread is in (SO_NETNS_COOKIE, Linux 5.14).
@@ -285,6 +371,6 @@ fn loaded<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupSo
     Ok(program)
 }
 
-fn refused(error: impl std::error::Error + 'static) -> Unguarded {
+pub(super) fn refused(error: impl std::error::Error + 'static) -> Unguarded {
     Unguarded::Refused(super::describe(&error))
 }

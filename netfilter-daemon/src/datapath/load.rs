@@ -6,8 +6,11 @@ use aya::{
     util::KernelVersion,
 };
 
+use netfilter_ebpf::abi::Layout;
+
 use super::{
-    Error, maps,
+    Error,
+    maps::{self, Plain},
     pins::{Pins, Role},
     remedy,
 };
@@ -45,23 +48,24 @@ fn check(kernel: KernelVersion) -> Result<(), Error> {
 }
 
 /// Maps that are pinned are used as they are; others are made.
-pub(super) fn load(pins: &Pins, image: &Image) -> Result<aya::Ebpf, Error> {
-    let mut loader = loader(image);
-    for name in maps::pinned() {
-        loader.map_pin_path(name, pins.map(name)?);
-    }
-    read(&mut loader)
+pub(super) fn load(
+    pins: &Pins,
+    image: &Image,
+    layout: Option<&Layout>,
+) -> Result<aya::Ebpf, Error> {
+    read(image, layout, Some(pins))
 }
 
 /// All maps are made, and end with this process.
-pub(super) fn load_unpinned(image: &Image) -> Result<aya::Ebpf, Error> {
-    read(&mut loader(image))
+pub(super) fn load_unpinned(image: &Image, layout: Option<&Layout>) -> Result<aya::Ebpf, Error> {
+    read(image, layout, None)
 }
 
-fn loader(image: &Image) -> EbpfLoader<'_> {
+fn read(image: &Image, layout: Option<&Layout>, pins: Option<&Pins>) -> Result<aya::Ebpf, Error> {
     let capacity = |needed: usize, least: usize| {
         u32::try_from((needed * 2).next_power_of_two().max(least)).unwrap_or(u32::MAX / 2)
     };
+    let layout = layout.map(|layout| Plain(*layout));
     let mut loader = EbpfLoader::new();
     loader
         // Asked for only when a program is refused. A more verbose log overflows
@@ -83,10 +87,14 @@ fn loader(image: &Image) -> EbpfLoader<'_> {
             maps::CLASSES,
             2 * capacity(image.classes.len(), MIN_CLASSES),
         );
-    loader
-}
-
-fn read(loader: &mut EbpfLoader<'_>) -> Result<aya::Ebpf, Error> {
+    if let Some(layout) = &layout {
+        loader.override_global("LAYOUT", layout, true);
+    }
+    if let Some(pins) = pins {
+        for name in maps::pinned() {
+            loader.map_pin_path(name, pins.map(name)?);
+        }
+    }
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| Error::Load(Box::new(error)))?;

@@ -40,6 +40,8 @@ pub(super) const ANSWER_COUNTS: &str = "ANSWER_COUNTS";
 pub(super) const LOST: &str = "LOST";
 pub(super) const LOST_FLOWS: &str = "LOST_FLOWS";
 pub(super) const TURNOVER: &str = "TURNOVER";
+pub(super) const SOURCES: &str = "SOURCES";
+pub(super) const WHO: &str = "WHO";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const ATTEMPTS: &str = "ATTEMPTS";
 pub(super) const ATTEMPT_BUDGET: &str = "ATTEMPT_BUDGET";
@@ -55,7 +57,7 @@ pub(super) const TABLES: [&str; 10] = [
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 25] = [
+pub(super) const LEARNED: [(&str, u32); 27] = [
     (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
@@ -77,7 +79,9 @@ pub(super) const LEARNED: [(&str, u32); 25] = [
     (LOST, 1),
     (LOST_FLOWS, 1),
     (TURNOVER, 1),
-    (EVENTS, 1),
+    (SOURCES, 1),
+    (WHO, 1),
+    (EVENTS, 2),
     (ATTEMPTS, 1),
     (ATTEMPT_BUDGET, 1),
     (RESOLVED, 1),

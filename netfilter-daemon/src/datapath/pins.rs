@@ -3,6 +3,7 @@
 //! ```text
 //! links/egress-2           where a program hangs; replaced in place, by whatever build
 //! links/guard              where the program hangs that keeps sockets from passing by
+//! links/connect4           and one that notes who uses a socket
 //! learned/LEASES-1         what outlives policies and builds, with the version of its layout
 //! tables-1-4/ROOTS         a policy's tables: the version of their layout, a running number
 //! filling/                 tables that are being filled, and that no link reads
@@ -317,9 +318,9 @@ impl Pins {
             .join(format!("{}-{ifindex}", role.label()))
     }
 
-    /// Where the link to the root cgroup is pinned.
-    pub(super) fn guard(&self) -> PathBuf {
-        self.directory(LINKS).join("guard")
+    /// Where a link to the root cgroup is pinned.
+    pub(super) fn root_link(&self, name: &str) -> PathBuf {
+        self.directory(LINKS).join(name)
     }
 
     /// The interfaces that have a pin of this role, sorted.

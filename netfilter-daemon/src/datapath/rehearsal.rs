@@ -14,7 +14,7 @@ use super::{
     attach::{add_filter, has_tcx, refused},
     guard, load, pins,
     pins::Role,
-    remedy, tcx, xdp,
+    remedy, tcx, who, xdp,
 };
 use crate::compile::Image;
 
@@ -33,7 +33,7 @@ impl Rehearsal {
     /// What `run` would say.
     pub fn load(image: &Image) -> Result<Self, Error> {
         load::check_this_process()?;
-        let mut ebpf = load::load_unpinned(image)?;
+        let mut ebpf = load::load_unpinned(image, who::layout().as_ref().ok())?;
         load::loaded(&mut ebpf, Role::Loopback.program())?;
         Ok(Self { ebpf })
     }

@@ -3,10 +3,12 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
     time::Duration,
 };
 
-use super::{Datapath, Error, Unguarded, guard, load, pins::Role};
+use super::{Datapath, Error, Pathless, Unguarded, guard, load, pins::Role, who};
+use crate::compile::Image;
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +157,26 @@ impl Datapath {
             source: Box::new(source),
         })?;
         Ok(info.verified_instruction_count())
+    }
+
+    /// [`Datapath::load`] on a kernel whose memory may not be read.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn load_pathless(state_dir: &Path, image: &Image) -> Result<Self, Error> {
+        Self::load_with(state_dir, image, Err(Pathless::Unreadable))
+    }
+
+    /// Instructions that the verifier walked through, of each program that notes who uses a
+    /// socket.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one.
+    pub fn verified_witnesses(&mut self) -> Result<Vec<Option<u32>>, Unguarded> {
+        let programs = who::PROGRAMS.into_iter();
+        programs
+            .map(|(name, ..)| who::verified(&mut self.ebpf, name))
+            .collect()
     }
 
     /// The same of both programs that guard sockets, of which only one is ever attached.

@@ -63,7 +63,7 @@ pub(super) fn covers(rule: &Rule, protocol: u8, port: u16) -> bool {
         .any(|traffic| traffic.covers(protocol, Some(port)))
 }
 
-fn most_specific(rule: &Rule, address: IpAddr) -> Option<IpNet> {
+pub(super) fn most_specific(rule: &Rule, address: IpAddr) -> Option<IpNet> {
     let prefixes = match &rule.destination {
         Destination::Tag { prefixes, .. } | Destination::Prefixes(prefixes) => prefixes,
         Destination::Name(_) => return None,

@@ -31,14 +31,13 @@ outbound_rules:
     destination: "*.pythonhosted.org"
 "#;
 
+pub(super) fn policy_of(text: &str) -> Policy {
+    let parsed = crate::policy::parse(text, "policy.yaml", &System::default(), &|_| unreachable!());
+    parsed.unwrap()
+}
+
 fn ask(destination: &str, protocol: Option<&str>) -> Explanation {
-    let policy = crate::policy::parse(
-        POLICY,
-        "policy.yaml",
-        &System::default(),
-        &|_| unreachable!(),
-    )
-    .unwrap();
+    let policy = policy_of(POLICY);
     let image = compile::compile(&policy).unwrap();
     explain(
         &policy,

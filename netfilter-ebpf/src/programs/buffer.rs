@@ -15,6 +15,12 @@ pub(crate) trait Buffer: Bytes + Sized {
     /// The context that the kernel passed.
     fn raw(&self) -> *mut c_void;
 
+    /// The socket buffer, if it is one.
+    fn skb(&self) -> Option<*mut aya_ebpf::bindings::__sk_buff>;
+
+    /// The interface that the packet came to this machine by, or zero.
+    fn came_by(&self) -> u32;
+
     /// Makes the headers readable.
     fn gather(&self);
 

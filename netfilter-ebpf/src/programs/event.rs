@@ -1,17 +1,20 @@
 //! Reports a denied packet to user space, at a bounded rate; what is lost is counted.
 
 use netfilter_ebpf::{
-    abi::{Address, EVENTS_PER_SECOND, Event},
+    abi::{Address, Event},
     dns::HEADER,
     packet::Packet,
+    source::{self, MEMBER, PARTY, RESERVE, TOGETHER},
     verdict::{Family, LossStage, Reason},
 };
 
 use crate::{
+    atomic,
     buffer::{Buffer, seam},
     clock,
-    maps::{BUDGETS, EVENTS, LOST, count},
+    maps::{EVENTS, LOST, SOURCES, count, seed},
     message::scratch,
+    who,
 };
 
 /// `read`: the packet in the scratch is the one. `named`: so is a question's name.
@@ -44,7 +47,10 @@ seam! {
 
 #[inline(always)]
 fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8, named: bool) {
-    if !spend() {
+    who::sends(buffer.skb());
+    let source = packet.map_or(Address { high: 0, low: 0 }, |packet| packet.source);
+    let untold = netfilter_may_tell(u64::from(buffer.came_by()), source.high, source.low);
+    if untold == SILENT {
         return count(&LOST, LossStage::RateLimit as u8);
     }
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
@@ -77,6 +83,10 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
         (&raw mut (*event).audited).write(audited);
         (&raw mut (*event).padding).write(0);
         (&raw mut (*event).time).write(clock::now());
+        (&raw mut (*event).untold).write(untold);
+        if let Some(scratch) = scratch() {
+            who::copy(&raw const scratch.who, &raw mut (*event).who);
+        }
         let name = (&raw mut (*event).name).cast::<[u64; 32]>();
         let length = match scratch() {
             Some(scratch) if named => {
@@ -97,23 +107,74 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     entry.submit(0);
 }
 
-/// Takes one token of this processor's budget.
-#[inline(always)]
-fn spend() -> bool {
-    let Some(budget) = BUDGETS.get_ptr_mut(0) else {
-        return false;
+/// In place of a number: nothing is reported.
+const SILENT: u64 = u64::MAX;
+
+/// Takes what a report of the sender in the scratch costs, and returns how many of the same
+/// source were not reported before it, or [`SILENT`]. See [`netfilter_ebpf::source`].
+///
+/// A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
+    let Some(scratch) = scratch() else {
+        return SILENT;
     };
-    let second = clock::now();
-    // SAFETY: a map value of this processor.
-    unsafe {
-        if (*budget).second != second {
-            (*budget).second = second;
-            (*budget).left = EVENTS_PER_SECOND;
+    let from = Address { high, low };
+    let (party, member) = source::places(&scratch.who, interface as u32, from, seed());
+    let (Some(party), Some(member), Some(all)) = (
+        SOURCES.get_ptr_mut(party),
+        SOURCES.get_ptr_mut(member),
+        SOURCES.get_ptr_mut(source::ALL),
+    ) else {
+        return SILENT;
+    };
+    // SAFETY: map values, whose words are replaced whole.
+    let (party, member, all) = unsafe { (&mut *party, &mut *member, &raw mut (*all).bucket) };
+    let now = clock::now();
+    for _ in 0..4 {
+        // SAFETY: as above.
+        let (of_member, of_party, of_all) = unsafe {
+            (
+                (&raw const member.bucket).read_volatile(),
+                (&raw const party.bucket).read_volatile(),
+                all.read_volatile(),
+            )
+        };
+        let Some(left_member) = MEMBER.take(of_member, now, 0) else {
+            atomic::increment(&raw mut member.untold);
+            return SILENT;
+        };
+        let reserve = match PARTY.is_full(of_party, now) {
+            true => 0,
+            false => RESERVE,
+        };
+        let (Some(left_party), Some(left_all)) = (
+            PARTY.take(of_party, now, 0),
+            TOGETHER.take(of_all, now, reserve),
+        ) else {
+            atomic::increment(&raw mut party.untold);
+            return SILENT;
+        };
+        // One that another processor takes meanwhile is too much for nobody but the last.
+        if atomic::compare_exchange(all, of_all, left_all)
+            && atomic::compare_exchange(&raw mut party.bucket, of_party, left_party)
+            && atomic::compare_exchange(&raw mut member.bucket, of_member, left_member)
+        {
+            return taken(&raw mut party.untold) + taken(&raw mut member.untold);
         }
-        if (*budget).left == 0 {
-            return false;
-        }
-        (*budget).left -= 1;
     }
-    true
+    atomic::increment(&raw mut member.untold);
+    SILENT
+}
+
+/// What a counter was, which begins anew.
+#[inline(always)]
+fn taken(counter: *mut u64) -> u64 {
+    // SAFETY: a word of a map value.
+    let count = unsafe { counter.read_volatile() };
+    match count == 0 || atomic::compare_exchange(counter, count, 0) {
+        true => count,
+        false => 0,
+    }
 }

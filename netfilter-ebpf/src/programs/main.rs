@@ -36,14 +36,16 @@ mod refuse;
 mod skb;
 mod stream;
 mod tables;
+mod who;
 mod widen;
 mod workload;
 mod xdp;
 
 use aya_ebpf::{
-    macros::{cgroup_sockopt, classifier, xdp},
-    programs::{SockoptContext, TcContext, XdpContext},
+    macros::{cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, xdp},
+    programs::{SockAddrContext, SockContext, SockoptContext, TcContext, XdpContext},
 };
+use netfilter_ebpf::verdict::Moment;
 
 #[classifier]
 fn netfilter_egress(ctx: TcContext) -> i32 {
@@ -80,6 +82,31 @@ fn netfilter_setsockopt(ctx: SockoptContext) -> i32 {
 #[cgroup_sockopt(setsockopt)]
 fn netfilter_setsockopt_unnamed(ctx: SockoptContext) -> i32 {
     guard::run::<false>(ctx.sockopt)
+}
+
+#[cgroup_sock_addr(connect4)]
+fn netfilter_connect4(ctx: SockAddrContext) -> i32 {
+    who::uses(ctx.sock_addr, Moment::Connect)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn netfilter_connect6(ctx: SockAddrContext) -> i32 {
+    who::uses(ctx.sock_addr, Moment::Connect)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn netfilter_sendmsg4(ctx: SockAddrContext) -> i32 {
+    who::uses(ctx.sock_addr, Moment::Send)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn netfilter_sendmsg6(ctx: SockAddrContext) -> i32 {
+    who::uses(ctx.sock_addr, Moment::Send)
+}
+
+#[cgroup_sock(sock_create)]
+fn netfilter_socket(ctx: SockContext) -> i32 {
+    who::makes(ctx.sock)
 }
 
 // Stand in for the two while these change their places: the kernel attaches no program

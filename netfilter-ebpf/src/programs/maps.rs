@@ -2,22 +2,24 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    macros::map,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
     maps::{
         Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
     },
 };
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, EventBudget,
-        Flow, FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
-        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users,
+        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, Flow, FlowKey,
+        FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE,
+        NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
     name::{KEY_DATA, KeyBuffer},
     packet::Packet,
     plumbing,
+    source::{self, Source},
     stream::{Inbound, Stream, Walk},
     table::{Node, ROOTS_PER_FAMILY},
 };
@@ -139,10 +141,14 @@ pub(crate) static LOST_FLOWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(4
 /// By [`netfilter_ebpf::verdict::Forgetful`].
 #[map]
 pub(crate) static TURNOVER: PerCpuArray<Turnover> = PerCpuArray::with_max_entries(8, 0);
+/// How much each source may still report; see [`netfilter_ebpf::source`].
 #[map]
-pub(crate) static BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SOURCES: Array<Source> = Array::with_max_entries(source::PLACES, 0);
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Who used a socket last.
+#[btf_map]
+pub(crate) static WHO: SkStorage<Who> = SkStorage::new();
 /// Sockets that were refused a way past tc. A ring of its own, too.
 #[map]
 pub(crate) static ATTEMPTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
@@ -197,6 +203,8 @@ pub(crate) struct Scratch {
     pub(crate) question: Question,
     pub(crate) addresses: Addresses,
     pub(crate) lease: Lease,
+    /// Who sends the packet, see `who`.
+    pub(crate) who: Who,
 }
 
 #[map]

@@ -56,6 +56,17 @@ impl Buffer for Skb {
         self.skb().cast()
     }
 
+    #[inline(always)]
+    fn skb(&self) -> Option<*mut __sk_buff> {
+        Some(Self::skb(self))
+    }
+
+    #[inline(always)]
+    fn came_by(&self) -> u32 {
+        // SAFETY: the context pointer that the kernel passed.
+        unsafe { (*Self::skb(self)).ingress_ifindex }
+    }
+
     /// A socket buffer may hold them in pages.
     #[inline(always)]
     fn gather(&self) {

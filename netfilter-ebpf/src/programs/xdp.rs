@@ -79,6 +79,16 @@ impl Buffer for Xdp {
     }
 
     #[inline(always)]
+    fn skb(&self) -> Option<*mut aya_ebpf::bindings::__sk_buff> {
+        None
+    }
+
+    #[inline(always)]
+    fn came_by(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
     fn gather(&self) {}
 
     #[inline(always)]

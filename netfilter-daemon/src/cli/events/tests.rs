@@ -1,5 +1,12 @@
+use serde_json::Value;
+
 use super::*;
-use crate::golden;
+use crate::{
+    daemon::{container::Container, sender::Sender},
+    golden,
+};
+
+mod schema;
 
 const NOW: u64 = 1_790_000_000;
 
@@ -18,11 +25,14 @@ fn connection() -> event::Event {
         question: None,
         socket: None,
         reason: "no_rule".to_owned(),
+        rule: None,
         bytes: 74,
+        sender: None,
+        untold: 0,
     }
 }
 
-fn some() -> event::Events {
+pub(super) fn some() -> event::Events {
     let question = event::Event {
         time: NOW + 1,
         protocol: Some("UDP".to_owned()),
@@ -67,9 +77,39 @@ fn some() -> event::Events {
         bytes: 0,
         ..frame.clone()
     };
+    let id = "3f2a91c0b1de";
+    let attributed = event::Event {
+        time: NOW + 5,
+        name: None,
+        resolved_at: None,
+        reason: "denied_by_rule".to_owned(),
+        rule: Some("no-metadata".to_owned()),
+        sender: Some(Sender {
+            seen_at: "connect".to_owned(),
+            pid: Some(812),
+            program: Some("curl".to_owned()),
+            executable: Some("/usr/bin/curl".to_owned()),
+            uid: 1000,
+            user: "alice".to_owned(),
+            cgroup: Some(format!("/docker/{id}")),
+            container: Some(Container {
+                runtime: "docker".to_owned(),
+                id: id.to_owned(),
+                pod: None,
+            }),
+            shared: false,
+        }),
+        untold: 37,
+        ..connection()
+    };
+    let attributed = event::Event {
+        destination: Some([169, 254, 169, 254].into()),
+        destination_port: Some(80),
+        ..attributed
+    };
     event::Events {
         skipped: 12,
-        events: vec![connection(), question, audited, frame, socket],
+        events: vec![connection(), question, audited, frame, socket, attributed],
     }
 }
 
@@ -103,4 +143,31 @@ fn what_the_daemon_sends_is_what_the_command_reads() {
     let sent = Answer::Events(some());
     let line = serde_json::to_string(&sent).unwrap();
     assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), sent);
+}
+
+#[test]
+fn the_schema_describes_every_line_and_every_field_of_it() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let text = lines(&some(), true).unwrap();
+    assert_eq!(text.lines().count(), 7);
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        schema::check(&schema, &line).unwrap();
+    }
+    let (_, event) = text.rsplit_once("{\"time\"").unwrap();
+    let event: Value = serde_json::from_str(&format!("{{\"time\"{event}")).unwrap();
+    for (place, wrong) in [
+        ("/time", Value::from("now")),
+        ("/sender/seen_at", "later".into()),
+        ("/sender/pid", 0.into()),
+        ("/sender/container/runtime", Value::Null),
+        ("/destination_port", 65_536.into()),
+    ] {
+        let mut changed = event.clone();
+        *changed.pointer_mut(place).unwrap() = wrong;
+        assert!(schema::check(&schema, &changed).is_err(), "{place}");
+    }
+    let mut undescribed = event.clone();
+    undescribed["sender"]["moon"] = 1.into();
+    assert!(schema::check(&schema, &undescribed).is_err());
 }

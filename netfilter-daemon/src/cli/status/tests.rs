@@ -5,7 +5,7 @@ use crate::{
         event::{Event, Socket},
         status::{InForce, Looked, ServiceTags, Sockets, Status as Report, Table},
     },
-    datapath::Unguarded,
+    datapath::{Pathless, Unguarded},
     golden,
 };
 
@@ -50,6 +50,9 @@ fn denied(destination: &str, name: Option<&str>) -> DeniedLately {
         socket: None,
         reason: "no_rule".to_owned(),
         bytes: 74,
+        rule: None,
+        sender: None,
+        untold: 0,
     };
     DeniedLately { event, count: 3 }
 }
@@ -206,6 +209,7 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
         unguarded: Some(Unguarded::NoCgroup.sentence()),
         passing: [false, true].map(passing).into(),
         unseen: Some("3 processes could not be looked at".to_owned()),
+        untold: vec![Pathless::NoTypes.sentence()],
     };
     let daemon = status.daemon.as_mut().unwrap();
     daemon.repairs[0].interface = String::new();

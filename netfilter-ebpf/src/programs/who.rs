@@ -1,0 +1,396 @@
+//! Who uses a socket: asked when it connects or sends, in the context of the process that
+//! does, and kept with the socket. A denied packet tells it; others do not look.
+//!
+//! These programs run for sockets of the whole machine, and note those of one network
+//! namespace. They can be interrupted, by tc's programs and by themselves: they use no
+//! scratch, and what they write has a sequence.
+
+use core::{ffi::c_void, mem::offset_of, ptr};
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+        bpf_get_current_uid_gid, bpf_get_netns_cookie,
+        generated::{
+            bpf_get_current_cgroup_id, bpf_get_socket_uid, bpf_probe_read_kernel,
+            bpf_probe_read_kernel_str, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id,
+        },
+    },
+};
+use netfilter_ebpf::{
+    abi::{Layout, NO_PROCESS, NO_USER, PATH, Path, Who},
+    packet::{TCP, UDP},
+    verdict::Moment,
+};
+
+use crate::{
+    atomic, clock,
+    maps::{NETWORK, WHO},
+    message::scratch,
+    skb::Skb,
+};
+
+/// Set when the programs are loaded. Where nothing is known, what reads the kernel's memory
+/// is not in the program at all: the verifier removes it.
+#[unsafe(no_mangle)]
+static LAYOUT: Layout = Layout {
+    known: 0,
+    task_mm: 0,
+    task_leader: 0,
+    task_started: 0,
+    task_executions: 0,
+    task_cgroups: 0,
+    mm_file: 0,
+    file_path: 0,
+    path_mount: 0,
+    path_dentry: 0,
+    dentry_name: 0,
+    dentry_parent: 0,
+    mount_root: 0,
+    mount_mnt: 0,
+    mount_parent: 0,
+    mount_point: 0,
+    css_cgroup: 0,
+    cgroup_node: 0,
+    node_name: 0,
+    node_parent: 0,
+    sock_cgroup: 0,
+    padding: 0,
+};
+
+macro_rules! layout {
+    ($field:ident) => {
+        // SAFETY: a word of a constant, which the compiler must not take for zero.
+        u64::from(unsafe { (&raw const LAYOUT.$field).read_volatile() })
+    };
+}
+
+const GO_ON: i32 = 1;
+
+/// At connect(2), and where a datagram is sent without.
+#[inline(always)]
+pub(crate) fn uses(asked: *mut bpf_sock_addr, moment: Moment) -> i32 {
+    if is_ours(asked.cast()) {
+        // SAFETY: the context, whose fields the verifier knows.
+        note(unsafe { (*asked).__bindgen_anon_1.sk }.cast(), moment);
+    }
+    GO_ON
+}
+
+/// At socket(2). TCP and UDP say more later.
+#[inline(always)]
+pub(crate) fn makes(socket: *mut bpf_sock) -> i32 {
+    // SAFETY: the context, whose fields the verifier knows.
+    let protocol = unsafe { (*socket).protocol };
+    let later = protocol == u32::from(TCP) || protocol == u32::from(UDP);
+    if !later && is_ours(socket.cast()) {
+        note(socket.cast(), Moment::Socket);
+    }
+    GO_ON
+}
+
+#[inline(always)]
+fn is_ours(context: *mut c_void) -> bool {
+    // SAFETY: a helper that takes the context.
+    let network = unsafe { bpf_get_netns_cookie(context) };
+    NETWORK.get(0).is_some_and(|ours| *ours == network)
+}
+
+/// Whom this program serves.
+struct Current {
+    process: u32,
+    user: u32,
+    cgroup_id: u64,
+    task: u64,
+    started: u64,
+    executions: u64,
+    program: [u64; 2],
+}
+
+impl Current {
+    #[inline(always)]
+    fn ask() -> Self {
+        // SAFETY: helpers without arguments.
+        let (cgroup_id, task) =
+            unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_task() as u64) };
+        let (mut started, mut executions) = (0, 0);
+        if layout!(known) != 0 {
+            started = word(word(task + layout!(task_leader)) + layout!(task_started));
+            executions = word(task + layout!(task_executions));
+        }
+        let program: [u8; 16] = bpf_get_current_comm().unwrap_or([0; 16]);
+        Self {
+            process: (bpf_get_current_pid_tgid() >> 32) as u32,
+            user: bpf_get_current_uid_gid() as u32,
+            cgroup_id,
+            task,
+            started,
+            executions,
+            // SAFETY: as many bytes.
+            program: unsafe { core::mem::transmute::<[u8; 16], [u64; 2]>(program) },
+        }
+    }
+
+    #[inline(always)]
+    fn is_process_of(&self, who: &Who) -> bool {
+        self.process == who.process && self.started == who.started
+    }
+
+    #[inline(always)]
+    fn is(&self, who: &Who) -> bool {
+        // SAFETY: as many bytes, in a map value at a multiple of eight.
+        let program = unsafe { (&raw const who.program).cast::<[u64; 2]>().read() };
+        self.is_process_of(who)
+            && self.executions == who.executions
+            && self.user == who.user
+            && self.cgroup_id == who.cgroup_id
+            && self.program[0] == program[0]
+            && self.program[1] == program[1]
+    }
+}
+
+#[inline(always)]
+fn note(socket: *mut c_void, moment: Moment) {
+    // SAFETY: the socket that the kernel passed. The map makes room filled with zeros.
+    let place = unsafe {
+        bpf_sk_storage_get(
+            (&raw const WHO).cast_mut().cast(),
+            socket,
+            ptr::null_mut(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+    }
+    .cast::<Who>();
+    // SAFETY: null or a value of the map.
+    let Some(who) = (unsafe { place.as_mut() }) else {
+        return;
+    };
+    let current = Current::ask();
+    let sequence = &raw mut who.sequence;
+    // SAFETY: a word of a map value.
+    let before = unsafe { sequence.read_volatile() };
+    if before & 1 == 0 && who.moment == moment as u8 && current.is(who) {
+        return;
+    }
+    // Who only made the socket, for a child of his, has sent nothing.
+    let used = who.moment == Moment::Connect as u8 || who.moment == Moment::Send as u8;
+    if used && !current.is_process_of(who) {
+        who.shared = clock::now();
+    }
+    if before & 1 != 0 || !atomic::compare_exchange(sequence, before, before + 1) {
+        // Another process is writing itself down.
+        who.shared = clock::now();
+        return;
+    }
+    who.process = current.process;
+    who.user = current.user;
+    who.cgroup_id = current.cgroup_id;
+    who.started = current.started;
+    who.executions = current.executions;
+    who.moment = moment as u8;
+    // SAFETY: as many bytes, in a map value at a multiple of eight.
+    unsafe {
+        (&raw mut who.program)
+            .cast::<[u64; 2]>()
+            .write(current.program);
+    }
+    if layout!(known) != 0 {
+        let file = word(word(current.task + layout!(task_mm)) + layout!(mm_file));
+        let path = file + layout!(file_path);
+        let mount = word(path + layout!(path_mount));
+        let dentry = word(path + layout!(path_dentry));
+        climb_files(&mut who.executable, dentry, mount);
+        let cgroup = word(word(current.task + layout!(task_cgroups)) + layout!(css_cgroup));
+        climb_cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
+    }
+    atomic::compare_exchange(sequence, before + 1, before + 2);
+}
+
+/// A word of the kernel's memory, or zero.
+#[inline(always)]
+fn word(at: u64) -> u64 {
+    let mut word = 0u64;
+    // SAFETY: room for a word; the helper reads from anywhere, or fails.
+    unsafe { bpf_probe_read_kernel((&raw mut word).cast(), 8, at as *const c_void) };
+    word
+}
+
+/// Names and mounts that are climbed over.
+const STEPS: u32 = 24;
+/// The longest piece of a name, with its zero.
+const PIECE: usize = PATH / 2;
+
+/// Writes the names from a file's `dentry` to the root of all that is mounted.
+#[inline(always)]
+fn climb_files(path: &mut Path, dentry: u64, mount: u64) {
+    let (mut node, mut mount) = (dentry, mount);
+    let mut root = word(mount + layout!(mount_root));
+    let (mut at, mut cut) = (0, 1);
+    for _ in 0..STEPS {
+        if node == root {
+            // Goes on where this is mounted, unless it is the root of all.
+            let this = mount - layout!(mount_mnt);
+            let upper = word(this + layout!(mount_parent));
+            if upper == this {
+                cut = 0;
+                break;
+            }
+            node = word(this + layout!(mount_point));
+            mount = upper + layout!(mount_mnt);
+            root = word(mount + layout!(mount_root));
+            continue;
+        }
+        if !append(path, &mut at, word(node + layout!(dentry_name))) {
+            break;
+        }
+        let above = word(node + layout!(dentry_parent));
+        if above == node || above == 0 {
+            // Of a tree that is mounted nowhere.
+            break;
+        }
+        node = above;
+    }
+    path.length = at as u16;
+    path.cut = cut;
+}
+
+/// Writes the names from a cgroup's `node` to the root of cgroups, which has none.
+#[inline(always)]
+fn climb_cgroups(path: &mut Path, node: u64) {
+    let mut node = node;
+    let (mut at, mut cut) = (0, 1);
+    for _ in 0..STEPS {
+        let above = word(node + layout!(node_parent));
+        if above == 0 {
+            cut = 0;
+            break;
+        }
+        if !append(path, &mut at, word(node + layout!(node_name))) {
+            break;
+        }
+        node = above;
+    }
+    path.length = at as u16;
+    path.cut = cut;
+}
+
+/// Writes a name behind the others. False: it is not there whole.
+#[inline(always)]
+fn append(path: &mut Path, at: &mut u64, name: u64) -> bool {
+    const { assert!(PIECE == 0x80) };
+    if *at >= PIECE as u64 {
+        return false;
+    }
+    let mut place = *at;
+    // SAFETY: plain arithmetic, which changes nothing. What the verifier knows of the place
+    // is the same in each step, so that it does not look at each anew.
+    unsafe { core::arch::asm!("{0} &= 0x7f", inout(reg) place) };
+    let text = path.text.as_mut_ptr();
+    // SAFETY: a piece fits behind the place.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(
+            text.add(place as usize).cast(),
+            PIECE as u32,
+            name as *const c_void,
+        )
+    };
+    let mut length = read as u64;
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("{0} &= 0xff", inout(reg) length) };
+    if read <= 0 {
+        return false;
+    }
+    *at = place + length;
+    length < PIECE as u64
+}
+
+/// Writes into the scratch who sends this packet, as far as its socket tells.
+///
+/// A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
+    let Some(scratch) = scratch() else {
+        return 0;
+    };
+    let who = &mut scratch.who;
+    let skb = Skb::at(raw).skb();
+    // SAFETY: the context, whose fields the verifier knows.
+    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, as just seen. One that is only half there has no owner.
+    let socket = unsafe { bpf_sk_fullsock(socket) };
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, as just seen.
+    let place = unsafe {
+        bpf_sk_storage_get(
+            (&raw const WHO).cast_mut().cast(),
+            socket.cast(),
+            ptr::null_mut(),
+            0,
+        )
+    };
+    if !place.is_null() {
+        let noted = place.cast::<Who>().cast_const();
+        // SAFETY: a word of a value of the map.
+        let before = unsafe { (&raw const (*noted).sequence).read_volatile() };
+        let sequence = place.cast::<u64>();
+        const { assert!(offset_of!(Who, sequence) == 0) };
+        // Twice the barrier that is in it.
+        let unchanged = || atomic::compare_exchange(sequence, before, before);
+        if before & 1 == 0 && before != 0 && unchanged() {
+            copy(noted, who);
+            if unchanged() {
+                return 1;
+            }
+        }
+        // It changes hands at this moment.
+    }
+    who.process = NO_PROCESS;
+    who.moment = Moment::Owner as u8;
+    who.shared = 0;
+    who.started = 0;
+    // SAFETY: helpers that take the context.
+    unsafe {
+        who.user = bpf_get_socket_uid(skb);
+        who.cgroup_id = bpf_skb_cgroup_id(skb);
+    }
+    who.executable.length = 0;
+    who.cgroup.length = 0;
+    if layout!(known) != 0 {
+        // The verifier computes with numbers, not with sockets: so it is read back as one.
+        let socket = word((&raw const socket) as u64);
+        let cgroup = word(socket + layout!(sock_cgroup));
+        climb_cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
+    }
+    1
+}
+
+/// Who sends the packet: in the scratch.
+#[inline(always)]
+pub(crate) fn sends(skb: Option<*mut aya_ebpf::bindings::__sk_buff>) {
+    let known = skb.is_some_and(|skb| netfilter_who(skb) != 0);
+    if !known && let Some(scratch) = scratch() {
+        let who = &mut scratch.who;
+        who.process = NO_PROCESS;
+        who.user = NO_USER;
+        who.cgroup_id = 0;
+        who.started = 0;
+        who.shared = 0;
+        who.moment = 0;
+        who.executable.length = 0;
+        who.cgroup.length = 0;
+    }
+}
+
+/// Word by word: the verifier takes no call for it.
+#[inline(always)]
+pub(crate) fn copy(from: *const Who, to: *mut Who) {
+    // SAFETY: of that size, at multiples of eight; a map value is no part of another.
+    unsafe { from.copy_to_nonoverlapping(to, 1) };
+}
