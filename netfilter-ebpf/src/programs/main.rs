@@ -14,6 +14,7 @@
 mod answer;
 mod atomic;
 mod buffer;
+mod climb;
 mod clock;
 mod conclude;
 mod egress;

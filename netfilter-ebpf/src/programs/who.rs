@@ -13,58 +13,25 @@ use aya_ebpf::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
         bpf_get_current_uid_gid, bpf_get_netns_cookie,
         generated::{
-            bpf_get_current_cgroup_id, bpf_get_socket_uid, bpf_probe_read_kernel,
-            bpf_probe_read_kernel_str, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id,
+            bpf_get_current_cgroup_id, bpf_get_socket_uid, bpf_sk_fullsock, bpf_sk_storage_get,
+            bpf_skb_cgroup_id,
         },
     },
 };
 use netfilter_ebpf::{
-    abi::{Layout, NO_PROCESS, NO_USER, PATH, Path, Who},
+    abi::{NO_PROCESS, NO_USER, Who},
     packet::{TCP, UDP},
     verdict::Moment,
 };
 
 use crate::{
-    atomic, clock,
+    atomic,
+    climb::{self, layout, word},
+    clock,
     maps::{NETWORK, WHO},
     message::scratch,
     skb::Skb,
 };
-
-/// Set when the programs are loaded. Where nothing is known, what reads the kernel's memory
-/// is not in the program at all: the verifier removes it.
-#[unsafe(no_mangle)]
-static LAYOUT: Layout = Layout {
-    known: 0,
-    task_mm: 0,
-    task_leader: 0,
-    task_started: 0,
-    task_executions: 0,
-    task_cgroups: 0,
-    mm_file: 0,
-    file_path: 0,
-    path_mount: 0,
-    path_dentry: 0,
-    dentry_name: 0,
-    dentry_parent: 0,
-    mount_root: 0,
-    mount_mnt: 0,
-    mount_parent: 0,
-    mount_point: 0,
-    css_cgroup: 0,
-    cgroup_node: 0,
-    node_name: 0,
-    node_parent: 0,
-    sock_cgroup: 0,
-    padding: 0,
-};
-
-macro_rules! layout {
-    ($field:ident) => {
-        // SAFETY: a word of a constant, which the compiler must not take for zero.
-        u64::from(unsafe { (&raw const LAYOUT.$field).read_volatile() })
-    };
-}
 
 const GO_ON: i32 = 1;
 
@@ -200,109 +167,11 @@ fn note(socket: *mut c_void, moment: Moment) {
         let path = file + layout!(file_path);
         let mount = word(path + layout!(path_mount));
         let dentry = word(path + layout!(path_dentry));
-        climb_files(&mut who.executable, dentry, mount);
+        climb::files(&mut who.executable, dentry, mount);
         let cgroup = word(word(current.task + layout!(task_cgroups)) + layout!(css_cgroup));
-        climb_cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
+        climb::cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
     }
     atomic::compare_exchange(sequence, before + 1, before + 2);
-}
-
-/// A word of the kernel's memory, or zero.
-#[inline(always)]
-fn word(at: u64) -> u64 {
-    let mut word = 0u64;
-    // SAFETY: room for a word; the helper reads from anywhere, or fails.
-    unsafe { bpf_probe_read_kernel((&raw mut word).cast(), 8, at as *const c_void) };
-    word
-}
-
-/// Names and mounts that are climbed over.
-const STEPS: u32 = 24;
-/// The longest piece of a name, with its zero.
-const PIECE: usize = PATH / 2;
-
-/// Writes the names from a file's `dentry` to the root of all that is mounted.
-#[inline(always)]
-fn climb_files(path: &mut Path, dentry: u64, mount: u64) {
-    let (mut node, mut mount) = (dentry, mount);
-    let mut root = word(mount + layout!(mount_root));
-    let (mut at, mut cut) = (0, 1);
-    for _ in 0..STEPS {
-        if node == root {
-            // Goes on where this is mounted, unless it is the root of all.
-            let this = mount - layout!(mount_mnt);
-            let upper = word(this + layout!(mount_parent));
-            if upper == this {
-                cut = 0;
-                break;
-            }
-            node = word(this + layout!(mount_point));
-            mount = upper + layout!(mount_mnt);
-            root = word(mount + layout!(mount_root));
-            continue;
-        }
-        if !append(path, &mut at, word(node + layout!(dentry_name))) {
-            break;
-        }
-        let above = word(node + layout!(dentry_parent));
-        if above == node || above == 0 {
-            // Of a tree that is mounted nowhere.
-            break;
-        }
-        node = above;
-    }
-    path.length = at as u16;
-    path.cut = cut;
-}
-
-/// Writes the names from a cgroup's `node` to the root of cgroups, which has none.
-#[inline(always)]
-fn climb_cgroups(path: &mut Path, node: u64) {
-    let mut node = node;
-    let (mut at, mut cut) = (0, 1);
-    for _ in 0..STEPS {
-        let above = word(node + layout!(node_parent));
-        if above == 0 {
-            cut = 0;
-            break;
-        }
-        if !append(path, &mut at, word(node + layout!(node_name))) {
-            break;
-        }
-        node = above;
-    }
-    path.length = at as u16;
-    path.cut = cut;
-}
-
-/// Writes a name behind the others. False: it is not there whole.
-#[inline(always)]
-fn append(path: &mut Path, at: &mut u64, name: u64) -> bool {
-    const { assert!(PIECE == 0x80) };
-    if *at >= PIECE as u64 {
-        return false;
-    }
-    let mut place = *at;
-    // SAFETY: plain arithmetic, which changes nothing. What the verifier knows of the place
-    // is the same in each step, so that it does not look at each anew.
-    unsafe { core::arch::asm!("{0} &= 0x7f", inout(reg) place) };
-    let text = path.text.as_mut_ptr();
-    // SAFETY: a piece fits behind the place.
-    let read = unsafe {
-        bpf_probe_read_kernel_str(
-            text.add(place as usize).cast(),
-            PIECE as u32,
-            name as *const c_void,
-        )
-    };
-    let mut length = read as u64;
-    // SAFETY: as above.
-    unsafe { core::arch::asm!("{0} &= 0xff", inout(reg) length) };
-    if read <= 0 {
-        return false;
-    }
-    *at = place + length;
-    length < PIECE as u64
 }
 
 /// Writes into the scratch who sends this packet, as far as its socket tells.
@@ -366,7 +235,7 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
         // The verifier computes with numbers, not with sockets: so it is read back as one.
         let socket = word((&raw const socket) as u64);
         let cgroup = word(socket + layout!(sock_cgroup));
-        climb_cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
+        climb::cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
     }
     1
 }
