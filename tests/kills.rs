@@ -19,6 +19,8 @@ use crate::{
 /// How long the loop runs; `cargo xtask chaos` sets more.
 const SECONDS: &str = "NETFILTER_CHAOS_SECONDS";
 const IN_CI: u64 = 20;
+/// Rounds, however long they take.
+const LEAST: u32 = 5;
 /// Another build of the daemon, to go to and fro between.
 const OTHER: &str = "NETFILTER_CHAOS_OTHER";
 
@@ -64,14 +66,14 @@ fn the_daemon_may_be_killed_at_any_instant() {
     };
     traffic::under(&world, |traffic| {
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < deadline {
+        // A busy machine may take seconds for each.
+        while Instant::now() < deadline || chaos.rounds.iter().sum::<u32>() < LEAST {
             chaos.round(traffic);
         }
         drop(chaos.start(traffic));
     });
     let [starts, reloads, detaches, ends] = chaos.rounds;
     eprintln!("killed in {starts} starts, {reloads} reloads, {detaches} detaches; {ends} ended");
-    assert!(chaos.rounds.iter().sum::<u32>() > 4);
 }
 
 struct Chaos<'w> {
