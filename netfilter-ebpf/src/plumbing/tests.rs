@@ -496,7 +496,8 @@ fn what_is_on_the_link_is_told_from_what_is_beyond() {
     let v6 = |head: &str, tail| is_on_link(Address::from_ipv6(ipv6(head, tail)));
     assert!(v4([255; 4]) && v4([224, 0, 0, 0]) && v4([239, 255, 255, 255]));
     assert!(!v4([223, 255, 255, 255]) && !v4([240, 0, 0, 0]) && !v4([255, 255, 255, 254]));
-    assert!(!v4([10, 0, 0, 1]) && !v4([169, 254, 0, 1]));
+    assert!(v4([169, 254, 0, 1]) && v4([169, 254, 255, 255]));
+    assert!(!v4([10, 0, 0, 1]) && !v4([169, 253, 255, 255]) && !v4([169, 255, 0, 0]));
     for head in ["fe80", "febf", "ff00", "ff02", "ffff"] {
         assert!(v6(head, 1), "{head}");
     }

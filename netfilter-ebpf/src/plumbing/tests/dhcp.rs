@@ -113,11 +113,14 @@ fn messages_of_ipv6_are_those_of_clients() {
 }
 
 #[test]
-fn it_goes_to_everybody_and_to_nobody_else() {
+fn it_goes_to_everybody_or_to_one_machine_and_to_no_group() {
     let to = |to| over_ipv4(to, 64, UDP, &[], &udp(68, 67, &bootp(&[53, 1, 1, 255])));
-    assert!(is_plumbing(&to([255; 4])));
-    for other in [[255, 255, 255, 254], [10, 0, 0, 1], [0; 4], [224, 0, 0, 1]] {
-        assert!(!is_plumbing(&to(other)), "{other:?}");
+    // Of one machine, whether it is on the link is for the tables.
+    for one in [[255; 4], [10, 0, 0, 1], [203, 0, 113, 9]] {
+        assert!(is_plumbing(&to(one)), "{one:?}");
+    }
+    for group in [[224, 0, 0, 1], [239, 255, 255, 255]] {
+        assert!(!is_plumbing(&to(group)), "{group:?}");
     }
     let [agents, other, site] = [("ff02", 2), ("ff02", 3), ("ff05", 2)].map(|(head, tail)| {
         let mut to = ipv6(head, tail);
