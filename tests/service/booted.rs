@@ -143,11 +143,13 @@ fn remove(part: &Path) -> std::io::Result<()> {
     fs::remove_dir(part)
 }
 
-/// The unit, but for where its policy is, and where one can read what it says.
+/// The unit, but for where its program and its policy are, and where one can read what it says.
 fn write_units() {
     let units = Path::new("/run/netfilter-daemon/units");
     fs::create_dir_all(units).unwrap();
     let unit = UNIT.replace("/etc/netfilter-daemon/policy.yaml", mounts::POLICY);
+    // A directory that can be hidden from a machine without its missing anything.
+    let unit = unit.replace("/usr/sbin", "/usr/local/sbin");
     let unit = unit.replace(
         "[Service]",
         &format!("[Service]\nStandardError=append:{LOG}"),
