@@ -24,6 +24,11 @@ pub(crate) trait Buffer: Bytes + Sized {
     /// Makes the headers readable.
     fn gather(&self);
 
+    /// Brings the whole packet to where nobody writes but the kernel. Pages can be a file's
+    /// or the sender's own (sendfile, MSG_ZEROCOPY, rings), who may change them after they
+    /// were judged. False where there is no memory.
+    fn own(&self) -> bool;
+
     fn ifindex(&self) -> u32;
 
     /// How a frame begins that has no Ethernet header. `None`: nobody says what it is.

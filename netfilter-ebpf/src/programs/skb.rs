@@ -78,6 +78,13 @@ impl Buffer for Skb {
     }
 
     #[inline(always)]
+    fn own(&self) -> bool {
+        let length = self.ctx.len();
+        self.ctx.data_end() - self.ctx.data() >= length as usize
+            || self.ctx.pull_data(length).is_ok()
+    }
+
+    #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the context pointer that the kernel passed.
         unsafe { (*self.skb()).ifindex }

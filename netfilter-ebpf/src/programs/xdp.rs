@@ -91,6 +91,12 @@ impl Buffer for Xdp {
     #[inline(always)]
     fn gather(&self) {}
 
+    /// Drivers receive into memory of their own, and generic XDP copies what lies in pages.
+    #[inline(always)]
+    fn own(&self) -> bool {
+        true
+    }
+
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the context pointer that the kernel passed.

@@ -9,6 +9,7 @@ mod elsewhere;
 mod fields;
 mod message;
 mod names;
+mod rewritten;
 mod sections;
 mod streams;
 
@@ -46,6 +47,7 @@ pub(super) const CHANNELS: &[Channel] = &[
     streams::SYN_DATA,
     streams::RESET,
     streams::OUT_OF_ORDER,
+    rewritten::FILE,
     elsewhere::UDP,
     elsewhere::TCP,
     elsewhere::TLS,

@@ -130,7 +130,7 @@ pub(super) const OUT_OF_ORDER: Channel = Channel {
     read: None,
 };
 
-fn connect(side: &Side) -> io::Result<TcpStream> {
+pub(super) fn connect(side: &Side) -> io::Result<TcpStream> {
     let connection = TcpStream::connect_timeout(&(side.resolver()?, PORT).into(), PATIENCE)?;
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(PATIENCE))?;

@@ -1,0 +1,72 @@
+//! Questions in memory that their sender still has: what was judged is not what leaves.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::memfd::{MFdFlags, memfd_create},
+};
+
+use crate::lab::{
+    battery::{Aim, Channel, each},
+    probe::Family,
+};
+
+use super::{
+    message::{A, Message, wire},
+    streams::connect,
+};
+
+/// Each segment has a page of the file for itself.
+const PAGE: usize = 4096;
+
+/// As large as a filter blanks them: they push what is behind them out of what it copies.
+const PADDED: usize = 3;
+const PADDING: (u16, &[u8]) = (12, &[0; 240]);
+
+/// As many more as a filter may read in a segment. Their bytes are changed.
+const BARE: u16 = 13;
+
+pub(super) const FILE: Channel = Channel {
+    name: "dns-tcp-rewritten",
+    how: "approved questions over TCP, sent from a file whose bytes are changed once they are judged",
+    seen_in: "described: sendfile, splice and MSG_ZEROCOPY hand over memory that its owner can still write to",
+    aim: Aim::Stop,
+    carry: |field, pieces| {
+        let name = wire(&field.exact()?.name);
+        let padded = Message::ask(0, &name, A).extended(0, Some(PADDING));
+        let before = padded.framed().repeat(PADDED);
+        let changed: Vec<u8> = (1..=BARE)
+            .flat_map(|id| Message::ask(id, &name, A).framed())
+            .collect();
+        let approved = [&before[..], &changed].concat();
+        let file = File::from(memfd_create("questions", MFdFlags::MFD_CLOEXEC)?);
+        let side = field.side(Family::V4)?;
+        // Twice: whoever reads at once, reads what was approved.
+        let twice = || pieces.of(changed.len());
+        each(twice().chain(twice()).enumerate(), |(index, piece)| {
+            let at = (index * PAGE) as u64;
+            file.write_all_at(&approved, at)?;
+            let connection = connect(side)?;
+            send(&connection, &file, at, approved.len())?;
+            file.write_all_at(&piece, at + before.len() as u64)
+        })
+    },
+    read: None,
+};
+
+/// Sends bytes of a file that the socket takes from where the file has them.
+fn send(to: &impl AsRawFd, file: &File, at: u64, length: usize) -> io::Result<()> {
+    let mut offset = libc::off_t::try_from(at).map_err(io::Error::other)?;
+    // SAFETY: the offset is read and written.
+    let sent = unsafe { libc::sendfile(to.as_raw_fd(), file.as_raw_fd(), &raw mut offset, length) };
+    match Errno::result(sent)? {
+        sent if usize::try_from(sent) == Ok(length) => Ok(()),
+        sent => Err(io::Error::other(format!("only {sent} bytes are sent"))),
+    }
+}
