@@ -54,6 +54,43 @@ impl Look {
     }
 }
 
+/// Where the kernel lists network cards that programs can write to without it (RDMA).
+const CARDS: &str = "/sys/class/infiniband";
+
+/// Which cards send past the filter what programs write to them, over InfiniBand or Ethernet
+/// (RoCE), and what to do about it, as a sentence. `None` where there is none.
+pub fn rdma() -> Option<String> {
+    rdma_cards().map(|cards| format!("{cards}; {RDMA_REMEDY}"))
+}
+
+/// The first half of [`rdma`].
+pub fn rdma_cards() -> Option<String> {
+    cards(Path::new(CARDS))
+}
+
+pub const RDMA_REMEDY: &str =
+    "let only those open them who need it (a udev rule with GROUP and MODE)";
+
+fn cards(directory: &Path) -> Option<String> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let mut cards: Vec<_> = entries
+        .map(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .escape_debug()
+                .to_string()
+        })
+        .collect();
+    cards.sort_unstable();
+    (!cards.is_empty()).then(|| {
+        format!(
+            "whoever may open /dev/infiniband/uverbs* sends past the filter (RDMA: {})",
+            cards.join(", ")
+        )
+    })
+}
+
 /// Looks at the sockets of all processes, for those in the network namespace with this cookie.
 /// Where the rights say so, ways past tc are closed that can be: a packet socket can be made
 /// an ordinary one, AF_XDP only ends.
@@ -262,6 +299,18 @@ impl fmt::Display for Passing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cards_that_send_past_the_filter_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(cards(&directory.path().join("none")), None);
+        assert_eq!(cards(directory.path()), None);
+        for card in ["mlx5_1", "mlx5_0"] {
+            fs::create_dir(directory.path().join(card)).unwrap();
+        }
+        let told = cards(directory.path()).unwrap();
+        assert!(told.ends_with("(RDMA: mlx5_0, mlx5_1)"), "{told}");
+    }
 
     #[test]
     fn who_passes_is_named_with_what_to_do() {

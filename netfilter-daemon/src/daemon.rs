@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    bypass::Rights,
+    bypass::{self, Rights},
     control::{Ask, Socket},
     datapath::{self, Attachment, Datapath, On, State, Terms},
     interfaces::{self, Choice, Places},
@@ -172,8 +172,8 @@ impl Daemon {
             if let Err(unguarded) = datapath.guard(&ground) {
                 tracing::warn!("{}", unguarded.sentence());
             }
-            for untold in datapath.untold() {
-                tracing::warn!("{untold}");
+            for told in datapath.untold().into_iter().chain(bypass::rdma()) {
+                tracing::warn!("{told}");
             }
             scout.look(Rights {
                 users: loaded.image.users,

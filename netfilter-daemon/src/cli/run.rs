@@ -262,6 +262,9 @@ fn sockets(users: Users) -> anyhow::Result<String> {
     if let Err(unguarded) = Ground::find().is_there() {
         text.push_str(&format!("{}\n", unguarded.sentence()));
     }
+    if let Some(rdma) = bypass::rdma() {
+        text.push_str(&format!("{rdma}\n"));
+    }
     let network = guard::cookie().context("cannot tell the network namespace")?;
     let rights = Rights {
         users,

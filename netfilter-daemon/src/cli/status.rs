@@ -250,6 +250,7 @@ fn interfaces(daemon: &Running) -> String {
 fn sockets(sockets: &Sockets) -> String {
     let Sockets {
         unguarded,
+        rdma,
         passing,
         unseen,
         untold,
@@ -263,8 +264,8 @@ fn sockets(sockets: &Sockets) -> String {
         };
         text.push_str(&format!("{label:<13} {passing}\n"));
     }
-    if let Some(unguarded) = unguarded {
-        text.push_str(&format!("PROBLEM       {unguarded}\n"));
+    for problem in [unguarded, rdma].into_iter().flatten() {
+        text.push_str(&format!("PROBLEM       {problem}\n"));
     }
     if let Some(why) = unseen {
         text.push_str(&format!(

@@ -34,6 +34,9 @@ pub struct Status {
 pub struct Sockets {
     /// Why they are not refused; `null` where they are.
     pub unguarded: Option<String>,
+    /// Which cards send past the filter without a socket; see [`bypass::rdma`].
+    #[serde(default)]
+    pub rdma: Option<String>,
     /// Who has some.
     pub passing: Vec<Passing>,
     /// Why some may have been missed.
@@ -174,6 +177,7 @@ pub fn of_kernel(state: &datapath::State) -> Result<Status, datapath::Error> {
         tables: state.occupancy()?.into_iter().map(Table::from).collect(),
         sockets: Sockets {
             unguarded: unguarded(state.guarded().err().as_ref()),
+            rdma: bypass::rdma(),
             untold: state.untold(),
             ..Sockets::default()
         },

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::{Finding, Verdict, exists};
 use crate::{
+    bypass,
     compile::Image,
     datapath::{
         Error, Ground,
@@ -19,6 +20,9 @@ pub(super) fn look(image: &Image) -> Vec<Finding> {
     findings.extend(memory(&read("/proc/meminfo")));
     findings.extend(programs(image));
     findings.push(ways_past());
+    findings.extend(
+        bypass::rdma_cards().map(|cards| Finding::warning("rdma", cards, bypass::RDMA_REMEDY)),
+    );
     findings
 }
 

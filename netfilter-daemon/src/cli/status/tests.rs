@@ -207,6 +207,7 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
     daemon.service_tag_lists = lists;
     status.sockets = Sockets {
         unguarded: Some(Unguarded::NoCgroup.sentence()),
+        rdma: Some("whoever may open /dev/infiniband/uverbs* sends past the filter".to_owned()),
         passing: [false, true].map(passing).into(),
         unseen: Some("3 processes could not be looked at".to_owned()),
         untold: vec![Pathless::NoTypes.sentence()],
