@@ -12,7 +12,7 @@ use std::{
 use netfilter_daemon::lab::battery::{
     Sink,
     collector::Collector,
-    ledger::{Pieces, Round, SECRET},
+    ledger::{Pieces, Round},
 };
 
 use crate::{
@@ -25,6 +25,10 @@ const POLICY: &str = "presets: [azure-ml]";
 
 /// Packets cut the secret, so it is made of pieces of which most stay whole.
 const PIECE: usize = 74;
+
+/// A tool that has carried so much works, however slow a busy machine makes it: ptunnel-ng waits
+/// for more than a second before it repeats what was lost.
+const WORKS: usize = 1024;
 
 /// By then a tool has ended, or never will: on a busy machine scapy takes its time to begin.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -155,11 +159,8 @@ fn carry(enforced: bool, time: Duration) -> Vec<(&'static str, usize)> {
     }
     let mut arrived = sink.arrived().unwrap();
     let is_over = |arrived: &[usize]| {
-        let whole = arrived
-            .iter()
-            .take(secrets.len())
-            .all(|it| *it > SECRET / 2);
-        begin.elapsed() > if enforced { time } else { PATIENCE } || !enforced && whole
+        let shown = arrived.iter().take(secrets.len()).all(|it| *it >= WORKS);
+        begin.elapsed() > if enforced { time } else { PATIENCE } || !enforced && shown
     };
     while !is_over(&arrived) {
         thread::sleep(Duration::from_millis(100));
@@ -203,7 +204,7 @@ fn no_tool_carries_a_byte_out() {
     let open = carry(false, Duration::ZERO);
     let stuck: Vec<_> = open
         .iter()
-        .filter(|(_, arrived)| *arrived < SECRET / 2)
+        .filter(|(_, arrived)| *arrived < WORKS)
         .collect();
     assert!(
         stuck.is_empty(),
