@@ -547,3 +547,10 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let remedy = system.last().map(remedy::of).unwrap_or_default();
     text.join(": ") + &remedy
 }
+
+// SHIM until h-metrics is merged
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleHits {
+    pub rule: String,
+    pub hits: u64,
+}

@@ -1,4 +1,4 @@
-//! The read-only HTTP listener: `/metrics`, `/healthz`, `/`.
+//! The read-only HTTP listener: `/metrics`, `/healthz`, and `/` for people.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -7,11 +7,12 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{ConnectInfo, State, connect_info::Connected},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{Html, IntoResponse, Response},
     routing::get,
+    serve::IncomingStream,
 };
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -21,21 +22,26 @@ use tokio::{
 
 use crate::{
     causes,
+    daemon::overview::Overview,
     metrics::{self, Exposition, Snapshot},
 };
 
 mod connections;
+mod headers;
+mod host;
+mod page;
 
 use connections::Connections;
+use page::Detail;
 
 /// Who asks for the health at once; others wait. Each takes a thread and some files.
 static READERS: Semaphore = Semaphore::const_new(4);
 
-const INDEX: &str = include_str!("serve/index.html");
-
 /// What the pages show. Its methods may block for the time of some system calls.
 pub trait Source: Send + Sync + 'static {
     fn snapshot(&self) -> anyhow::Result<Snapshot>;
+
+    fn overview(&self) -> anyhow::Result<Overview>;
 
     /// Why the filter does not do what it should, as a sentence.
     fn health(&self) -> Result<(), String>;
@@ -72,25 +78,72 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 pub async fn serve(listener: TcpListener, source: Arc<impl Source>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(Connections::on(listener), router(source)).await
+    let service = router(source).into_make_service_with_connect_info::<Peer>();
+    axum::serve(Connections::on(listener), service).await
 }
 
 fn router<S: Source>(source: Arc<S>) -> Router {
     Router::new()
-        .route("/", get(async || Html(INDEX)))
+        .route("/", get(overview::<S>))
         .route("/metrics", get(metrics::<S>))
         .route("/healthz", get(healthz::<S>))
+        .layer(map_response(headers::strict))
         .layer(map_response(close))
         .with_state(Arc::new(Pages {
             source,
-            latest: Mutex::default(),
+            snapshot: Latest::default(),
+            overview: Latest::default(),
         }))
 }
 
 struct Pages<S> {
     source: Arc<S>,
-    /// When it began to be read.
-    latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    snapshot: Latest<Snapshot>,
+    overview: Latest<Overview>,
+}
+
+/// What was read last, and when that began.
+struct Latest<T>(Mutex<Option<(Instant, Arc<T>)>>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Peer(SocketAddr);
+
+impl Connected<IncomingStream<'_, Connections>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl Peer {
+    /// Whoever has an account here could see the processes anyway; who asks from elsewhere,
+    /// and has shown no password, could be anybody.
+    fn may_see(self) -> Detail {
+        match self.0.ip().to_canonical().is_loopback() {
+            true => Detail::Told,
+            false => Detail::Withheld,
+        }
+    }
+}
+
+async fn overview<S: Source>(
+    State(pages): State<Arc<Pages<S>>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = host::check(&headers) {
+        return refused.into_response();
+    }
+    match pages.overview.read(&pages.source, S::overview).await {
+        Ok(overview) => Html(page::render(&overview, peer.may_see())).into_response(),
+        Err(error) => failed("page", &error),
+    }
 }
 
 async fn metrics<S: Source>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) -> Response {
@@ -98,34 +151,40 @@ async fn metrics<S: Source>(State(pages): State<Arc<Pages<S>>>, headers: HeaderM
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok());
     let exposition = Exposition::negotiate(accept.unwrap_or_default());
-    match pages.snapshot().await {
+    match pages.snapshot.read(&pages.source, S::snapshot).await {
         Ok(snapshot) => {
             let content_type = [(header::CONTENT_TYPE, exposition.content_type())];
             (content_type, metrics::render(&snapshot, exposition)).into_response()
         }
-        Err(error) => {
-            let error = causes::told(&error);
-            tracing::error!("no metrics: {error}");
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
-        }
+        Err(error) => failed("metrics", &error),
     }
 }
 
-impl<S: Source> Pages<S> {
+fn failed(what: &str, error: &anyhow::Error) -> Response {
+    let error = causes::told(error);
+    tracing::error!("no {what}: {error}");
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+}
+
+impl<T: Send + Sync + 'static> Latest<T> {
     /// What is read while they wait answers all who asked before that began.
-    async fn snapshot(&self) -> anyhow::Result<Arc<Snapshot>> {
+    async fn read<S: Source>(
+        &self,
+        source: &Arc<S>,
+        read: fn(&S) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Arc<T>> {
         let asked = Instant::now();
-        let mut latest = self.latest.lock().await;
-        if let Some((begun, snapshot)) = &*latest
+        let mut latest = self.0.lock().await;
+        if let Some((begun, known)) = &*latest
             && *begun >= asked
         {
-            return Ok(Arc::clone(snapshot));
+            return Ok(Arc::clone(known));
         }
-        let source = Arc::clone(&self.source);
+        let source = Arc::clone(source);
         let begun = Instant::now();
-        let snapshot = Arc::new(task::spawn_blocking(move || source.snapshot()).await??);
-        *latest = Some((begun, Arc::clone(&snapshot)));
-        Ok(snapshot)
+        let known = Arc::new(task::spawn_blocking(move || read(&source)).await??);
+        *latest = Some((begun, Arc::clone(&known)));
+        Ok(known)
     }
 }
 

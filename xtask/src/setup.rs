@@ -31,6 +31,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // libFuzzer is compiled with the fuzzers.
     ("c++", "g++"),
     ("busybox", "busybox"),
+    // All of Chromium but its windows: the status page in a real browser.
+    ("chromium-headless-shell", "chromium-headless-shell"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
@@ -41,6 +43,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // scapy takes more than python3-minimal has.
     ("python3", "python3"),
     ("tcpdump", "tcpdump"),
+    ("tmux", "tmux"),
     ("unbound", "unbound"),
 ];
 const FOR_DEB: &[(&str, &str)] = &[("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];

@@ -61,7 +61,7 @@ pub(super) struct Run {
     #[arg(long = "workload", value_name = "IF")]
     workloads: Vec<String>,
 
-    /// Where /metrics and /healthz are served
+    /// Where the status page, /metrics and /healthz are served
     #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN,
         value_parser = super::address)]
     pub(super) listen: SocketAddr,

@@ -10,11 +10,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use anyhow::Context;
+
 use super::{
     denials::Denials,
+    hour::Hour,
     keeper::Shared,
     loaded::Loaded,
     minute::Minute,
+    overview::{Learned, Overview, Pattern, Tallies},
+    rules::{self, Described},
     status::{self, InForce, ListHealth, Looked, Repaired, Running, ServiceTags, Status},
     ways_out::{self, Report, Told},
 };
@@ -24,13 +29,15 @@ use crate::{
     log,
     metrics::{PerFamily, Snapshot},
     moment::{self, Moment},
-    policy::{Mode, service_tag::Edition},
+    policy::{Action, Destination, Mode, Policy, service_tag::Edition},
     serve::Source,
     tags::keep::Health,
 };
 
 /// The loop turns every second; a reload of the largest policy takes a few.
 const ALIVE: Duration = Duration::from_secs(15);
+/// Names whose addresses an overview counts apart.
+const PATTERNS: usize = 100;
 
 /// Shared by the daemon's loop, which writes, and by the listeners, which read.
 pub(super) struct View {
@@ -49,6 +56,7 @@ struct Present {
     policy: PolicyInForce,
     failed_reloads: u64,
     minute: Minute,
+    hour: Hour,
     turned: Instant,
     told: Told,
 }
@@ -57,6 +65,9 @@ pub(super) struct PolicyInForce {
     rules: usize,
     names: usize,
     prefixes: PerFamily,
+    /// Names and wildcards that can lend addresses.
+    patterns: usize,
+    described: Vec<Described>,
     enforcing: bool,
     generation: u32,
     loaded_at: Moment,
@@ -89,6 +100,7 @@ impl View {
                 policy: PolicyInForce::of(loaded, generation),
                 failed_reloads: 0,
                 minute: Minute::default(),
+                hour: Hour::default(),
                 turned: Instant::now(),
                 told: Told::default(),
             }),
@@ -108,6 +120,11 @@ impl View {
             generation,
             ..policy
         };
+    }
+
+    // SHIM until h-metrics is merged
+    fn rule_hits(&self) -> Result<Vec<datapath::RuleHits>, datapath::Error> {
+        Ok(Vec::new())
     }
 
     pub(super) fn kept_by(&self, keeper: Arc<Shared>) {
@@ -135,6 +152,7 @@ impl View {
         let counters = self.state.counters()?;
         let mut present = self.present();
         present.minute.note(Instant::now(), &counters);
+        present.hour.note(Moment::now(), &counters);
         present.told.log_changes(&ways_out);
         Ok(())
     }
@@ -185,6 +203,42 @@ impl View {
         Ok(status)
     }
 
+    /// What the page and `top` show.
+    pub(super) fn overview(&self) -> anyhow::Result<Overview> {
+        let Status {
+            attached,
+            generation,
+            daemon,
+            learned,
+            tables,
+            sockets,
+        } = self.status()?;
+        let hits = self.rule_hits()?;
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let now = Moment::now();
+        let present = self.present();
+        let mut overview = Overview {
+            time: now.unix(),
+            host: host.trim().escape_debug().to_string(),
+            attached,
+            generation,
+            daemon: daemon.context("no daemon tells of itself")?,
+            sockets,
+            tables,
+            seconds: present.minute.seconds(),
+            hour: present.hour.drops(now),
+            reports: 0,
+            names: Tallies::default(),
+            processes: Tallies::default(),
+            rules: rules::told(hits, &present.policy.described),
+            learned: summary(&learned, present.policy.patterns),
+            recent: Vec::new(),
+        };
+        drop(present);
+        self.denials.show(&mut overview, now);
+        Ok(overview)
+    }
+
     fn lists(&self, editions: &[Edition], now: u64) -> Vec<ListHealth> {
         let lists = editions
             .iter()
@@ -202,7 +256,33 @@ impl View {
     }
 }
 
+/// `patterns`: names and wildcards of the policy that can lend addresses.
+fn summary(addresses: &[status::Address], patterns: usize) -> Learned {
+    let mut learned = Learned {
+        addresses: count(addresses.len()),
+        ..Learned::default()
+    };
+    // Those of a pattern stand together.
+    for of_one in addresses.chunk_by(|one, next| one.pattern == next.pattern) {
+        learned.patterns.push(Pattern {
+            pattern: of_one[0].pattern.clone(),
+            addresses: count(of_one.len()),
+            expires_in: of_one.iter().map(|each| each.expires_in).max().unwrap_or(0),
+        });
+    }
+    learned.without = count(patterns.saturating_sub(learned.patterns.len()));
+    learned
+        .patterns
+        .sort_by_key(|pattern| std::cmp::Reverse(pattern.addresses));
+    learned.patterns.truncate(PATTERNS);
+    learned
+}
+
 impl Source for View {
+    fn overview(&self) -> anyhow::Result<Overview> {
+        self.overview()
+    }
+
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let counters = self.state.counters()?;
         let maps = self.state.occupancy()?;
@@ -281,6 +361,8 @@ impl PolicyInForce {
                 ipv4: count(summary.ipv4_prefixes),
                 ipv6: count(summary.ipv6_prefixes),
             },
+            patterns: patterns(&loaded.policy),
+            described: rules::described(&loaded.policy),
             enforcing: loaded.policy.mode == Mode::Enforce,
             generation,
             loaded_at: Moment::now(),
@@ -289,6 +371,16 @@ impl PolicyInForce {
             deciding: Deciding::of(&loaded.policy),
         }
     }
+}
+
+fn patterns(policy: &Policy) -> usize {
+    let rules = policy.rules.iter();
+    let lending = rules.filter(|rule| rule.action != Action::Deny);
+    let patterns = lending.filter_map(|rule| match &rule.destination {
+        Destination::Name(pattern) => Some(pattern),
+        _ => None,
+    });
+    patterns.collect::<HashSet<_>>().len()
 }
 
 fn count(count: usize) -> u64 {
