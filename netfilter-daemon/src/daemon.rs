@@ -210,6 +210,7 @@ impl Daemon {
             datapath.take_resolutions()?,
         ));
         tokio::spawn(refresh::keep(wanted));
+        view.judged_by(&datapath);
         let (lists, in_force) = channel::channel(tags::keep::InForce::of(&loaded.policy));
         let (newer, newer_lists) = mpsc::channel(1);
         let (policy, store) = (setup.policy.clone(), setup.tags.clone());

@@ -19,7 +19,7 @@ use super::{
     ways_out::{self, Report, Told},
 };
 use crate::{
-    datapath::{self, State},
+    datapath::{self, Datapath, RuleHits, Runs, State},
     explain::Deciding,
     log,
     metrics::{PerFamily, Snapshot},
@@ -51,10 +51,12 @@ struct Present {
     minute: Minute,
     turned: Instant,
     told: Told,
+    runs: Runs,
 }
 
 pub(super) struct PolicyInForce {
-    rules: usize,
+    /// The names of its rules, in their order.
+    rules: Vec<String>,
     names: usize,
     prefixes: PerFamily,
     enforcing: bool,
@@ -91,6 +93,7 @@ impl View {
                 minute: Minute::default(),
                 turned: Instant::now(),
                 told: Told::default(),
+                runs: Runs::default(),
             }),
         }
     }
@@ -108,6 +111,20 @@ impl View {
             generation,
             ..policy
         };
+    }
+
+    /// These programs judge from here on.
+    pub(super) fn judged_by(&self, datapath: &Datapath) {
+        if let Err(error) = self.present().runs.follow(datapath) {
+            tracing::warn!("how often the programs run is not counted: {error}");
+        }
+    }
+
+    /// New flows that each rule of the policy in force let out or, if it denies, kept in, in
+    /// the policy's order.
+    pub(super) fn rule_hits(&self) -> Result<Vec<RuleHits>, datapath::Error> {
+        let rules = self.present().policy.rules.clone();
+        self.state.rule_hits(&rules)
     }
 
     pub(super) fn kept_by(&self, keeper: Arc<Shared>) {
@@ -168,7 +185,7 @@ impl View {
                 .collect(),
             policy: InForce {
                 path: self.policy_path.display().to_string(),
-                rules: policy.rules,
+                rules: policy.rules.len(),
                 prefixes: usize::try_from(policy.prefixes.ipv4 + policy.prefixes.ipv6)
                     .unwrap_or(usize::MAX),
                 names: policy.names,
@@ -207,6 +224,7 @@ impl Source for View {
         let counters = self.state.counters()?;
         let maps = self.state.occupancy()?;
         let [flows_ipv4, flows_ipv6] = self.state.flows()?;
+        let rule_hits = self.rule_hits()?;
         let report = self.report().0;
         // Several names can lend one address.
         let learned: HashSet<IpAddr> = self
@@ -223,6 +241,8 @@ impl Source for View {
         let now = moment::unix_seconds(SystemTime::now());
         Ok(Snapshot {
             counters,
+            rule_hits,
+            runs: present.runs.all()?,
             learned: PerFamily {
                 ipv4: count(ipv4),
                 ipv6: count(learned.len() - ipv4),
@@ -275,7 +295,12 @@ impl PolicyInForce {
     fn of(loaded: &Loaded, generation: u32) -> Self {
         let summary = loaded.image.summary();
         Self {
-            rules: summary.rules,
+            rules: loaded
+                .policy
+                .rules
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
             names: summary.names,
             prefixes: PerFamily {
                 ipv4: count(summary.ipv4_prefixes),
