@@ -41,5 +41,6 @@ mod tools;
 mod traffic;
 mod upgrade;
 mod who;
+mod web;
 mod workload;
 mod world;

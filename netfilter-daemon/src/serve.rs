@@ -9,7 +9,7 @@ use axum::{
     Router,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::map_response,
+    middleware::{from_fn_with_state, map_response},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
@@ -24,9 +24,16 @@ use crate::{
     metrics::{self, Exposition, Snapshot},
 };
 
+mod auth;
+mod client;
 mod connections;
+mod secured;
+pub mod web;
 
+use auth::Gate;
 use connections::Connections;
+use secured::{Client, Guarded};
+use web::Guard;
 
 /// Who asks for the health at once; others wait. Each takes a thread and some files.
 static READERS: Semaphore = Semaphore::const_new(4);
@@ -68,11 +75,26 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).map_err(|source| Error::Bind { address, source })
 }
 
-/// Answers requests for as long as the process lives.
-pub async fn serve(listener: TcpListener, source: Arc<impl Source>) -> std::io::Result<()> {
+/// Answers requests of those whom `guard` lets in, for as long as the process lives.
+pub async fn serve(
+    listener: TcpListener,
+    source: Arc<impl Source>,
+    guard: Arc<Guard>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(Connections::on(listener), router(source)).await
+    let connections = Connections::on(tokio::net::TcpListener::from_std(listener)?);
+    serve_on(connections, source, guard).await
+}
+
+async fn serve_on(
+    connections: Connections,
+    source: Arc<impl Source>,
+    guard: Arc<Guard>,
+) -> std::io::Result<()> {
+    let gate = Arc::new(Gate::of(Arc::clone(&guard))?);
+    let pages = router(source).layer(from_fn_with_state(gate, auth::check));
+    let service = pages.into_make_service_with_connect_info::<Client>();
+    axum::serve(Guarded::new(connections, guard), service).await
 }
 
 fn router<S: Source>(source: Arc<S>) -> Router {

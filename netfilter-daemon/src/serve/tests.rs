@@ -43,10 +43,15 @@ impl Source for Filter {
     }
 }
 
+/// Whoever reaches it may read.
+fn open() -> Arc<Guard> {
+    Arc::new(Guard::of(None).unwrap())
+}
+
 fn start(filter: Filter) -> SocketAddr {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Arc::new(filter)));
+    tokio::spawn(serve(listener, Arc::new(filter), open()));
     address
 }
 
@@ -233,7 +238,11 @@ async fn those_who_ask_at_once_are_answered_by_one_reading() {
     });
     let listener = bound();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener.into_std().unwrap(), Arc::clone(&filter)));
+    tokio::spawn(serve(
+        listener.into_std().unwrap(),
+        Arc::clone(&filter),
+        open(),
+    ));
     let asked: Vec<_> = (0..20)
         .map(|_| tokio::spawn(get_page(address, "/metrics")))
         .collect();
