@@ -48,6 +48,12 @@ fn misbehave(world: &World) -> TempDir {
         "{}",
         told()
     );
+    // The counters are looked at each second.
+    assert!(
+        eventually(|| world.get("/").contains("<svg")),
+        "{}",
+        world.get("/")
+    );
     directory
 }
 
@@ -91,7 +97,6 @@ fn a_browser_without_scripts_shows_everything() {
         "\\u{202e}",
         "used",
         "never-used",
-        "built-in",
         "LEASES",
         "http-equiv=\"refresh\"",
     ] {

@@ -31,6 +31,7 @@ mod events;
 mod expiry;
 mod fill;
 pub mod guard;
+mod hits;
 mod hooks;
 mod keys;
 mod lend;
@@ -41,6 +42,7 @@ mod names;
 mod pins;
 pub mod rehearsal;
 mod remedy;
+mod runs;
 mod slots;
 mod sockets;
 mod state;
@@ -53,7 +55,9 @@ pub use events::{
     Attempt, Attempts, Event, Events, Process, Resolution, Resolutions, Who, Written,
 };
 pub use guard::{Ground, Unguarded};
+pub use hits::RuleHits;
 pub use hooks::{Cause, Hooks, Target};
+pub use runs::{Run, Runs};
 pub use state::State;
 pub use who::Pathless;
 
@@ -546,11 +550,4 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let system = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
     let remedy = system.last().map(remedy::of).unwrap_or_default();
     text.join(": ") + &remedy
-}
-
-// SHIM until h-metrics is merged
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleHits {
-    pub rule: String,
-    pub hits: u64,
 }

@@ -6,13 +6,12 @@ use std::{
 };
 
 use axum::{
-    Router,
-    extract::{ConnectInfo, State, connect_info::Connected},
+    Extension, Router,
+    extract::{ConnectInfo, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::map_response,
+    middleware::{from_fn_with_state, map_response},
     response::{Html, IntoResponse, Response},
     routing::get,
-    serve::IncomingStream,
 };
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -26,13 +25,20 @@ use crate::{
     metrics::{self, Exposition, Snapshot},
 };
 
+mod auth;
+mod client;
 mod connections;
 mod headers;
 mod host;
 mod page;
+mod secured;
+pub mod web;
 
+use auth::Gate;
 use connections::Connections;
 use page::Detail;
+use secured::{Client, Guarded, Standing};
+use web::Guard;
 
 /// Who asks for the health at once; others wait. Each takes a thread and some files.
 static READERS: Semaphore = Semaphore::const_new(4);
@@ -74,12 +80,26 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).map_err(|source| Error::Bind { address, source })
 }
 
-/// Answers requests for as long as the process lives.
-pub async fn serve(listener: TcpListener, source: Arc<impl Source>) -> std::io::Result<()> {
+/// Answers requests of those whom `guard` lets in, for as long as the process lives.
+pub async fn serve(
+    listener: TcpListener,
+    source: Arc<impl Source>,
+    guard: Arc<Guard>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let service = router(source).into_make_service_with_connect_info::<Peer>();
-    axum::serve(Connections::on(listener), service).await
+    let connections = Connections::on(tokio::net::TcpListener::from_std(listener)?);
+    serve_on(connections, source, guard).await
+}
+
+async fn serve_on(
+    connections: Connections,
+    source: Arc<impl Source>,
+    guard: Arc<Guard>,
+) -> std::io::Result<()> {
+    let gate = Arc::new(Gate::of(Arc::clone(&guard))?);
+    let pages = router(source).layer(from_fn_with_state(gate, auth::check));
+    let service = pages.into_make_service_with_connect_info::<Client>();
+    axum::serve(Guarded::new(connections, guard), service).await
 }
 
 fn router<S: Source>(source: Arc<S>) -> Router {
@@ -111,37 +131,32 @@ impl<T> Default for Latest<T> {
     }
 }
 
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
-struct Peer(SocketAddr);
-
-impl Connected<IncomingStream<'_, Connections>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
-
-impl Peer {
-    /// Whoever has an account here could see the processes anyway; who asks from elsewhere,
-    /// and has shown no password, could be anybody.
-    fn may_see(self) -> Detail {
-        match self.0.ip().to_canonical().is_loopback() {
-            true => Detail::Told,
-            false => Detail::Withheld,
-        }
+/// Whoever has an account here could see the processes anyway; who asks from elsewhere, and has
+/// shown neither password nor certificate, could be anybody.
+fn detail(client: Client, proven: Option<auth::Proven>) -> Detail {
+    let is_known = proven.is_some() || client.1 == Standing::Certified;
+    match is_known || client.0.ip().to_canonical().is_loopback() {
+        true => Detail::Told,
+        false => Detail::Withheld,
     }
 }
 
 async fn overview<S: Source>(
     State(pages): State<Arc<Pages<S>>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    proven: Option<Extension<auth::Proven>>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = host::check(&headers) {
+    // No other website has our certificate, nor is a browser's password for us sent to it.
+    if client.1 == Standing::Plain
+        && proven.is_none()
+        && let Err(refused) = host::check(&headers)
+    {
         return refused.into_response();
     }
+    let detail = detail(client, proven.map(|Extension(proven)| proven));
     match pages.overview.read(&pages.source, S::overview).await {
-        Ok(overview) => Html(page::render(&overview, peer.may_see())).into_response(),
+        Ok(overview) => Html(page::render(&overview, detail)).into_response(),
         Err(error) => failed("page", &error),
     }
 }

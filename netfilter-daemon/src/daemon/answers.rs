@@ -151,6 +151,7 @@ impl Daemon {
             *hooks = Some(self.datapath.hooks()?);
             generation
         };
+        self.view.judged_by(&self.datapath);
         let former = self.view.replaced(loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));

@@ -105,7 +105,7 @@ pub struct Pattern {
     pub expires_in: u32,
 }
 
-/// The rules of the policy in force, and how often each decided since the filter came.
+/// The rules of the policy in force, and the flows that each decided on since it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Most hits first.
@@ -115,6 +115,8 @@ pub struct Rules {
     /// All of those, of which `hit` and `never` may hold only the first.
     pub hit_in_all: u64,
     pub never_in_all: u64,
+    /// For want of room in the kernel.
+    pub uncounted: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,17 +30,22 @@ pub(super) fn described(policy: &Policy) -> Vec<Described> {
     rules.collect()
 }
 
-/// `hits` are those of the same policy, in the same order.
-pub(super) fn told(hits: Vec<RuleHits>, described: &[Described]) -> Rules {
-    let rules = hits.into_iter().enumerate().map(|(place, each)| {
-        let known = described.get(place);
-        Rule {
-            rule: each.rule,
-            action: known.map_or("", |known| known.action).to_owned(),
-            what: known.map_or("", |known| &known.what).to_owned(),
-            hits: each.hits,
-        }
+/// `names` and `described` are of the policy's rules, and `hits` of those of them that are
+/// counted, all in the policy's order.
+pub(super) fn told(hits: Vec<RuleHits>, names: &[String], described: &[Described]) -> Rules {
+    let mut hits = hits.into_iter().peekable();
+    let counted = names.iter().zip(described).filter_map(|(name, known)| {
+        let counted = hits.next_if(|counted| counted.rule == *name)?;
+        Some(Rule {
+            rule: counted.rule,
+            action: known.action.to_owned(),
+            what: known.what.to_string(),
+            hits: counted.hits,
+        })
     });
+    let rules: Vec<Rule> = counted.collect();
+    let uncounted = names.len().saturating_sub(rules.len());
+    let rules = rules.into_iter();
     let (mut hit, mut never): (Vec<Rule>, Vec<Rule>) = rules.partition(|rule| rule.hits > 0);
     hit.sort_by_key(|rule| std::cmp::Reverse(rule.hits));
     let count = |rules: &[Rule]| u64::try_from(rules.len()).unwrap_or(u64::MAX);
@@ -52,6 +57,7 @@ pub(super) fn told(hits: Vec<RuleHits>, described: &[Described]) -> Rules {
         never,
         hit_in_all,
         never_in_all,
+        uncounted: u64::try_from(uncounted).unwrap_or(u64::MAX),
     }
 }
 
@@ -92,11 +98,11 @@ outbound_rules:
 
     #[test]
     fn rules_are_told_with_what_they_are_about_and_the_most_hit_is_first() {
-        let described = described(&policy_of(POLICY));
-        let rules = told(
-            hits(&[("never", 0), ("seldom", 2), ("often", 90)]),
-            &described,
-        );
+        let policy = policy_of(POLICY);
+        let names: Vec<String> = policy.rules.iter().map(|rule| rule.name.clone()).collect();
+        let described = described(&policy);
+        let counted = hits(&[("never", 0), ("seldom", 2), ("often", 90)]);
+        let rules = told(counted, &names, &described);
         let told: Vec<_> = rules
             .hit
             .iter()
@@ -112,6 +118,11 @@ outbound_rules:
             ]
         );
         assert_eq!((rules.hit_in_all, rules.never_in_all), (2, 1));
+
+        // The kernel has no room to count one of them.
+        let rules = super::told(hits(&[("never", 0), ("often", 90)]), &names, &described);
+        assert_eq!(rules.hit[0].what, "192.0.2.0/24: TCP 443, 8000-8100");
+        assert_eq!((rules.never_in_all, rules.uncounted), (1, 1));
     }
 
     #[test]
@@ -122,7 +133,11 @@ outbound_rules:
             .enumerate()
             .map(|(place, name)| (name.as_str(), if place < 400 { 0 } else { place as u64 }))
             .collect();
-        let rules = told(hits(&counts), &[]);
+        let one = Described {
+            action: "allow",
+            what: "x".into(),
+        };
+        let rules = told(hits(&counts), &names, &vec![one; names.len()]);
         assert_eq!((rules.hit.len(), rules.never.len()), (TOLD, TOLD));
         assert_eq!((rules.hit_in_all, rules.never_in_all), (600, 400));
         assert_eq!(rules.hit[0].rule, "r999");

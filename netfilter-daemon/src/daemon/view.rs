@@ -24,7 +24,7 @@ use super::{
     ways_out::{self, Report, Told},
 };
 use crate::{
-    datapath::{self, State},
+    datapath::{self, Datapath, RuleHits, Runs, State},
     explain::Deciding,
     log,
     metrics::{PerFamily, Snapshot},
@@ -59,15 +59,17 @@ struct Present {
     hour: Hour,
     turned: Instant,
     told: Told,
+    runs: Runs,
 }
 
 pub(super) struct PolicyInForce {
-    rules: usize,
+    /// The names of its rules, in their order.
+    rules: Vec<String>,
     names: usize,
     prefixes: PerFamily,
     /// Names and wildcards that can lend addresses.
     patterns: usize,
-    described: Vec<Described>,
+    described: Arc<[Described]>,
     enforcing: bool,
     generation: u32,
     loaded_at: Moment,
@@ -103,6 +105,7 @@ impl View {
                 hour: Hour::default(),
                 turned: Instant::now(),
                 told: Told::default(),
+                runs: Runs::default(),
             }),
         }
     }
@@ -122,9 +125,18 @@ impl View {
         };
     }
 
-    // SHIM until h-metrics is merged
-    fn rule_hits(&self) -> Result<Vec<datapath::RuleHits>, datapath::Error> {
-        Ok(Vec::new())
+    /// These programs judge from here on.
+    pub(super) fn judged_by(&self, datapath: &Datapath) {
+        if let Err(error) = self.present().runs.follow(datapath) {
+            tracing::warn!("how often the programs run is not counted: {error}");
+        }
+    }
+
+    /// New flows that each rule of the policy in force let out or, if it denies, kept in, in
+    /// the policy's order.
+    pub(super) fn rule_hits(&self) -> Result<Vec<RuleHits>, datapath::Error> {
+        let rules = self.present().policy.rules.clone();
+        self.state.rule_hits(&rules)
     }
 
     pub(super) fn kept_by(&self, keeper: Arc<Shared>) {
@@ -186,7 +198,7 @@ impl View {
                 .collect(),
             policy: InForce {
                 path: self.policy_path.display().to_string(),
-                rules: policy.rules,
+                rules: policy.rules.len(),
                 prefixes: usize::try_from(policy.prefixes.ipv4 + policy.prefixes.ipv6)
                     .unwrap_or(usize::MAX),
                 names: policy.names,
@@ -213,7 +225,11 @@ impl View {
             tables,
             sockets,
         } = self.status()?;
-        let hits = self.rule_hits()?;
+        let (names, described) = {
+            let policy = &self.present().policy;
+            (policy.rules.clone(), Arc::clone(&policy.described))
+        };
+        let rules = rules::told(self.state.rule_hits(&names)?, &names, &described);
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let now = Moment::now();
         let present = self.present();
@@ -230,7 +246,7 @@ impl View {
             reports: 0,
             names: Tallies::default(),
             processes: Tallies::default(),
-            rules: rules::told(hits, &present.policy.described),
+            rules,
             learned: summary(&learned, present.policy.patterns),
             recent: Vec::new(),
         };
@@ -287,6 +303,7 @@ impl Source for View {
         let counters = self.state.counters()?;
         let maps = self.state.occupancy()?;
         let [flows_ipv4, flows_ipv6] = self.state.flows()?;
+        let rule_hits = self.rule_hits()?;
         let report = self.report().0;
         // Several names can lend one address.
         let learned: HashSet<IpAddr> = self
@@ -303,6 +320,8 @@ impl Source for View {
         let now = moment::unix_seconds(SystemTime::now());
         Ok(Snapshot {
             counters,
+            rule_hits,
+            runs: present.runs.all()?,
             learned: PerFamily {
                 ipv4: count(ipv4),
                 ipv6: count(learned.len() - ipv4),
@@ -355,14 +374,19 @@ impl PolicyInForce {
     fn of(loaded: &Loaded, generation: u32) -> Self {
         let summary = loaded.image.summary();
         Self {
-            rules: summary.rules,
+            rules: loaded
+                .policy
+                .rules
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
             names: summary.names,
             prefixes: PerFamily {
                 ipv4: count(summary.ipv4_prefixes),
                 ipv6: count(summary.ipv6_prefixes),
             },
             patterns: patterns(&loaded.policy),
-            described: rules::described(&loaded.policy),
+            described: rules::described(&loaded.policy).into(),
             enforcing: loaded.policy.mode == Mode::Enforce,
             generation,
             loaded_at: Moment::now(),

@@ -51,10 +51,15 @@ impl Source for Filter {
     }
 }
 
+/// Whoever reaches it may read.
+fn open() -> Arc<Guard> {
+    Arc::new(Guard::of(None).unwrap())
+}
+
 fn start(filter: Filter) -> SocketAddr {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Arc::new(filter)));
+    tokio::spawn(serve(listener, Arc::new(filter), open()));
     address
 }
 
@@ -215,12 +220,22 @@ async fn a_website_that_leads_its_own_name_here_gets_no_page_and_scrapers_get_me
 
 #[test]
 fn who_asks_from_elsewhere_sees_less() {
-    let detail = |address: &str| Peer(SocketAddr::new(address.parse().unwrap(), 1)).may_see();
+    let from =
+        |address: &str, standing| Client(SocketAddr::new(address.parse().unwrap(), 1), standing);
+    let detail = |address: &str| super::detail(from(address, Standing::Encrypted), None);
     for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
         assert_eq!(detail(here), Detail::Told, "{here}");
     }
     for elsewhere in ["10.0.0.5", "192.0.2.1", "fe80::1", "::ffff:10.0.0.5", "::"] {
         assert_eq!(detail(elsewhere), Detail::Withheld, "{elsewhere}");
+        let certified = from(elsewhere, Standing::Certified);
+        assert_eq!(super::detail(certified, None), Detail::Told, "{elsewhere}");
+        let plain = from(elsewhere, Standing::Plain);
+        assert_eq!(
+            super::detail(plain, Some(auth::Proven)),
+            Detail::Told,
+            "{elsewhere}"
+        );
     }
 }
 
@@ -332,7 +347,11 @@ async fn those_who_ask_at_once_are_answered_by_one_reading() {
     });
     let listener = bound();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener.into_std().unwrap(), Arc::clone(&filter)));
+    tokio::spawn(serve(
+        listener.into_std().unwrap(),
+        Arc::clone(&filter),
+        open(),
+    ));
     let asked: Vec<_> = (0..20)
         .map(|_| tokio::spawn(get_page(address, "/metrics")))
         .collect();

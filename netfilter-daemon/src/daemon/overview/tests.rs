@@ -229,6 +229,7 @@ pub(crate) fn some() -> Overview {
             )],
             hit_in_all: 2,
             never_in_all: 1,
+            uncounted: 0,
         },
         learned: Learned {
             addresses: 3,

@@ -16,17 +16,22 @@ pub(super) fn section(overview: &Overview) -> Markup {
         never,
         hit_in_all,
         never_in_all,
+        uncounted,
     } = &overview.rules;
     html! {
         section #rules data-live aria-labelledby="rules-title" {
             h2 #rules-title { "Rules" }
-            @if hit.is_empty() && never.is_empty() {
+            @if hit.is_empty() && never.is_empty() && *uncounted == 0 {
                 p.calm { "The policy has no rule: it allows nothing." }
             } @else if hit.is_empty() {
-                p.calm { "No rule has decided anything since the filter came." }
+                p.calm { "No flow has met a rule since the filter came." }
             } @else {
-                (table("hits", "Hits since the filter came", &head(true), &rows(hit, true)))
+                (table("hits", "Flows that each decided on, since the filter or the rule came", &head(true), &rows(hit, true)))
                 (rest(*hit_in_all, hit.len()))
+            }
+            @if *uncounted > 0 {
+                p { (counted(*uncounted, "rule is", "rules are"))
+                    " not counted, for the kernel has no more room." }
             }
             @if !never.is_empty() {
                 details #never open[hit.is_empty()] {
