@@ -30,6 +30,7 @@ mod reload;
 mod run;
 mod status;
 mod tags;
+mod top;
 
 /// The answer is no: a destination is denied, nothing is in force.
 const NO: u8 = 1;
@@ -57,6 +58,7 @@ enum Command {
     Explain(explain::Explain),
     Status(status::Status),
     Events(events::Events),
+    Top(top::Top),
     Reload(reload::Reload),
     Confirm(confirm::Confirm),
     Tags(tags::Tags),
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
+        Command::Top(top) => top.run(),
         Command::Reload(reload) => reload.run(),
         Command::Confirm(confirm) => confirm.run(),
         Command::Tags(tags) => tags.run(),

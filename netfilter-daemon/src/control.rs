@@ -19,6 +19,7 @@ use crate::{
     causes,
     daemon::{
         event::Events,
+        overview::Overview,
         status::{Place, Status},
     },
     tags::Update,
@@ -36,6 +37,8 @@ const DIRECTORY: &str = "/run/netfilter-daemon";
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     Status,
+    /// What `top` shows.
+    Overview,
     /// The events that the daemon keeps.
     Events,
     /// Them, and then each that comes.
@@ -53,6 +56,9 @@ pub enum Request {
 pub enum Answer {
     Status {
         status: Box<Status>,
+    },
+    Overview {
+        overview: Box<Overview>,
     },
     Events(Events),
     Reloaded {

@@ -31,6 +31,7 @@ mod events;
 mod expiry;
 mod fill;
 pub mod guard;
+mod hits;
 mod hooks;
 mod keys;
 mod lend;
@@ -41,6 +42,7 @@ mod names;
 mod pins;
 pub mod rehearsal;
 mod remedy;
+mod runs;
 mod slots;
 mod sockets;
 mod state;
@@ -53,7 +55,9 @@ pub use events::{
     Attempt, Attempts, Event, Events, Process, Resolution, Resolutions, Who, Written,
 };
 pub use guard::{Ground, Unguarded};
+pub use hits::RuleHits;
 pub use hooks::{Cause, Hooks, Target};
+pub use runs::{Run, Runs};
 pub use state::State;
 pub use who::Pathless;
 

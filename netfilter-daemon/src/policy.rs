@@ -12,7 +12,7 @@ mod advice;
 pub mod azure_ml;
 mod cidr;
 pub mod error;
-mod fields;
+pub(crate) mod fields;
 #[cfg(test)]
 mod golden;
 pub mod name;
@@ -22,7 +22,7 @@ mod preset;
 pub mod query_type;
 pub mod service_tag;
 pub mod source;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use azure_ml::{parse, parse_catalogue, parse_lists};
 pub use error::{Error, Problem, Remarks};

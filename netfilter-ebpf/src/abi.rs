@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 /// The version of the layout of a policy's tables, which are made anew where it
 /// changed. What outlives policies has a version for each map, beside its name in
 /// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
-pub const TABLES_LAYOUT: u32 = 2;
+pub const TABLES_LAYOUT: u32 = 3;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;
@@ -174,6 +174,30 @@ pub struct Class {
 
 /// The address is that of a configured resolver.
 pub const CLASS_RESOLVER: u32 = 1;
+
+/// A rule, at a place in the tables where it decides on some traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Decider {
+    pub atoms: AtomSet,
+    /// The rule's key in `HITS`: the first eight bytes of the SHA-256 of its name.
+    pub rule: u64,
+    /// Index of the one that decides on what this one says nothing of; 0: nobody does.
+    pub next: u32,
+    /// [`DECIDER_ALLOWS`], [`DECIDER_DENIES`] or [`DECIDER_AUDITS`].
+    pub action: u32,
+}
+
+pub const DECIDER_ALLOWS: u32 = 1;
+pub const DECIDER_DENIES: u32 = 2;
+pub const DECIDER_AUDITS: u32 = 3;
+/// Deciders of one place that are asked. One that says nothing new is not among them, so
+/// those that allow are at most [`ATOMS`].
+pub const DECIDERS_AT_ONCE: u32 = 320;
+/// Rules whose flows are counted: of the policy in force and of its predecessor.
+pub const HIT_RULES: u32 = 65_536;
+/// Pairs of places for flows that were seen lately.
+pub const RECENT_SETS: u32 = 8_192;
 
 /// (protocol, port) to atom.
 #[derive(Debug, Clone)]
@@ -672,6 +696,7 @@ macro_rules! layout {
 layout! {
     Address = 16;
     AtomSet = 32;
+    Decider = 48, rule = 32, next = 40, action = 44;
     Class = 128, deny = 32, audit = 64, flags = 96;
     Atoms = 131_328, udp = 65_536, other = 131_072;
     Settings = 128, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112, expires = 120;

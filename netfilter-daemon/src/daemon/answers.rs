@@ -25,6 +25,7 @@ impl Daemon {
     pub(super) fn answer(&mut self, ask: Ask) -> Option<End> {
         let (reply, end): (Reply, _) = match ask.request {
             Request::Status => (self.status().into(), None),
+            Request::Overview => (self.overview().into(), None),
             Request::Events => (Answer::Events(self.denials.all()).into(), None),
             Request::Follow => (self.follow(), None),
             Request::Reload { confirm } => {
@@ -51,6 +52,18 @@ impl Daemon {
                 status: Box::new(status),
             },
             Err(error) => failed(&error),
+        }
+    }
+
+    fn overview(&self) -> Answer {
+        match block_in_place(|| self.view.overview()) {
+            Ok(overview) => Answer::Overview {
+                overview: Box::new(overview),
+            },
+            Err(error) => Answer::Failed {
+                error: causes::told(&error),
+                fault: Fault::System,
+            },
         }
     }
 
@@ -138,6 +151,7 @@ impl Daemon {
             *hooks = Some(self.datapath.hooks()?);
             generation
         };
+        self.view.judged_by(&self.datapath);
         let former = self.view.replaced(loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));

@@ -13,12 +13,16 @@ use super::{
     fields,
     history::{History, Place},
     memory::Memory,
+    overview::Overview,
     status::Status,
+    subject,
+    tally::Tally,
 };
 use crate::{
     datapath::{self, Resolution, Resolutions},
     explain::Deciding,
     log,
+    moment::Moment,
     rate::Rate,
 };
 
@@ -40,6 +44,9 @@ struct Known {
     memory: Memory,
     history: History,
     rules: Deciding,
+    /// Of the last hour.
+    names: Tally,
+    processes: Tally,
 }
 
 /// Gets every event, or is told how many it was too slow for.
@@ -94,6 +101,15 @@ impl Denials {
         }
     }
 
+    pub(super) fn show(&self, overview: &mut Overview, now: Moment) {
+        let known = self.known();
+        overview.names = known.names.told(now);
+        overview.processes = known.processes.told(now);
+        let rows = overview.processes.rows.iter().map(|row| row.reports);
+        overview.reports = overview.processes.others + rows.sum::<u64>();
+        overview.recent = known.history.recent();
+    }
+
     fn learn(&self, resolution: &Resolution) {
         self.known().memory.learn(resolution);
     }
@@ -105,7 +121,7 @@ impl Denials {
             .and_then(|address| known.memory.name(address));
         let rule = known.rules.of_event(&event).map(str::to_owned);
         let event = Event::new(event, name, rule);
-        known.history.note(event.clone());
+        known.note(event.clone());
         drop(known);
         self.news.send_replace(());
         event
@@ -113,13 +129,28 @@ impl Denials {
 
     pub(crate) fn note_attempt(&self, attempt: datapath::Attempt) -> Event {
         let event = Event::attempt(attempt);
-        self.known().history.note(event.clone());
+        self.known().note(event.clone());
         self.news.send_replace(());
         event
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn note(&mut self, event: Event) {
+        let now = Moment::now();
+        let (what, process) = (subject::destination(&event), subject::process(&event));
+        self.names.note(
+            what.clone(),
+            subject::last(&event, process.to_string()),
+            now,
+        );
+        self.processes
+            .note(process, subject::last(&event, what.to_string()), now);
+        self.history.note(event);
     }
 }
 

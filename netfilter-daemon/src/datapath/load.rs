@@ -18,11 +18,12 @@ use crate::compile::Image;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
 
-/// Nodes, leaves and classes that each copy of a table holds at least, so that
+/// Nodes, leaves, classes and deciders that each copy of a table holds at least, so that
 /// a policy can grow without the tables being made anew.
 const MIN_NODES: usize = 16_384;
 const MIN_LEAVES: usize = 65_536;
 const MIN_CLASSES: usize = 1_024;
+const MIN_DECIDERS: usize = 1_024;
 
 /// What the programs ask for came step by step, and older verifiers say of what is missing
 /// what nobody understands.
@@ -84,8 +85,19 @@ fn read(image: &Image, layout: Option<&Layout>, pins: Option<&Pins>) -> Result<a
             ),
         )
         .map_max_entries(
+            maps::LEAF_DECIDERS,
+            capacity(
+                image.ipv4.leaves.len() + image.ipv6.leaves.len(),
+                MIN_LEAVES,
+            ),
+        )
+        .map_max_entries(
             maps::CLASSES,
             2 * capacity(image.classes.len(), MIN_CLASSES),
+        )
+        .map_max_entries(
+            maps::DECIDERS,
+            2 * capacity(image.deciders.len(), MIN_DECIDERS),
         );
     if let Some(layout) = &layout {
         loader.override_global("LAYOUT", layout, true);

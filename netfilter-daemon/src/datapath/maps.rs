@@ -18,6 +18,12 @@ pub(super) const CLASSES: &str = "CLASSES";
 pub(super) const ATOMS: &str = "ATOMS";
 pub(super) const NAMES: &str = "NAMES";
 pub(super) const NAME_SETS: &str = "NAME_SETS";
+pub(super) const DECIDERS: &str = "DECIDERS";
+pub(super) const ROOT_DECIDERS: &str = "ROOT_DECIDERS";
+pub(super) const LEAF_DECIDERS: &str = "LEAF_DECIDERS";
+pub(super) const NAME_DECIDERS: &str = "NAME_DECIDERS";
+pub(super) const HITS: &str = "HITS";
+pub(super) const RECENT: &str = "RECENT";
 pub(super) const USERS: &str = "USERS";
 pub(super) const NETWORK: &str = "NETWORK";
 pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
@@ -52,12 +58,25 @@ pub(super) const RELAYED: &str = "RELAYED";
 
 /// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
 /// tells whether there are any.
-pub(super) const TABLES: [&str; 10] = [
-    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS, USERS,
+pub(super) const TABLES: [&str; 14] = [
+    ACTIVE,
+    SETTINGS,
+    ROOTS,
+    NODES,
+    LEAVES,
+    CLASSES,
+    ATOMS,
+    NAMES,
+    NAME_SETS,
+    DECIDERS,
+    ROOT_DECIDERS,
+    LEAF_DECIDERS,
+    NAME_DECIDERS,
+    USERS,
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 27] = [
+pub(super) const LEARNED: [(&str, u32); 29] = [
     (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
@@ -74,6 +93,8 @@ pub(super) const LEARNED: [(&str, u32); 27] = [
     (INTERFACES, 2),
     (PASSED, 1),
     (DROPPED, 1),
+    (HITS, 1),
+    (RECENT, 1),
     (QUESTION_COUNTS, 1),
     (ANSWER_COUNTS, 1),
     (LOST, 1),

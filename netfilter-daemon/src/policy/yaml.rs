@@ -25,27 +25,27 @@ const NODE_BYTES: usize = 64;
 const NO_KEY: &str = "\0";
 
 #[derive(Debug, Clone)]
-pub(super) struct Node<'a> {
-    pub(super) at: At,
-    pub(super) value: Value<'a>,
+pub(crate) struct Node<'a> {
+    pub(crate) at: At,
+    pub(crate) value: Value<'a>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Scalar { text: Cow<'a, str>, plain: bool },
     List(Vec<Node<'a>>),
     Mapping(Vec<(Key<'a>, Node<'a>)>),
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Key<'a> {
-    pub(super) at: At,
-    pub(super) text: Cow<'a, str>,
+pub(crate) struct Key<'a> {
+    pub(crate) at: At,
+    pub(crate) text: Cow<'a, str>,
 }
 
 /// Reads the one document of the text. What is wrong goes to `problems`; a node is
 /// there if what is wrong leaves something to look at.
-pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
+pub(crate) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
     let mut parser = Parser::new_from_str(text);
     let mut reader = Reader::new(problems);
     loop {
@@ -64,7 +64,7 @@ pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a
 
 impl Node<'_> {
     /// What an empty file holds.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self {
             at: At::START,
             value: Value::Scalar {
@@ -75,7 +75,7 @@ impl Node<'_> {
     }
 
     /// `null`, `~`, or nothing at all.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         match &self.value {
             Value::Scalar { text, plain } => {
                 *plain && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL")
@@ -85,7 +85,7 @@ impl Node<'_> {
     }
 
     /// What the node is, in a sentence.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
             Value::Scalar { .. } => "a single value",
@@ -295,7 +295,7 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 }
 
-pub(super) fn twice(key: &str, earlier: At) -> String {
+pub(crate) fn twice(key: &str, earlier: At) -> String {
     format!(
         "the key `{key}` is here twice, first in line {}; remove one",
         earlier.line

@@ -23,6 +23,7 @@ mod flow;
 mod forgetful;
 mod frame;
 mod guard;
+mod hits;
 mod ingress;
 mod interface;
 mod lease;

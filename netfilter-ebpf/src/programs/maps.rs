@@ -1,7 +1,7 @@
 //! Every map. Those of the policy hold two copies, of which `ACTIVE` names one.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::SkStorage,
     macros::{btf_map, map},
     maps::{
@@ -10,9 +10,10 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, Flow, FlowKey,
-        FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE,
-        NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users, Who,
+        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Decider, DropKey, Flow,
+        FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
+        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, RECENT_SETS, Settings, Turnover,
+        Users, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -58,6 +59,21 @@ pub(crate) static NAMES: LpmTrie<[u8; KEY_DATA], u32> = LpmTrie::with_max_entrie
 /// By copy and name id.
 #[map]
 pub(crate) static NAME_SETS: Array<AtomSet> = Array::with_max_entries(2 * NAME_IDS, BPF_F_MMAPABLE);
+
+// Which rules decide where, for `hits`.
+
+/// The first is nobody.
+#[map]
+pub(crate) static DECIDERS: Array<Decider> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Beside `ROOTS`, `LEAVES` and `NAME_SETS`: indices of deciders, in pairs.
+#[map]
+pub(crate) static ROOT_DECIDERS: Array<[u32; 2]> =
+    Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static LEAF_DECIDERS: Array<[u32; 2]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static NAME_DECIDERS: Array<[u32; 2]> =
+    Array::with_max_entries(NAME_IDS, BPF_F_MMAPABLE);
 
 /// By copy: whose sockets may pass by.
 #[map]
@@ -129,6 +145,12 @@ pub(crate) static PASSED: PerCpuArray<Counter> =
 #[map]
 pub(crate) static DROPPED: PerCpuHashMap<DropKey, Counter> =
     PerCpuHashMap::with_max_entries(8_192, 0);
+/// By rule: flows that it let out, or denied. User space puts the rules in.
+#[map]
+pub(crate) static HITS: HashMap<u64, u64> = HashMap::with_max_entries(HIT_RULES, BPF_F_NO_PREALLOC);
+/// Flows that were seen lately: 40 bits of a keyed hash, and 24 of the second.
+#[map]
+pub(crate) static RECENT: Array<u64> = Array::with_max_entries(2 * RECENT_SETS, 0);
 #[map]
 pub(crate) static QUESTION_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 #[map]

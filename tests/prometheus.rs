@@ -1,0 +1,509 @@
+//! A real Prometheus (Debian's) scrapes a real daemon: it gets what the kernel counted; alerts
+//! and dashboard ask for what there is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netfilter_daemon::lab::dns::Zone;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    resolvers::servers,
+    web::{self, Files},
+    world::{World, patience},
+};
+
+const POLICY: &str = "
+dns: { wildcard_names_per_minute: 5 }
+outbound_rules:
+  - { name: web, type: ip, destination: { cidr: 198.51.100.0/24, protocol: TCP, port_ranges: '443' } }
+  - { name: watched, type: ip, action: audit, destination: { cidr: 203.0.113.0/24, protocol: TCP, port_ranges: '443' } }
+  - { name: shut, type: ip, action: deny, destination: { cidr: 192.0.2.66/32, protocol: '*', port_ranges: '*' } }
+  - { name: mcr, type: fqdn, destination: { fqdn: mcr.microsoft.com, protocol: TCP, port_ranges: '443' } }
+  - { name: 'never \"hit\" \\\\ here', type: fqdn, destination: unused.example }
+";
+
+/// Ends with the test.
+struct Prometheus {
+    child: Child,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Prometheus {
+    /// In the namespace of the daemon, whose listener is for its machine alone.
+    fn start(world: &World, jobs: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = 9090;
+        let rules = repository().join("packaging/prometheus-alerts.yaml");
+        let config = format!(
+            "global: {{ scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s }}\n\
+             rule_files: ['{}']\nscrape_configs:\n{jobs}",
+            rules.display()
+        );
+        fs::write(directory.path().join("prometheus.yml"), config).unwrap();
+        let mut command = servers::command(world.protected(), "prometheus");
+        command
+            .arg(format!(
+                "--config.file={}",
+                directory.path().join("prometheus.yml").display()
+            ))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                directory.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stderr(fs::File::create(directory.path().join("log")).unwrap());
+        let child = command
+            .spawn()
+            .expect("cargo xtask test unpacks prometheus");
+        let prometheus = Self {
+            child,
+            port,
+            directory,
+        };
+        let ready = || prometheus.get(world, "/-/ready", "").contains("Ready");
+        assert!(within(30, ready), "{}", prometheus.log());
+        prometheus
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    fn get(&self, world: &World, path: &str, query: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let mut command = world.protected().command("curl");
+        command.args(["-s", "--max-time", "5", &url]);
+        if !query.is_empty() {
+            command.args(["-G", "--data-urlencode", &format!("query={query}")]);
+        }
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+
+    fn api(&self, world: &World, path: &str, query: &str) -> Value {
+        let text = self.get(world, path, query);
+        let answer: Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{query}: {text}"));
+        assert_eq!(answer["status"], "success", "{query}: {text}");
+        answer["data"].clone()
+    }
+
+    /// Samples, by their labels as text, without those that Prometheus adds.
+    fn query(&self, world: &World, query: &str) -> BTreeMap<String, f64> {
+        let data = self.api(world, "/api/v1/query", query);
+        let samples = data["result"].as_array().unwrap().iter();
+        samples
+            .map(|sample| {
+                let labels = sample["metric"].as_object().unwrap();
+                let added = ["job", "instance"];
+                let labels = labels
+                    .iter()
+                    .filter(|(name, _)| !added.contains(&name.as_str()));
+                let labels: BTreeMap<_, _> = labels.collect();
+                let value = sample["value"][1].as_str().unwrap().parse().unwrap();
+                (serde_json::to_string(&labels).unwrap(), value)
+            })
+            .collect()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}
+
+fn repository() -> PathBuf {
+    let daemon = Path::new(env!("CARGO_MANIFEST_DIR"));
+    daemon.parent().unwrap().to_owned()
+}
+
+fn within(seconds: u64, mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    let bound = Duration::from_secs(seconds) * patience();
+    loop {
+        if holds() {
+            return true;
+        }
+        if begun.elapsed() > bound {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn zone() -> Zone {
+    let mut zone = Zone::new();
+    zone.address("mcr.microsoft.com", 300, [198, 18, 0, 1].into())
+        .unwrap();
+    zone
+}
+
+fn traffic(world: &World) {
+    assert!(world.connects("198.51.100.7", 443));
+    assert!(world.connects("203.0.113.9", 443), "audited");
+    assert!(!world.connects("192.0.2.66", 443));
+    assert!(!world.connects("8.8.8.8", 443));
+    assert!(!world.udp_echoes("8.8.8.8", 443));
+    assert!(world.connects_by_name("mcr.microsoft.com", 443));
+    assert!(!world.connects_by_name("secret.evil.example", 443));
+}
+
+/// What changes by itself, or is counted by processors of which none stands still.
+const RESTLESS: [&str; 4] = [
+    "netfilter_service_tags_age_seconds",
+    "netfilter_program_run",
+    "netfilter_map_entries",
+    "netfilter_learned_addresses",
+];
+
+/// The samples of a page in Prometheus' text format.
+fn samples(page: &str) -> BTreeMap<String, f64> {
+    let lines = page.lines().filter(|line| line.starts_with("netfilter_"));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
+            // The values' escapes are those of JSON, too.
+            let labels = labels.trim_end_matches('}');
+            let mut json = format!("{{\"__name__\":\"{name}\"");
+            for label in split(labels) {
+                let (name, value) = label.split_once('=').unwrap();
+                json.push_str(&format!(",\"{name}\":{value}"));
+            }
+            let labels: BTreeMap<String, String> =
+                serde_json::from_str(&format!("{json}}}")).unwrap();
+            let labels: BTreeMap<_, _> = labels
+                .into_iter()
+                .filter(|(_, it)| !it.is_empty())
+                .collect();
+            (
+                serde_json::to_string(&labels).unwrap(),
+                value.parse().unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// At commas outside of quotes.
+fn split(labels: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for (at, letter) in labels.char_indices() {
+        match letter {
+            '"' if !escaped => quoted = !quoted,
+            ',' if !quoted => {
+                parts.push(&labels[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+        escaped = letter == '\\' && !escaped;
+    }
+    parts.push(&labels[start..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Asks the daemon for the text format, whatever Prometheus prefers.
+fn ask_for_text(world: &World, port: u16) {
+    let listener = world
+        .protected()
+        .run(|| TcpListener::bind(("127.0.0.1", port)));
+    let listener = listener.unwrap().unwrap();
+    let protected = world.protected().clone();
+    // Ends with the test program.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = BufReader::new(stream.try_clone().unwrap()).lines();
+            head.map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .for_each(drop);
+            let daemon = protected
+                .run(|| TcpStream::connect("127.0.0.1:9477"))
+                .unwrap();
+            let Ok(mut daemon) = daemon else { return };
+            let asked =
+                "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain;version=0.0.4\r\n\r\n";
+            let mut page = Vec::new();
+            if daemon.write_all(asked.as_bytes()).is_ok() && daemon.read_to_end(&mut page).is_ok() {
+                stream.write_all(&page).ok();
+            }
+        }
+    });
+}
+
+/// Programs are timed while this lives (bpf(2), `BPF_ENABLE_STATS`).
+fn time_programs() -> std::os::fd::OwnedFd {
+    use std::os::fd::FromRawFd;
+    const BPF_ENABLE_STATS: libc::c_int = 32;
+    let kind = 0u32; // BPF_STATS_RUN_TIME
+    // SAFETY: a command that reads one number.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_ENABLE_STATS, &raw const kind, 4) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: new, and nobody else's.
+    unsafe { std::os::fd::OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) }
+}
+
+#[test]
+fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashboard_find_it() {
+    let world = World::new(Some(zone()));
+    let _timed = time_programs();
+    let _daemon = world.enforce(POLICY);
+    ask_for_text(&world, 9478);
+    let prometheus = Prometheus::start(
+        &world,
+        "  - { job_name: netfilter-daemon, static_configs: [{ targets: ['127.0.0.1:9477'] }] }\n  \
+           - { job_name: text, static_configs: [{ targets: ['127.0.0.1:9478'] }] }\n",
+    );
+    traffic(&world);
+    world.write_policy(&POLICY.replace("unused.example", "unused2.example"));
+    assert!(world.daemon(&["reload"]).status.success());
+    world.write_policy("outbound_rule: []");
+    assert!(!world.daemon(&["reload"]).status.success());
+    assert!(!world.connects("8.8.4.4", 443));
+
+    let more = dashboard_shows_something(&world, &prometheus);
+
+    // Nothing moves any more: each series is there, with the page's own value.
+    let page = world.metrics();
+    let is_restless = |labels: &str| RESTLESS.iter().any(|name| labels.contains(name));
+    let counted: BTreeMap<_, _> = samples(&page)
+        .into_iter()
+        .filter(|(labels, _)| !is_restless(labels))
+        .collect();
+    assert!(counted.len() > 40, "{page}");
+    for job in ["netfilter-daemon", "text"] {
+        let query = format!("{{__name__=~\"netfilter_.+\", job=\"{job}\"}}");
+        let mut missing = Vec::new();
+        let same = || {
+            let seen = prometheus.query(&world, &query);
+            let other = counted
+                .iter()
+                .filter(|(labels, value)| seen.get(*labels) != Some(value));
+            missing = other
+                .map(|(labels, value)| format!("{labels}: {value}, not {:?}", seen.get(labels)))
+                .collect();
+            missing.is_empty()
+        };
+        assert!(
+            within(45, same),
+            "{job}: {missing:#?}\n{}",
+            prometheus.log()
+        );
+    }
+    let hits = |rule: &str| world.metric(&format!("netfilter_rule_hits_total{{rule=\"{rule}\"}}"));
+    let counted = ["web", "watched", "shut", "mcr"].map(hits);
+    assert_eq!(counted, [1, 1 + more, 1, 1], "{page}");
+    assert_eq!(
+        world.metric("netfilter_would_drop_packets_total{reason=\"no_rule\""),
+        {
+            // All packets of a connection that is only audited.
+            let seen = prometheus.query(&world, "netfilter_would_drop_packets_total{job=\"text\"}");
+            seen.values().map(|value| *value as u64).sum::<u64>()
+        }
+    );
+
+    let rules = prometheus.api(&world, "/api/v1/rules", "");
+    let mut evaluated = 0;
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        assert_eq!(rule["health"], "ok", "{rule}");
+        evaluated += 1;
+    }
+    assert!(evaluated >= 15, "{rules}");
+    let alert = prometheus.query(
+        &world,
+        "ALERTS{alertname=\"NetfilterReloadFailed\", alertstate=\"firing\"}",
+    );
+    assert!(!alert.is_empty(), "the file was refused");
+    is_well_formed(&page);
+}
+
+/// Every query of it, against what was scraped. Returns how often what is audited was used.
+fn dashboard_shows_something(world: &World, prometheus: &Prometheus) -> u64 {
+    let dashboard =
+        fs::read_to_string(repository().join("packaging/grafana-dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut queries: Vec<String> = expressions(&dashboard)
+        .into_iter()
+        .map(|query| {
+            let query = query.replace("$instance", "127.0.0.1:9477");
+            query
+                .replace("$__rate_interval", "30s")
+                .replace("$__range", "1m")
+        })
+        .collect();
+    assert!(queries.len() > 20);
+    assert!(
+        queries.iter().all(|query| !query.contains('$')),
+        "{queries:#?}"
+    );
+    // Rates take two samples, and some traffic between them.
+    let mut used = 0;
+    let all_answered = || {
+        assert!(world.connects("203.0.113.9", 443));
+        used += 1;
+        world.connects("8.8.8.8", 443);
+        queries.retain(|query| prometheus.query(world, query).is_empty());
+        queries.is_empty()
+    };
+    let answered = within(60, all_answered);
+    assert!(
+        answered,
+        "nothing to show: {queries:#?}\n{}\n{}",
+        prometheus.log(),
+        world.metrics()
+    );
+    used
+}
+
+/// All that is under a key `expr`.
+fn expressions(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(key, value)| match (key.as_str(), value.as_str()) {
+                ("expr", Some(text)) => vec![text.to_owned()],
+                _ => expressions(value),
+            })
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(expressions).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn promtool(arguments: &[&str], input: &str) -> String {
+    let unpacked = servers::servers().join("usr/bin/promtool");
+    let program = if unpacked.is_file() {
+        unpacked
+    } else {
+        "promtool".into()
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(repository())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut child = command
+        .spawn()
+        .expect("cargo xtask test unpacks prometheus");
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+/// `promtool check metrics` says nothing of it.
+fn is_well_formed(page: &str) {
+    let (_, page) = page.split_once("\r\n\r\n").unwrap();
+    assert_eq!(promtool(&["check", "metrics"], page), "");
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_not_when_all_is_well() {
+    promtool(&["check", "rules", "packaging/prometheus-alerts.yaml"], "");
+    promtool(&["test", "rules", "tests/prometheus/alerts.yaml"], "");
+    let alerts = fs::read_to_string(repository().join("packaging/prometheus-alerts.yaml")).unwrap();
+    let tests = fs::read_to_string(repository().join("tests/prometheus/alerts.yaml")).unwrap();
+    let names = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for name in names {
+        let fires =
+            format!("        alertname: {name}\n        exp_alerts:\n          - exp_labels");
+        assert!(tests.contains(&fires), "{name} is not seen firing");
+        let rests = format!("eval_time: 200m, alertname: {name}, exp_alerts: []");
+        assert!(tests.contains(&rests), "{name} is not seen at rest");
+    }
+    for line in ["summary:", "description:", "action:"] {
+        let alert = "- alert: ";
+        assert_eq!(
+            alerts.matches(line).count(),
+            alerts.matches(alert).count(),
+            "{line}"
+        );
+    }
+}
+
+/// What is asked for under a name that no metric has is never there, and nobody would see.
+#[test]
+fn alerts_and_dashboard_name_metrics_that_there_are() {
+    let golden =
+        fs::read_to_string(repository().join("tests/golden/metrics-prometheus.txt")).unwrap();
+    let declared = golden
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let declared: BTreeSet<&str> = declared
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    for file in [
+        "packaging/prometheus-alerts.yaml",
+        "packaging/grafana-dashboard.json",
+    ] {
+        let text = fs::read_to_string(repository().join(file)).unwrap();
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let named: BTreeSet<&str> = words
+            .filter(|word| word.starts_with("netfilter_"))
+            .collect();
+        assert!(named.len() > 10);
+        let unknown: Vec<_> = named.difference(&declared).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+}
+
+#[test]
+fn prometheus_scrapes_over_tls_with_a_password() {
+    let (world, files) = (World::new(None), Files::new());
+    let _daemon = web::start(&world, &files, &format!("{}{}", web::TLS, web::users()));
+    let job = |name: &str, password: &str| {
+        format!(
+            "  - job_name: {name}\n    scheme: https\n    tls_config: {{ ca_file: '{}' }}\n    \
+             basic_auth: {{ username: prometheus, password: '{password}' }}\n    \
+             static_configs: [{{ targets: ['127.0.0.1:9477'] }}]\n",
+            files.path("ca.pem")
+        )
+    };
+    let jobs = format!("{}{}", job("right", "correct horse"), job("wrong", "guess"));
+    let prometheus = Prometheus::start(&world, &jobs);
+    let up = |job: &str| {
+        prometheus
+            .query(&world, &format!("up{{job=\"{job}\"}}"))
+            .values()
+            .sum::<f64>()
+    };
+    assert!(within(45, || up("right") > 0.5), "{}", prometheus.log());
+    let is_down = || prometheus.query(&world, "up{job=\"wrong\"} == 0").len() == 1;
+    assert!(within(45, is_down));
+    assert_eq!(
+        prometheus
+            .query(&world, "netfilter_build_info{job=\"wrong\"}")
+            .len(),
+        0
+    );
+    let shows = || {
+        prometheus
+            .query(&world, "netfilter_build_info{job=\"right\"}")
+            .len()
+            == 1
+    };
+    assert!(within(45, shows));
+}
