@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     causes,
     daemon::{
+        audit::Audit,
         event::Events,
         status::{Place, Status},
     },
@@ -40,6 +41,9 @@ pub enum Request {
     Events,
     /// Them, and then each that comes.
     Follow,
+    /// What audit let pass.
+    Audit,
+    ForgetAudit,
     Reload {
         /// Seconds in which it must be confirmed.
         confirm: Option<u64>,
@@ -55,6 +59,10 @@ pub enum Answer {
         status: Box<Status>,
     },
     Events(Events),
+    Audit {
+        audit: Box<Audit>,
+    },
+    Forgotten,
     Reloaded {
         rules: usize,
         generation: u32,

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod answers;
+pub mod audit;
 pub(crate) mod bpffs;
 pub mod container;
 pub mod denials;
@@ -44,6 +45,7 @@ pub mod repairs;
 mod scout;
 pub mod sender;
 pub mod status;
+mod users;
 mod view;
 mod watch;
 mod ways_out;
@@ -208,6 +210,7 @@ impl Daemon {
             datapath.take_events()?,
             datapath.take_attempts()?,
             datapath.take_resolutions()?,
+            datapath.notebook()?,
         ));
         tokio::spawn(refresh::keep(wanted));
         let (lists, in_force) = channel::channel(tags::keep::InForce::of(&loaded.policy));

@@ -46,6 +46,7 @@ mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+pub mod wanted;
 mod who;
 mod xdp;
 
@@ -55,6 +56,7 @@ pub use events::{
 pub use guard::{Ground, Unguarded};
 pub use hooks::{Cause, Hooks, Target};
 pub use state::State;
+pub use wanted::{Audit, Notebook};
 pub use who::Pathless;
 
 /// How a policy comes into force.

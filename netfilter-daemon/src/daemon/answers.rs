@@ -26,6 +26,8 @@ impl Daemon {
         let (reply, end): (Reply, _) = match ask.request {
             Request::Status => (self.status().into(), None),
             Request::Events => (Answer::Events(self.denials.all()).into(), None),
+            Request::Audit => (self.audit().into(), None),
+            Request::ForgetAudit => (self.forget_audit().into(), None),
             Request::Follow => (self.follow(), None),
             Request::Reload { confirm } => {
                 self.want(Wanted {
@@ -50,6 +52,22 @@ impl Daemon {
             Ok(status) => Answer::Status {
                 status: Box::new(status),
             },
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn audit(&self) -> Answer {
+        match block_in_place(|| self.view.audit()) {
+            Ok(audit) => Answer::Audit {
+                audit: Box::new(audit),
+            },
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn forget_audit(&self) -> Answer {
+        match block_in_place(|| self.view.forget_audit()) {
+            Ok(()) => Answer::Forgotten,
             Err(error) => failed(&error),
         }
     }
