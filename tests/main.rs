@@ -34,6 +34,7 @@ mod reload;
 mod resolvers;
 mod service;
 mod streams;
+mod suggest;
 mod tags;
 mod tools;
 mod traffic;

@@ -29,6 +29,7 @@ pub mod lab;
 mod reload;
 mod run;
 mod status;
+mod suggest;
 mod tags;
 
 /// The answer is no: a destination is denied, nothing is in force.
@@ -57,6 +58,7 @@ enum Command {
     Explain(explain::Explain),
     Status(status::Status),
     Events(events::Events),
+    Suggest(suggest::Suggest),
     Reload(reload::Reload),
     Confirm(confirm::Confirm),
     Tags(tags::Tags),
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
+        Command::Suggest(suggest) => suggest.run(),
         Command::Reload(reload) => reload.run(),
         Command::Confirm(confirm) => confirm.run(),
         Command::Tags(tags) => tags.run(),

@@ -21,6 +21,7 @@ pub mod refresh;
 pub mod resolvers;
 pub mod serve;
 pub mod sessions;
+pub mod suggest;
 pub mod tags;
 
 #[cfg(test)]

@@ -95,7 +95,11 @@ impl Audit {
                 .into_iter()
                 .map(|it| Wanted::new(it, users, &accounts))
                 .collect(),
-            asked: seen.asked.into_iter().map(|it| Asked::new(it, users)).collect(),
+            asked: seen
+                .asked
+                .into_iter()
+                .map(|it| Asked::new(it, users))
+                .collect(),
             named: seen.named.into_iter().map(Named::from).collect(),
             lost: seen.lost,
             others: others(counters),
@@ -204,7 +208,9 @@ fn others(counters: &Counters) -> Vec<(String, u64)> {
         let dropped = dropped.filter(|dropped| dropped.audited && dropped.reason == reason);
         dropped.map(|dropped| dropped.packets).sum::<u64>()
     };
-    let reasons = Reason::ALL.iter().filter(|reason| !by_rules.contains(reason));
+    let reasons = Reason::ALL
+        .iter()
+        .filter(|reason| !by_rules.contains(reason));
     let counted = reasons.map(|&reason| (reason.label().to_owned(), of(reason)));
     counted.filter(|(_, packets)| *packets > 0).collect()
 }

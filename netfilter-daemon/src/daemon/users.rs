@@ -74,10 +74,7 @@ fn port(protocol: u8, port: Option<u16>) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::{
-        event::tests::reported,
-        sender::tests::who,
-    };
+    use crate::daemon::{event::tests::reported, sender::tests::who};
 
     fn event(last: u8, user: u32) -> Event {
         let mut who = who();
@@ -106,8 +103,16 @@ mod tests {
                 "/usr/bin/curl (user 7000002, docker 3f2a91c0b1de)",
             ]
         );
-        assert!(users.of_destination([192, 0, 2, 1].into(), 17, 443).is_empty());
-        assert!(users.of_destination([192, 0, 2, 2].into(), 6, 443).is_empty());
+        assert!(
+            users
+                .of_destination([192, 0, 2, 1].into(), 17, 443)
+                .is_empty()
+        );
+        assert!(
+            users
+                .of_destination([192, 0, 2, 2].into(), 6, 443)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -134,7 +139,10 @@ mod tests {
             event.destination = Some(IpAddr::from(number.to_be_bytes()));
             users.note(&event, 6);
         }
-        assert_eq!(users.of_destination([192, 0, 2, 1].into(), 6, 443).len(), USERS);
+        assert_eq!(
+            users.of_destination([192, 0, 2, 1].into(), 6, 443).len(),
+            USERS
+        );
         assert_eq!(users.known.len(), PLACES);
     }
 }

@@ -99,12 +99,14 @@ impl View {
     /// Returns what was in force before.
     pub(super) fn replaced(&self, loaded: &Loaded, generation: u32) -> PolicyInForce {
         let policy = PolicyInForce::of(loaded, generation);
-        self.denials.judged_by(policy.deciding.clone(), policy.mode());
+        self.denials
+            .judged_by(policy.deciding.clone(), policy.mode());
         mem::replace(&mut self.present().policy, policy)
     }
 
     pub(super) fn put_back(&self, policy: PolicyInForce, generation: u32) {
-        self.denials.judged_by(policy.deciding.clone(), policy.mode());
+        self.denials
+            .judged_by(policy.deciding.clone(), policy.mode());
         self.present().policy = PolicyInForce {
             generation,
             ..policy
@@ -145,9 +147,9 @@ impl View {
         let seen = self.state.audit()?;
         let counters = self.state.counters()?;
         let policy = path::absolute(&self.policy_path).unwrap_or(self.policy_path.clone());
-        Ok(self.denials.users(|users| {
-            Audit::new(auditing, &policy, seen, &counters, users)
-        }))
+        Ok(self
+            .denials
+            .users(|users| Audit::new(auditing, &policy, seen, &counters, users)))
     }
 
     pub(super) fn forget_audit(&self) -> Result<(), datapath::Error> {

@@ -284,7 +284,11 @@ fn resolution(bytes: &[u8]) -> Option<Resolution> {
             .map(|&a| fill::ip(a))
             .collect(),
         seen: resolved.time,
-        aliases: resolved.aliases.into_iter().filter(|key| *key != 0).collect(),
+        aliases: resolved
+            .aliases
+            .into_iter()
+            .filter(|key| *key != 0)
+            .collect(),
     })
 }
 

@@ -162,11 +162,23 @@ impl State {
             ..Audit::default()
         };
         let map: HashOf<WantedKey, abi::Wanted> = maps::open(self.pins(), maps::WANTED)?;
-        audit.wanted = map.iter().flatten().map(|(key, it)| wanted(&key.0, &it.0)).collect();
+        audit.wanted = map
+            .iter()
+            .flatten()
+            .map(|(key, it)| wanted(&key.0, &it.0))
+            .collect();
         let map: HashOf<AskedKey, abi::Asked> = maps::open(self.pins(), maps::ASKED)?;
-        audit.asked = map.iter().flatten().map(|(key, it)| asked(&key.0, &it.0)).collect();
+        audit.asked = map
+            .iter()
+            .flatten()
+            .map(|(key, it)| asked(&key.0, &it.0))
+            .collect();
         let map: HashOf<NamedKey, abi::Named> = maps::open(self.pins(), maps::NAMED)?;
-        audit.named = map.iter().flatten().map(|(key, it)| named(&key.0, &it.0)).collect();
+        audit.named = map
+            .iter()
+            .flatten()
+            .map(|(key, it)| named(&key.0, &it.0))
+            .collect();
         Ok(audit)
     }
 
@@ -224,7 +236,8 @@ fn asked(key: &AskedKey, it: &abi::Asked) -> Asked {
 }
 
 fn named(key: &NamedKey, it: &abi::Named) -> Named {
-    let length = usize::try_from(it.name_length).map_or(it.name.len(), |length| length.min(it.name.len()));
+    let length =
+        usize::try_from(it.name_length).map_or(it.name.len(), |length| length.min(it.name.len()));
     Named {
         name: it.name[..length].to_vec(),
         target: match key.alias {

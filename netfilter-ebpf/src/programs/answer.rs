@@ -368,7 +368,11 @@ extern "C" fn netfilter_resolved() -> u64 {
             (&raw mut (*resolved).addresses[index]).write(addresses.found[index].address);
         }
         for (index, key) in alias_keys.iter().enumerate() {
-            let key = if index < addresses.alias_count { *key } else { 0 };
+            let key = if index < addresses.alias_count {
+                *key
+            } else {
+                0
+            };
             (&raw mut (*resolved).aliases[index]).write(key);
         }
     }

@@ -81,7 +81,10 @@ extern "C" fn netfilter_wanted() -> u64 {
             user: who.user,
             program: who.program,
         };
-        if WANTED.insert(&*key, &*fresh, u64::from(BPF_NOEXIST)).is_ok() {
+        if WANTED
+            .insert(&*key, &*fresh, u64::from(BPF_NOEXIST))
+            .is_ok()
+        {
             return 1;
         }
         // There is no room, unless another processor was first.
