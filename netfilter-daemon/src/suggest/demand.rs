@@ -236,27 +236,53 @@ impl Reading<'_> {
             Target::Address(_) => None,
         });
         let aliases: BTreeSet<(&[u8], u64)> = aliases.collect();
-        let mut forgotten = Vec::new();
-        for pattern in self.demand.names.keys() {
+        let leads_to = |from: &[u8], hash: u64| aliases.contains(&(from, hash));
+        let is_target = |name: &[u8]| {
+            let hash = hash_of.get(name);
+            hash.is_some_and(|&hash| aliases.iter().any(|&(from, to)| to == hash && from != name))
+        };
+        // Those that others are reached by stay.
+        let mut needed: BTreeSet<&[u8]> = BTreeSet::new();
+        let patterns: Vec<Pattern> = self.demand.names.keys().cloned().collect();
+        for pattern in patterns {
             let wire = pattern.wire();
-            let Some(&hash) = hash_of.get(wire) else {
+            let Some(&hash) = hash_of.get(wire).filter(|hash| !by_clients.contains(hash)) else {
                 continue;
             };
-            let leads = aliases.iter().any(|&(from, target)| {
+            let leading = aliases.iter().map(|(from, _)| *from).filter(|&from| {
                 let back = hash_of.get(from);
-                target == hash
+                leads_to(from, hash)
                     && from != wire
-                    && back.is_none_or(|&back| !aliases.contains(&(wire, back)))
+                    && back.is_none_or(|&back| !leads_to(wire, back))
                     && self.is_to_be_allowed(from)
             });
-            if leads && !by_clients.contains(&hash) {
-                forgotten.push(pattern.clone());
+            let Some(leading) = leading.min_by_key(|name| is_target(name)) else {
+                continue;
+            };
+            if needed.contains(wire) {
+                continue;
+            }
+            needed.insert(leading);
+            let of = self.demand.names.remove(&pattern).unwrap_or_default();
+            self.demand.query_types.extend(&of.types);
+            for (address, flow) in &of.used.flows {
+                self.hand_over(*address, *flow, leading, &of.used);
             }
         }
-        for pattern in &forgotten {
-            let forgotten = self.demand.names.remove(pattern);
-            let types = forgotten.into_iter().flat_map(|of| of.types);
-            self.demand.query_types.extend(types);
+    }
+
+    /// What an alias led to is used by the name that leads there.
+    fn hand_over(&mut self, address: IpAddr, flow: Flow, name: &[u8], used: &Used) {
+        let (protocol, port) = flow;
+        let allowed = self
+            .image
+            .judge_learned(address, protocol, port, name)
+            .is_ok();
+        if let (false, Ok(pattern)) = (allowed, dotted(name).parse()) {
+            let place = self.demand.names.entry(pattern).or_default();
+            if place.flows.insert(flow) {
+                place.used.add(used);
+            }
         }
     }
 

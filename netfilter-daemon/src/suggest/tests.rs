@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::{cell::RefCell, net::IpAddr};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -86,11 +86,17 @@ pub(super) fn outcome(policy: &str, audit: &Audit) -> Outcome {
     let in_force = parse(policy).unwrap();
     let image = compile::compile(&in_force).unwrap();
     let catalogue = Catalogue::built_in().unwrap();
+    let tried = RefCell::new(Vec::new());
     let suggestion = suggest(audit, &in_force, &image, &catalogue);
     let text = written::policy(policy, &in_force, audit, &suggestion, |text| {
+        tried.borrow_mut().push(text.to_owned());
         parse(text).ok()
-    })
-    .unwrap_or_else(|| panic!("{suggestion:#?}"));
+    });
+    let text = text.unwrap_or_else(|| {
+        let tried = tried.take();
+        let error = tried.last().and_then(|text| parse(text).err());
+        panic!("{error:?}\n{}", tried.join("\n"))
+    });
     let policy = parse(&text).unwrap();
     let image = compile::compile(&policy).unwrap();
     Outcome {

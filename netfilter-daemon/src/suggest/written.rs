@@ -47,10 +47,18 @@ pub fn policy(
     let about = about(audit, suggestion);
     let wanted =
         |written: &String| read(written).is_some_and(|policy| says(&policy, in_force, suggestion));
-    let whole = |text: &str| Some(about.clone() + &extend::extended(text, &extension)?);
-    whole(&bare)
-        .filter(wanted)
-        .or_else(|| whole(&extend::rewritten(&bare)?).filter(wanted))
+    let whole = |text: &str, extension: &Extension| {
+        Some(about.clone() + &extend::extended(text, extension)?)
+    };
+    whole(&bare, &extension).filter(wanted).or_else(|| {
+        let types = extension.query_types.as_deref();
+        let anew = extend::rewritten(&bare, types)?;
+        let rest = Extension {
+            query_types: None,
+            ..extension.clone()
+        };
+        whole(&anew, &rest).filter(wanted)
+    })
 }
 
 /// Whether a policy is the one in force with what is added, and nothing else.

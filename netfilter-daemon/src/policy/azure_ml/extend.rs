@@ -77,8 +77,9 @@ pub fn extended(text: &str, extension: &Extension) -> Option<String> {
     Some(lines.join("\n") + "\n")
 }
 
-/// The same policy, written so that it can be added to. Its comments are lost.
-pub fn rewritten(text: &str) -> Option<String> {
+/// The same policy, with these types of questions if any, written so that it can be added to.
+/// Its comments are lost.
+pub fn rewritten(text: &str, query_types: Option<&[String]>) -> Option<String> {
     let mut problems = Problems::new("");
     let document = yaml::read(text, &mut problems)?;
     let settings = layout::settings(&document, &mut problems);
@@ -87,8 +88,12 @@ pub fn rewritten(text: &str) -> Option<String> {
         .iter()
         .filter(|name| **name != "outbound_rules")
     {
-        if let Some(node) = settings.get(name) {
-            written.push_str(&format!("{name}: {}\n", flow(node)));
+        match (settings.get(name), query_types) {
+            (dns, Some(types)) if *name == "dns" => {
+                written.push_str(&with_types(dns, types)?);
+            }
+            (Some(node), _) => written.push_str(&format!("{name}: {}\n", flow(node))),
+            (None, _) => {}
         }
     }
     let rules = layout::rules(&settings, &mut problems);
@@ -111,6 +116,24 @@ pub fn rewritten(text: &str) -> Option<String> {
         }
     }
     Some(written)
+}
+
+/// The `dns` block, of which all but the types stays.
+fn with_types(dns: Option<&Node<'_>>, types: &[String]) -> Option<String> {
+    let mut block = "dns:\n".to_owned();
+    match dns.map(|dns| &dns.value) {
+        Some(Value::Mapping(pairs)) => {
+            let others = pairs
+                .iter()
+                .filter(|(key, _)| snake_case(&key.text) != "query_types");
+            for (key, node) in others {
+                block.push_str(&format!("  {}: {}\n", scalar(&key.text), flow(node)));
+            }
+        }
+        Some(_) => return None,
+        None => {}
+    }
+    Some(block + &format!("  query_types: [{}]\n", types.join(", ")))
 }
 
 fn find<'n, 'a>(
@@ -218,6 +241,10 @@ fn end_of(lines: &[String], begins: usize, indent: usize) -> usize {
 fn flow(node: &Node<'_>) -> String {
     match &node.value {
         _ if node.is_null() => "null".to_owned(),
+        // A number, where it was written as one.
+        Value::Scalar { text, plain: true } if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.to_string()
+        }
         Value::Scalar { text, .. } => scalar(text).into_owned(),
         Value::List(items) => {
             let items: Vec<String> = items.iter().map(flow).collect();

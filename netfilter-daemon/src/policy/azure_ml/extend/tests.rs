@@ -68,7 +68,7 @@ fn what_cannot_be_added_to_is_written_anew_with_the_same_meaning() {
             crate::policy::parse(text, "x", &system, &none)
                 .unwrap_or_else(|error| panic!("{error}\n{text}"))
         };
-        let written = rewritten(text).unwrap();
+        let written = rewritten(text, None).unwrap();
         assert_eq!(read(&written).rules, read(text).rules, "{written}");
         assert_eq!(read(&written).mode, read(text).mode, "{written}");
         let added = add(&written).unwrap();
@@ -119,4 +119,19 @@ fn a_scalar_reads_back_as_what_it_was() {
             assert_eq!(read, text, "{document}");
         }
     }
+}
+
+#[test]
+fn types_of_questions_take_the_place_of_those_that_were_listed() {
+    let types = ["A".to_owned(), "TXT".to_owned()];
+    let before = "dns: { grace: 5, query_types: [A] }\non_deny: drop\n";
+    let expected = "on_deny: drop\ndns:\n  grace: 5\n  query_types: [A, TXT]\n";
+    assert_eq!(rewritten(before, Some(&types)).unwrap(), expected);
+    let new = Extension {
+        query_types: Some(types.to_vec()),
+        ..Extension::default()
+    };
+    assert_eq!(extended(before, &new), None);
+    let added = extended("on_deny: drop # y\n", &new).unwrap();
+    assert_eq!(added, "on_deny: drop # y\ndns:\n  query_types: [A, TXT]\n");
 }
