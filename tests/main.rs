@@ -38,6 +38,7 @@ mod resolvers;
 mod series;
 mod service;
 mod streams;
+mod suggest;
 mod tags;
 mod tools;
 mod top;

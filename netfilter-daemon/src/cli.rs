@@ -29,6 +29,7 @@ pub mod lab;
 mod reload;
 mod run;
 mod status;
+mod suggest;
 mod tags;
 mod top;
 
@@ -59,6 +60,7 @@ enum Command {
     Status(status::Status),
     Events(events::Events),
     Top(top::Top),
+    Suggest(suggest::Suggest),
     Reload(reload::Reload),
     Confirm(confirm::Confirm),
     Tags(tags::Tags),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
         Command::Top(top) => top.run(),
+        Command::Suggest(suggest) => suggest.run(),
         Command::Reload(reload) => reload.run(),
         Command::Confirm(confirm) => confirm.run(),
         Command::Tags(tags) => tags.run(),

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     causes,
     daemon::{
+        audit::Audit,
         event::Events,
         overview::Overview,
         status::{Place, Status},
@@ -43,6 +44,9 @@ pub enum Request {
     Events,
     /// Them, and then each that comes.
     Follow,
+    /// What audit let pass.
+    Audit,
+    ForgetAudit,
     Reload {
         /// Seconds in which it must be confirmed.
         confirm: Option<u64>,
@@ -61,6 +65,10 @@ pub enum Answer {
         overview: Box<Overview>,
     },
     Events(Events),
+    Audit {
+        audit: Box<Audit>,
+    },
+    Forgotten,
     Reloaded {
         rules: usize,
         generation: u32,

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod answers;
+pub mod audit;
 pub(crate) mod bpffs;
 pub mod container;
 pub mod denials;
@@ -49,6 +50,7 @@ pub mod sender;
 pub mod status;
 mod subject;
 mod tally;
+mod users;
 mod view;
 mod watch;
 mod ways_out;
@@ -225,6 +227,7 @@ impl Daemon {
             datapath.take_events()?,
             datapath.take_attempts()?,
             datapath.take_resolutions()?,
+            datapath.notebook()?,
         ));
         tokio::spawn(refresh::keep(wanted));
         let (lists, in_force) = channel::channel(tags::keep::InForce::of(&loaded.policy));

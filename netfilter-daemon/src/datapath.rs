@@ -48,6 +48,7 @@ mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+pub mod wanted;
 mod who;
 mod xdp;
 
@@ -59,6 +60,7 @@ pub use hits::RuleHits;
 pub use hooks::{Cause, Hooks, Target};
 pub use runs::{Run, Runs};
 pub use state::State;
+pub use wanted::{Audit, Notebook};
 pub use who::Pathless;
 
 /// How a policy comes into force.

@@ -22,6 +22,7 @@ pub mod resolvers;
 pub mod serve;
 pub mod sessions;
 pub mod shown;
+pub mod suggest;
 pub mod tags;
 
 #[cfg(test)]

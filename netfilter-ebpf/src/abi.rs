@@ -4,6 +4,8 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::dns::MAX_ALIASES;
+
 /// The version of the layout of a policy's tables, which are made anew where it
 /// changed. What outlives policies has a version for each map, beside its name in
 /// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
@@ -673,6 +675,93 @@ pub const NO_PROCESS: u32 = 0;
 /// Attempts that are reported.
 pub const ATTEMPTS_PER_MINUTE: u32 = 600;
 
+/// Where packets go, or whom they answer, that audit lets pass and no rule allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct WantedKey {
+    /// Zero where it answers; see [`crate::wanted`].
+    pub address: Address,
+    /// Of the destination; of what answers, its own. Of ICMP that answers, the type.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 1 where it answers somebody who began.
+    pub answers: u8,
+    pub padding: u32,
+}
+
+/// What is known of them. Who sends, and by which port, is that of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Wanted {
+    pub packets: u64,
+    /// Of them, those that begin a connection of TCP.
+    pub begun: u64,
+    /// As in [`Who`].
+    pub cgroup_id: u64,
+    /// Where it went.
+    pub address: Address,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub first: u32,
+    pub last: u32,
+    /// As in [`Who`].
+    pub process: u32,
+    pub user: u32,
+    pub program: [u8; 16],
+}
+
+/// A question that audit lets pass and no rule allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct AskedKey {
+    /// The keyed hash of the name, for which letter case makes no difference.
+    pub name: u64,
+    pub qtype: u16,
+    /// 1 where it did not leave: a client asked a resolver on this machine.
+    pub inside: u16,
+    pub padding: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Asked {
+    pub questions: u64,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub first: u32,
+    pub last: u32,
+    /// Bytes of `name` that count.
+    pub name_length: u16,
+    /// [`crate::verdict::Reason`]
+    pub reason: u8,
+    pub padding: [u8; 5],
+    /// DNS wire form as it was sent first, without the root.
+    pub name: [u8; 256],
+}
+
+/// That a name resolved to an address, or is an alias of another name. User space writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct NamedKey {
+    /// The address; of an alias, zero and the keyed hash of the other name.
+    pub to: Address,
+    /// A hash of the name.
+    pub name: u64,
+    /// 1 for an alias.
+    pub alias: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Named {
+    /// Seconds of CLOCK_BOOTTIME.
+    pub first: u32,
+    pub last: u32,
+    /// Bytes of `name` that count.
+    pub name_length: u64,
+    /// DNS wire form, ASCII-lowercased, without the root.
+    pub name: [u8; 256],
+}
+
 /// What a name resolved to: an answer as it went by. Fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -685,6 +774,8 @@ pub struct Resolved {
     /// DNS wire form as it was asked for, without the root.
     pub name: [u8; 256],
     pub addresses: [Address; REPORTED_ADDRESSES],
+    /// The keyed hashes of what it is an alias for, or zero.
+    pub aliases: [u64; MAX_ALIASES],
 }
 
 macro_rules! layout {
@@ -718,5 +809,11 @@ layout! {
     Event = 912, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, untold = 56, name = 64, who = 320;
     Attempt = 32, user = 8, audited = 13, program = 16;
     Users = 256, ids = 4;
-    Resolved = 776, time = 4, name = 8, addresses = 264;
+    Resolved = 840, time = 4, name = 8, addresses = 264, aliases = 776;
+    WantedKey = 24, port = 16, protocol = 18, answers = 19;
+    Wanted = 72, address = 24, first = 40, process = 48, program = 56;
+    AskedKey = 16, qtype = 8, inside = 10;
+    Asked = 280, first = 8, name_length = 16, reason = 18, name = 24;
+    NamedKey = 32, name = 16, alias = 24;
+    Named = 272, name_length = 8, name = 16;
 }

@@ -27,6 +27,8 @@ impl Daemon {
             Request::Status => (self.status().into(), None),
             Request::Overview => (self.overview().into(), None),
             Request::Events => (Answer::Events(self.denials.all()).into(), None),
+            Request::Audit => (self.audit().into(), None),
+            Request::ForgetAudit => (self.forget_audit().into(), None),
             Request::Follow => (self.follow(), None),
             Request::Reload { confirm } => {
                 self.want(Wanted {
@@ -64,6 +66,22 @@ impl Daemon {
                 error: causes::told(&error),
                 fault: Fault::System,
             },
+        }
+    }
+
+    fn audit(&self) -> Answer {
+        match block_in_place(|| self.view.audit()) {
+            Ok(audit) => Answer::Audit {
+                audit: Box::new(audit),
+            },
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn forget_audit(&self) -> Answer {
+        match block_in_place(|| self.view.forget_audit()) {
+            Ok(()) => Answer::Forgotten,
+            Err(error) => failed(&error),
         }
     }
 

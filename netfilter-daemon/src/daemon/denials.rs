@@ -17,12 +17,14 @@ use super::{
     status::Status,
     subject,
     tally::Tally,
+    users::Users,
 };
 use crate::{
-    datapath::{self, Resolution, Resolutions},
+    datapath::{self, Notebook, Resolution, Resolutions},
     explain::Deciding,
     log,
     moment::Moment,
+    policy::Mode,
     rate::Rate,
 };
 
@@ -47,6 +49,9 @@ struct Known {
     /// Of the last hour.
     names: Tally,
     processes: Tally,
+    /// Everything passes, and what would not is remembered.
+    auditing: bool,
+    users: Users,
 }
 
 /// Gets every event, or is told how many it was too slow for.
@@ -73,8 +78,19 @@ impl Denials {
     }
 
     /// The policy that judges from here on.
-    pub(super) fn judged_by(&self, rules: Deciding) {
-        self.known().rules = rules;
+    pub(super) fn judged_by(&self, rules: Deciding, mode: Mode) {
+        let mut known = self.known();
+        known.rules = rules;
+        known.auditing = mode == Mode::Report;
+    }
+
+    /// Who used what audit let pass, as far as events told.
+    pub(super) fn users<T>(&self, read: impl FnOnce(&Users) -> T) -> T {
+        read(&self.known().users)
+    }
+
+    fn is_auditing(&self) -> bool {
+        self.known().auditing
     }
 
     /// From the first that is kept. `None` where too many follow already.
@@ -120,7 +136,11 @@ impl Denials {
             .destination
             .and_then(|address| known.memory.name(address));
         let rule = known.rules.of_event(&event).map(str::to_owned);
+        let protocol = event.protocol;
         let event = Event::new(event, name, rule);
+        if event.audited {
+            known.users.note(&event, protocol);
+        }
         known.note(event.clone());
         drop(known);
         self.news.send_replace(());
@@ -175,7 +195,16 @@ pub(super) async fn keep(
     mut events: datapath::Events,
     mut attempts: datapath::Attempts,
     mut resolutions: Resolutions,
+    mut notebook: Notebook,
 ) {
+    let mut learn = |resolution: &Resolution| {
+        denials.learn(resolution);
+        if denials.is_auditing()
+            && let Err(error) = notebook.note(resolution)
+        {
+            tracing::debug!("`suggest` will not know a name: {error}");
+        }
+    };
     let mut lines = Rate::new(BURST, INTERVAL, Instant::now());
     loop {
         let reported = tokio::select! {
@@ -185,7 +214,7 @@ pub(super) async fn keep(
                 None
             }),
             resolved = resolutions.next() => resolved.map(|resolution| {
-                denials.learn(&resolution);
+                learn(&resolution);
                 None
             }),
         };
@@ -194,7 +223,7 @@ pub(super) async fn keep(
                 // An answer is reported before its packet goes on, and a packet to
                 // what it named comes later: so the name is in its ring by now.
                 for resolution in resolutions.waiting() {
-                    denials.learn(&resolution);
+                    learn(&resolution);
                 }
                 tell(&denials.note(event), &mut lines);
             }
@@ -231,6 +260,8 @@ mod tests {
             time: 1,
             name: b"\x04pypi\x03org".to_vec(),
             addresses: vec![[192, 0, 2, 1].into()],
+            seen: 1,
+            aliases: Vec::new(),
         });
         let after = denials.note(reported());
         assert_eq!(after.name.as_deref(), Some("pypi.org"));

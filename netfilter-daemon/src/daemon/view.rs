@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs, mem,
     net::IpAddr,
-    path::PathBuf,
+    path::{self, PathBuf},
     process,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context;
 
 use super::{
+    audit::Audit,
     denials::Denials,
     hour::Hour,
     keeper::Shared,
@@ -89,7 +90,7 @@ impl View {
         generation: u32,
     ) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        denials.judged_by(Deciding::of(&loaded.policy));
+        denials.judged_by(Deciding::of(&loaded.policy), loaded.policy.mode);
         Self {
             state,
             denials,
@@ -113,12 +114,14 @@ impl View {
     /// Returns what was in force before.
     pub(super) fn replaced(&self, loaded: &Loaded, generation: u32) -> PolicyInForce {
         let policy = PolicyInForce::of(loaded, generation);
-        self.denials.judged_by(policy.deciding.clone());
+        self.denials
+            .judged_by(policy.deciding.clone(), policy.mode());
         mem::replace(&mut self.present().policy, policy)
     }
 
     pub(super) fn put_back(&self, policy: PolicyInForce, generation: u32) {
-        self.denials.judged_by(policy.deciding.clone());
+        self.denials
+            .judged_by(policy.deciding.clone(), policy.mode());
         self.present().policy = PolicyInForce {
             generation,
             ..policy
@@ -167,6 +170,20 @@ impl View {
         present.hour.note(Moment::now(), &counters);
         present.told.log_changes(&ways_out);
         Ok(())
+    }
+
+    pub(super) fn audit(&self) -> Result<Audit, datapath::Error> {
+        let auditing = !self.present().policy.enforcing;
+        let seen = self.state.audit()?;
+        let counters = self.state.counters()?;
+        let policy = path::absolute(&self.policy_path).unwrap_or(self.policy_path.clone());
+        Ok(self
+            .denials
+            .users(|users| Audit::new(auditing, &policy, seen, &counters, users)))
+    }
+
+    pub(super) fn forget_audit(&self) -> Result<(), datapath::Error> {
+        self.state.forget_audit()
     }
 
     pub(super) fn status(&self) -> Result<Status, datapath::Error> {
@@ -371,6 +388,13 @@ impl Source for View {
 }
 
 impl PolicyInForce {
+    const fn mode(&self) -> Mode {
+        match self.enforcing {
+            true => Mode::Enforce,
+            false => Mode::Report,
+        }
+    }
+
     fn of(loaded: &Loaded, generation: u32) -> Self {
         let summary = loaded.image.summary();
         Self {

@@ -102,6 +102,10 @@ pub struct Resolution {
     /// DNS wire form without the root, ASCII-lowercased.
     pub name: Vec<u8>,
     pub addresses: Vec<IpAddr>,
+    /// The same moment, in seconds of CLOCK_BOOTTIME.
+    pub seen: u32,
+    /// The kernel's hashes of the names that it is an alias for.
+    pub aliases: Vec<u64>,
 }
 
 impl Events {
@@ -161,7 +165,7 @@ fn take<T>(ring: &mut RingBuf<MapData>, read: fn(&[u8]) -> Option<T>) -> Option<
 }
 
 /// A second of CLOCK_BOOTTIME as seconds since 1970.
-fn time(boottime: u32) -> u64 {
+pub(super) fn time(boottime: u32) -> u64 {
     let age = state::now().unwrap_or(boottime).saturating_sub(boottime);
     moment::unix_seconds(SystemTime::now()).saturating_sub(age.into())
 }
@@ -279,6 +283,12 @@ fn resolution(bytes: &[u8]) -> Option<Resolution> {
             .iter()
             .map(|&a| fill::ip(a))
             .collect(),
+        seen: resolved.time,
+        aliases: resolved
+            .aliases
+            .into_iter()
+            .filter(|key| *key != 0)
+            .collect(),
     })
 }
 
@@ -351,6 +361,7 @@ mod tests {
             time: 0,
             name: [7; 256],
             addresses: [Address::from_ipv4(0xc000_0201); REPORTED_ADDRESSES],
+            aliases: [0, 5, 0, 6, 0, 0, 0, 0],
         };
         resolved.name[..8].copy_from_slice(b"\x04PyPI\x02oR");
         resolved.addresses[1] = Address::from_ipv6([0x20; 16]);
@@ -358,6 +369,7 @@ mod tests {
         assert_eq!(read.name, b"\x04pypi\x02or");
         let expected: [IpAddr; 2] = [[192, 0, 2, 1].into(), [0x20; 16].into()];
         assert_eq!(read.addresses, expected);
+        assert_eq!(read.aliases, [5, 6]);
 
         resolved.count = u16::MAX;
         resolved.name_length = u16::MAX;

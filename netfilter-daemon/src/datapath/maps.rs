@@ -52,6 +52,9 @@ pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const ATTEMPTS: &str = "ATTEMPTS";
 pub(super) const ATTEMPT_BUDGET: &str = "ATTEMPT_BUDGET";
 pub(super) const RESOLVED: &str = "RESOLVED";
+pub(super) const WANTED: &str = "WANTED";
+pub(super) const ASKED: &str = "ASKED";
+pub(super) const NAMED: &str = "NAMED";
 
 /// Of this process only: what the relays jump to.
 pub(super) const RELAYED: &str = "RELAYED";
@@ -76,7 +79,7 @@ pub(super) const TABLES: [&str; 14] = [
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 29] = [
+pub(super) const LEARNED: [(&str, u32); 32] = [
     (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
@@ -105,7 +108,10 @@ pub(super) const LEARNED: [(&str, u32); 29] = [
     (EVENTS, 2),
     (ATTEMPTS, 1),
     (ATTEMPT_BUDGET, 1),
-    (RESOLVED, 1),
+    (RESOLVED, 2),
+    (WANTED, 1),
+    (ASKED, 1),
+    (NAMED, 1),
 ];
 
 /// Everything that outlives the daemon.

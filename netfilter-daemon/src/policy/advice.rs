@@ -15,7 +15,7 @@ const WIDEST_IPV6: u8 = 16;
 const DNS: u16 = 53;
 
 /// What is risky about a rule, and the remedy.
-pub(super) fn on(rule: &Rule) -> Option<String> {
+pub(crate) fn on(rule: &Rule) -> Option<String> {
     if rule.action != Action::Allow {
         return None;
     }
@@ -31,7 +31,7 @@ pub(super) fn on(rule: &Rule) -> Option<String> {
 
 /// For each rule that needs another one, which the policy lacks: its place in `rules`, and
 /// what it needs.
-pub(super) fn missing(rules: &[Rule]) -> Vec<(usize, String)> {
+pub(crate) fn missing(rules: &[Rule]) -> Vec<(usize, String)> {
     let allowed = || rules.iter().filter(|rule| rule.action == Action::Allow);
     let lacks = |needs: &[&str]| {
         !allowed().any(|rule| needs.iter().any(|need| grants(&rule.destination, need)))

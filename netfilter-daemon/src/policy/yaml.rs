@@ -62,6 +62,32 @@ pub(crate) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a
     }
 }
 
+/// Text as a scalar that reads back as it, and that nobody takes for a number, a truth or
+/// null, in flow style too.
+pub(crate) fn scalar(text: &str) -> Cow<'_, str> {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"._-/".contains(&letter);
+    let is_word = || WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
+        && text.bytes().all(plain)
+        && !is_word()
+        || text.parse::<ipnet::Ipv4Net>().is_ok()
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            ' '..='~' => quoted.push(letter),
+            _ if letter.is_alphanumeric() => quoted.push(letter),
+            _ => quoted.push_str(&format!("\\U{:08X}", u32::from(letter))),
+        }
+    }
+    quoted.push('"');
+    Cow::Owned(quoted)
+}
+
 impl Node<'_> {
     /// What an empty file holds.
     pub(crate) fn nothing() -> Self {

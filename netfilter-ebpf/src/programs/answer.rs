@@ -213,9 +213,7 @@ extern "C" fn netfilter_learn(length: u64, slot: u32) -> u64 {
     if alias_keys(length) == 0 && found == 0 {
         return Answer::Empty as u64;
     }
-    if found != 0 {
-        netfilter_resolved();
-    }
+    netfilter_resolved();
     let now = clock::now();
     let (mut lent, mut room) = (false, true);
     if name != NAME_ID_NONE {
@@ -337,6 +335,7 @@ extern "C" fn netfilter_resolved() -> u64 {
     let Some(Scratch {
         message,
         addresses,
+        alias_keys,
         question,
         question_at,
         ..
@@ -367,6 +366,14 @@ extern "C" fn netfilter_resolved() -> u64 {
             .write_unaligned(asked.read_unaligned());
         for index in 0..REPORTED_ADDRESSES {
             (&raw mut (*resolved).addresses[index]).write(addresses.found[index].address);
+        }
+        for (index, key) in alias_keys.iter().enumerate() {
+            let key = if index < addresses.alias_count {
+                *key
+            } else {
+                0
+            };
+            (&raw mut (*resolved).aliases[index]).write(key);
         }
     }
     entry.submit(0);

@@ -38,6 +38,7 @@ mod refuse;
 mod skb;
 mod stream;
 mod tables;
+mod wanted;
 mod who;
 mod widen;
 mod workload;

@@ -10,10 +10,10 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Decider, DropKey, Flow,
-        FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
-        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, RECENT_SETS, Settings, Turnover,
-        Users, Who,
+        Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter,
+        Decider, DropKey, Flow, FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES,
+        INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, QuestionKey,
+        QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted, WantedKey, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -181,6 +181,20 @@ pub(crate) static ATTEMPT_BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
+// What audit let pass, whole, for `suggest`. It takes memory as it fills: most machines enforce,
+// and what finds none is counted, and passes all the same.
+
+#[map]
+pub(crate) static WANTED: HashMap<WantedKey, Wanted> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ASKED: HashMap<AskedKey, Asked> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+/// User space only, which keeps it here over restarts.
+#[map]
+pub(crate) static NAMED: HashMap<NamedKey, Named> =
+    HashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
+
 /// What does not fit the 512 bytes of stack. One per processor: tc programs run
 /// with bottom halves disabled, so none interrupts another.
 #[repr(C)]
@@ -227,6 +241,11 @@ pub(crate) struct Scratch {
     pub(crate) lease: Lease,
     /// Who sends the packet, see `who`.
     pub(crate) who: Who,
+    /// What audit remembers, see `wanted`.
+    pub(crate) wanted_key: WantedKey,
+    pub(crate) wanted: Wanted,
+    pub(crate) asked_key: AskedKey,
+    pub(crate) asked_for: Asked,
 }
 
 #[map]
