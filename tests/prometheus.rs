@@ -109,6 +109,13 @@ fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashbo
         "  - { job_name: netfilter-daemon, static_configs: [{ targets: ['127.0.0.1:9477'] }] }\n  \
            - { job_name: text, static_configs: [{ targets: ['127.0.0.1:9478'] }] }\n",
     );
+    // A policy that was there from the first scrape on has not changed.
+    let has_scraped = || {
+        !prometheus
+            .query(&world, "netfilter_policy_generation")
+            .is_empty()
+    };
+    assert!(within(45, has_scraped), "{}", prometheus.log());
     traffic(&world);
     world.write_policy(&POLICY.replace("unused.example", "unused2.example"));
     assert!(world.daemon(&["reload"]).status.success());
