@@ -1,25 +1,25 @@
 //! A real Prometheus (Debian's) scrapes a real daemon: it gets what the kernel counted; alerts
 //! and dashboard ask for what there is.
 
+mod dashboard;
+mod page;
+mod server;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command},
     thread,
-    time::{Duration, Instant},
 };
 
 use netfilter_daemon::lab::dns::Zone;
-use serde_json::Value;
-use tempfile::TempDir;
+use page::samples;
+use server::{Prometheus, promtool, repository, within};
 
 use crate::{
-    resolvers::servers,
     web::{self, Files},
-    world::{World, patience},
+    world::World,
 };
 
 const POLICY: &str = "
@@ -31,116 +31,6 @@ outbound_rules:
   - { name: mcr, type: fqdn, destination: { fqdn: mcr.microsoft.com, protocol: TCP, port_ranges: '443' } }
   - { name: 'never \"hit\" \\\\ here', type: fqdn, destination: unused.example }
 ";
-
-/// Ends with the test.
-struct Prometheus {
-    child: Child,
-    port: u16,
-    directory: TempDir,
-}
-
-impl Prometheus {
-    /// In the namespace of the daemon, whose listener is for its machine alone.
-    fn start(world: &World, jobs: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = 9090;
-        let rules = repository().join("packaging/prometheus-alerts.yaml");
-        let config = format!(
-            "global: {{ scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s }}\n\
-             rule_files: ['{}']\nscrape_configs:\n{jobs}",
-            rules.display()
-        );
-        fs::write(directory.path().join("prometheus.yml"), config).unwrap();
-        let mut command = servers::command(world.protected(), "prometheus");
-        command
-            .arg(format!(
-                "--config.file={}",
-                directory.path().join("prometheus.yml").display()
-            ))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                directory.path().join("data").display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stderr(fs::File::create(directory.path().join("log")).unwrap());
-        let child = command
-            .spawn()
-            .expect("cargo xtask test unpacks prometheus");
-        let prometheus = Self {
-            child,
-            port,
-            directory,
-        };
-        let ready = || prometheus.get(world, "/-/ready", "").contains("Ready");
-        assert!(within(30, ready), "{}", prometheus.log());
-        prometheus
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
-    }
-
-    fn get(&self, world: &World, path: &str, query: &str) -> String {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let mut command = world.protected().command("curl");
-        command.args(["-s", "--max-time", "5", &url]);
-        if !query.is_empty() {
-            command.args(["-G", "--data-urlencode", &format!("query={query}")]);
-        }
-        String::from_utf8(command.output().unwrap().stdout).unwrap()
-    }
-
-    fn api(&self, world: &World, path: &str, query: &str) -> Value {
-        let text = self.get(world, path, query);
-        let answer: Value =
-            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{query}: {text}"));
-        assert_eq!(answer["status"], "success", "{query}: {text}");
-        answer["data"].clone()
-    }
-
-    /// Samples, by their labels as text, without those that Prometheus adds.
-    fn query(&self, world: &World, query: &str) -> BTreeMap<String, f64> {
-        let data = self.api(world, "/api/v1/query", query);
-        let samples = data["result"].as_array().unwrap().iter();
-        samples
-            .map(|sample| {
-                let labels = sample["metric"].as_object().unwrap();
-                let added = ["job", "instance"];
-                let labels = labels
-                    .iter()
-                    .filter(|(name, _)| !added.contains(&name.as_str()));
-                let labels: BTreeMap<_, _> = labels.collect();
-                let value = sample["value"][1].as_str().unwrap().parse().unwrap();
-                (serde_json::to_string(&labels).unwrap(), value)
-            })
-            .collect()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait()).ok();
-    }
-}
-
-fn repository() -> PathBuf {
-    let daemon = Path::new(env!("CARGO_MANIFEST_DIR"));
-    daemon.parent().unwrap().to_owned()
-}
-
-fn within(seconds: u64, mut holds: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    let bound = Duration::from_secs(seconds) * patience();
-    loop {
-        if holds() {
-            return true;
-        }
-        if begun.elapsed() > bound {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-}
 
 fn zone() -> Zone {
     let mut zone = Zone::new();
@@ -166,53 +56,6 @@ const RESTLESS: [&str; 4] = [
     "netfilter_map_entries",
     "netfilter_learned_addresses",
 ];
-
-/// The samples of a page in Prometheus' text format.
-fn samples(page: &str) -> BTreeMap<String, f64> {
-    let lines = page.lines().filter(|line| line.starts_with("netfilter_"));
-    lines
-        .map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
-            // The values' escapes are those of JSON, too.
-            let labels = labels.trim_end_matches('}');
-            let mut json = format!("{{\"__name__\":\"{name}\"");
-            for label in split(labels) {
-                let (name, value) = label.split_once('=').unwrap();
-                json.push_str(&format!(",\"{name}\":{value}"));
-            }
-            let labels: BTreeMap<String, String> =
-                serde_json::from_str(&format!("{json}}}")).unwrap();
-            let labels: BTreeMap<_, _> = labels
-                .into_iter()
-                .filter(|(_, it)| !it.is_empty())
-                .collect();
-            (
-                serde_json::to_string(&labels).unwrap(),
-                value.parse().unwrap(),
-            )
-        })
-        .collect()
-}
-
-/// At commas outside of quotes.
-fn split(labels: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
-    for (at, letter) in labels.char_indices() {
-        match letter {
-            '"' if !escaped => quoted = !quoted,
-            ',' if !quoted => {
-                parts.push(&labels[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-        escaped = letter == '\\' && !escaped;
-    }
-    parts.push(&labels[start..]);
-    parts.retain(|part| !part.is_empty());
-    parts
-}
 
 /// Asks the daemon for the text format, whatever Prometheus prefers.
 fn ask_for_text(world: &World, port: u16) {
@@ -266,6 +109,13 @@ fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashbo
         "  - { job_name: netfilter-daemon, static_configs: [{ targets: ['127.0.0.1:9477'] }] }\n  \
            - { job_name: text, static_configs: [{ targets: ['127.0.0.1:9478'] }] }\n",
     );
+    // A policy that was there from the first scrape on has not changed.
+    let has_scraped = || {
+        !prometheus
+            .query(&world, "netfilter_policy_generation")
+            .is_empty()
+    };
+    assert!(within(45, has_scraped), "{}", prometheus.log());
     traffic(&world);
     world.write_policy(&POLICY.replace("unused.example", "unused2.example"));
     assert!(world.daemon(&["reload"]).status.success());
@@ -273,7 +123,7 @@ fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashbo
     assert!(!world.daemon(&["reload"]).status.success());
     assert!(!world.connects("8.8.4.4", 443));
 
-    let more = dashboard_shows_something(&world, &prometheus);
+    let more = dashboard::shows_something(&world, &prometheus);
 
     // Nothing moves any more: each series is there, with the page's own value.
     let page = world.metrics();
@@ -329,89 +179,6 @@ fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashbo
     is_well_formed(&page);
 }
 
-/// Every query of it, against what was scraped. Returns how often what is audited was used.
-fn dashboard_shows_something(world: &World, prometheus: &Prometheus) -> u64 {
-    let dashboard =
-        fs::read_to_string(repository().join("packaging/grafana-dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
-    let mut queries: Vec<String> = expressions(&dashboard)
-        .into_iter()
-        .map(|query| {
-            let query = query.replace("$instance", "127.0.0.1:9477");
-            query
-                .replace("$__rate_interval", "30s")
-                .replace("$__range", "1m")
-        })
-        .collect();
-    assert!(queries.len() > 20);
-    assert!(
-        queries.iter().all(|query| !query.contains('$')),
-        "{queries:#?}"
-    );
-    // Rates take two samples, and some traffic between them.
-    let mut used = 0;
-    let all_answered = || {
-        assert!(world.connects("203.0.113.9", 443));
-        used += 1;
-        world.connects("8.8.8.8", 443);
-        queries.retain(|query| prometheus.query(world, query).is_empty());
-        queries.is_empty()
-    };
-    let answered = within(60, all_answered);
-    assert!(
-        answered,
-        "nothing to show: {queries:#?}\n{}\n{}",
-        prometheus.log(),
-        world.metrics()
-    );
-    used
-}
-
-/// All that is under a key `expr`.
-fn expressions(value: &Value) -> Vec<String> {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .flat_map(|(key, value)| match (key.as_str(), value.as_str()) {
-                ("expr", Some(text)) => vec![text.to_owned()],
-                _ => expressions(value),
-            })
-            .collect(),
-        Value::Array(items) => items.iter().flat_map(expressions).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn promtool(arguments: &[&str], input: &str) -> String {
-    let unpacked = servers::servers().join("usr/bin/promtool");
-    let program = if unpacked.is_file() {
-        unpacked
-    } else {
-        "promtool".into()
-    };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(repository())
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut child = command
-        .spawn()
-        .expect("cargo xtask test unpacks prometheus");
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    said
-}
-
 /// `promtool check metrics` says nothing of it.
 fn is_well_formed(page: &str) {
     let (_, page) = page.split_once("\r\n\r\n").unwrap();
@@ -441,32 +208,6 @@ fn each_alert_fires_when_it_should_and_not_when_all_is_well() {
             alerts.matches(alert).count(),
             "{line}"
         );
-    }
-}
-
-/// What is asked for under a name that no metric has is never there, and nobody would see.
-#[test]
-fn alerts_and_dashboard_name_metrics_that_there_are() {
-    let golden =
-        fs::read_to_string(repository().join("tests/golden/metrics-prometheus.txt")).unwrap();
-    let declared = golden
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "));
-    let declared: BTreeSet<&str> = declared
-        .map(|line| line.split(' ').next().unwrap())
-        .collect();
-    for file in [
-        "packaging/prometheus-alerts.yaml",
-        "packaging/grafana-dashboard.json",
-    ] {
-        let text = fs::read_to_string(repository().join(file)).unwrap();
-        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        let named: BTreeSet<&str> = words
-            .filter(|word| word.starts_with("netfilter_"))
-            .collect();
-        assert!(named.len() > 10);
-        let unknown: Vec<_> = named.difference(&declared).collect();
-        assert!(unknown.is_empty(), "{file}: {unknown:?}");
     }
 }
 

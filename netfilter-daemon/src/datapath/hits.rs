@@ -36,10 +36,9 @@ impl Writer {
         let counted: Result<Vec<_>, MapError> = self.hits.keys().collect();
         let counted = counted.map_err(maps::failed("list", maps::HITS))?;
         let counted: HashSet<u64> = counted.into_iter().map(|Plain(rule)| rule).collect();
-        // What is in force is in other tables while these are new.
-        let gone = counted
-            .difference(&kept)
-            .filter(|_| !self.pins.is_filling());
+        // Where these tables are new, what is in force is in others.
+        let are_new = self.active.load(0).unwrap_or(0) == 0;
+        let gone = counted.difference(&kept).filter(|_| !are_new);
         for gone in gone {
             self.hits
                 .remove(&Plain(*gone))

@@ -53,9 +53,9 @@ struct Credentials {
 impl Hash {
     /// What is wrong with it is the end of a sentence.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let parts: bcrypt::HashParts = text
-            .parse()
-            .map_err(|_| "is no bcrypt hash, which begins with $2y$".to_owned())?;
+        let Ok(parts) = text.parse::<bcrypt::HashParts>() else {
+            return Err("is no bcrypt hash, which begins with $2y$".to_owned());
+        };
         let cost = parts.get_cost();
         match cost {
             ..=MAX_COST => Ok(Self {
@@ -130,11 +130,13 @@ enum Admission {
 
 impl Gate {
     pub(super) fn of(guard: Arc<Guard>) -> std::io::Result<Self> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let Ok(key) = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()) else {
+            return Err(std::io::Error::other("there are no random bytes"));
+        };
         Ok(Self {
             guard,
             known: Mutex::default(),
-            key: key.map_err(|_| std::io::Error::other("no random bytes"))?,
+            key,
             computing: Arc::new(Semaphore::new(1)),
         })
     }
