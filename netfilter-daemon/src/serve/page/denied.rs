@@ -76,20 +76,21 @@ fn reasons(overview: &Overview, series: &[&Drops]) -> Markup {
         return html! {};
     }
     let head = html! {
-        th scope="col" { "Reason" } th scope="col" { "What it means" }
+        th scope="col" { "Reason" }
         th.n scope="col" { "Packets" } th.n scope="col" { "Bytes" }
+        th scope="col" { "What it means" }
     };
     let rows = html! {
         @for each in drops {
             tr {
                 th scope="row" {
                     span class={ "swatch " (chart::class(each, series)) } aria-hidden="true" {}
-                    " " (each.reason)
+                    "\u{a0}" (each.reason)
                     @if each.audited { " (audit let it pass)" }
                 }
-                td { (sentence(&each.reason)) }
                 td.n { (number(each.packets)) }
                 td.n { (bytes(each.bytes)) }
+                td { (sentence(&each.reason)) }
             }
         }
     };
