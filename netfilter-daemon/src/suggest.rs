@@ -77,7 +77,7 @@ pub fn suggest(audit: &Audit, policy: &Policy, image: &Image, catalogue: &Catalo
         mut query_types,
         mut left,
     } = demand::of(audit, policy, image);
-    let mut wanted = names::rules(names, &mut query_types, &mut left);
+    let mut wanted = names::rules(names, policy, &mut query_types, &mut left);
     wanted.extend(places::rules(addresses, policy, catalogue));
     let mut suggestion = Suggestion {
         additions: Vec::new(),

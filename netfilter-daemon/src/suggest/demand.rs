@@ -95,11 +95,11 @@ impl Reading<'_> {
         match self.image.name(&asked.name) {
             Some(entry) if entry.may_be_asked() => {
                 let unlisted = self.unlisted(asked);
-                let listed = unlisted.is_none();
-                self.demand.query_types.extend(unlisted);
-                // Then it was the limits: a rule of its own has none.
-                if listed && entry.pattern.is_wildcard() && self.is_limited(&asked.name) {
-                    self.need(pattern, &used, None);
+                // Limits are of wildcards: a rule of its own has none.
+                if entry.pattern.is_wildcard() && is_limited(self.policy, &asked.name) {
+                    self.need(pattern, &used, unlisted);
+                } else {
+                    self.demand.query_types.extend(unlisted);
                 }
             }
             _ => {
@@ -124,12 +124,6 @@ impl Reading<'_> {
             return None;
         }
         (!listed).then_some(asked.qtype)
-    }
-
-    fn is_limited(&self, name: &[u8]) -> bool {
-        let dns = &self.policy.dns;
-        dns.wildcard_rate.is_some()
-            || name.len() > usize::try_from(dns.wildcard_length).unwrap_or(MAX_NAME)
     }
 
     fn need(&mut self, pattern: Pattern, used: &Used, qtype: Option<u16>) {
@@ -310,6 +304,13 @@ impl Reading<'_> {
             .push((wanted.address, (wanted.protocol, wanted.port)));
         left.rules.extend(rule);
     }
+}
+
+/// Whether a wildcard could be too narrow for the name (wire form).
+pub(super) fn is_limited(policy: &Policy, name: &[u8]) -> bool {
+    let dns = &policy.dns;
+    dns.wildcard_rate.is_some()
+        || name.len() > usize::try_from(dns.wildcard_length).unwrap_or(MAX_NAME)
 }
 
 fn denied(rule: &str) -> String {

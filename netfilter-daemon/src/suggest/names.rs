@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Addition, Flow, Left, Used, demand::Use, traffic};
-use crate::policy::{Action, Destination, Pattern, Rule, Traffic, advice};
+use super::{
+    Addition, Flow, Left, Used,
+    demand::{Use, is_limited},
+    traffic,
+};
+use crate::policy::{Action, Destination, Pattern, Policy, Rule, Traffic, advice};
 
 /// Names below one parent from which on a wildcard stands for them.
 const SEVERAL: usize = 3;
@@ -15,22 +19,23 @@ const HTTPS: u16 = 443;
 /// The types of questions that they need go to `types`.
 pub(super) fn rules(
     names: BTreeMap<Pattern, Use>,
+    policy: &Policy,
     types: &mut BTreeSet<u16>,
     left: &mut Vec<Left>,
 ) -> Vec<Addition> {
     let (used, fruitless): (BTreeMap<_, _>, BTreeMap<_, _>) =
         names.into_iter().partition(|(_, of)| !of.flows.is_empty());
     types.extend(used.values().flat_map(|of| &of.types));
-    let mut rules = of_used(used);
+    let mut rules = of_used(used, policy);
     rules.extend(of_fruitless(fruitless, types, left));
     rules
 }
 
-fn of_used(names: BTreeMap<Pattern, Use>) -> Vec<Addition> {
+fn of_used(names: BTreeMap<Pattern, Use>, policy: &Policy) -> Vec<Addition> {
     let mut groups: BTreeMap<(Option<Pattern>, BTreeSet<Flow>), Vec<(Pattern, Used)>> =
         BTreeMap::new();
     for (pattern, Use { flows, used, .. }) in names {
-        let parent = wildcard_above(&pattern);
+        let parent = wildcard_above(&pattern).filter(|_| !is_limited(policy, pattern.wire()));
         groups
             .entry((parent, flows))
             .or_default()

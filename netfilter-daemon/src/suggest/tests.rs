@@ -127,7 +127,12 @@ impl Outcome {
             QueryTypes::Any => true,
             QueryTypes::Only(types) => types.contains(&qtype),
         };
-        listed && self.image.judge_name(name).is_some()
+        let length = usize::try_from(self.policy.dns.wildcard_length).unwrap();
+        listed
+            && self
+                .image
+                .judge_name(name)
+                .is_some_and(|pattern| !pattern.is_wildcard() || name.len() <= length)
     }
 
     /// The lines of the text that are no comments.

@@ -132,7 +132,7 @@ fn by_alias(audit: &Audit, outcome: &Outcome, name: &[u8], flow: Option<(IpAddr,
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_seen_passes_by_the_suggestion_or_is_left_out_with_a_reason(
