@@ -2,7 +2,7 @@
 //! and logged at a bounded rate.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,8 @@ const FOLLOWERS: usize = 8;
 pub struct Denials {
     known: Mutex<Known>,
     news: channel::Sender<()>,
+    /// The kernel does not wake us for each of them: whoever asks for a name takes them first.
+    resolutions: OnceLock<Resolutions>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,7 @@ impl Default for Denials {
         Self {
             known: Mutex::default(),
             news: channel::Sender::new(()),
+            resolutions: OnceLock::new(),
         }
     }
 }
@@ -83,8 +86,21 @@ impl Denials {
         self.news.receiver_count()
     }
 
+    /// Learns the names that the kernel has reported.
+    pub(super) fn catch_up(&self) {
+        for resolution in self
+            .resolutions
+            .get()
+            .iter()
+            .flat_map(|ring| ring.waiting())
+        {
+            self.learn(&resolution);
+        }
+    }
+
     /// Adds the names to what the kernel knows.
     pub(super) fn tell(&self, status: &mut Status) {
+        self.catch_up();
         let known = self.known();
         for learned in &mut status.learned {
             (learned.name, learned.resolved_at) = known.memory.name(learned.address).unzip();
@@ -99,6 +115,9 @@ impl Denials {
     }
 
     pub(crate) fn note(&self, event: datapath::Event) -> Event {
+        // An answer is reported before its packet goes on, and a packet to what it named
+        // comes later: so the name is in its ring by now.
+        self.catch_up();
         let mut known = self.known();
         let name = event
             .destination
@@ -141,37 +160,25 @@ impl Follower {
 /// Takes in what the kernel reports for as long as the process lives.
 pub(super) async fn keep(
     denials: Arc<Denials>,
-    mut events: datapath::Events,
-    mut attempts: datapath::Attempts,
-    mut resolutions: Resolutions,
+    events: datapath::Events,
+    attempts: datapath::Attempts,
+    resolutions: Resolutions,
 ) {
+    let resolutions = denials.resolutions.get_or_init(|| resolutions);
     let mut lines = Rate::new(BURST, INTERVAL, Instant::now());
     loop {
-        let reported = tokio::select! {
-            reported = events.next() => reported.map(Some),
-            attempted = attempts.next() => attempted.map(|attempt| {
+        let taken = tokio::select! {
+            event = events.next() => event.map(|event| tell(&denials.note(event), &mut lines)),
+            attempt = attempts.next() => attempt.map(|attempt| {
                 tell(&denials.note_attempt(attempt), &mut lines);
-                None
             }),
-            resolved = resolutions.next() => resolved.map(|resolution| {
+            resolution = resolutions.next() => resolution.map(|resolution| {
                 denials.learn(&resolution);
-                None
             }),
         };
-        match reported {
-            Ok(Some(event)) => {
-                // An answer is reported before its packet goes on, and a packet to
-                // what it named comes later: so the name is in its ring by now.
-                for resolution in resolutions.waiting() {
-                    denials.learn(&resolution);
-                }
-                tell(&denials.note(event), &mut lines);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!("denials cannot be read: {error}");
-                tokio::time::sleep(Duration::from_secs(10)).await;
-            }
+        if let Err(error) = taken {
+            tracing::error!("denials cannot be read: {error}");
+            tokio::time::sleep(Duration::from_secs(10)).await;
         }
     }
 }

@@ -157,7 +157,10 @@ pub(crate) static ATTEMPTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 pub(crate) static ATTEMPT_BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 /// What names resolved to. A ring of its own: answers must not push out denials.
 #[map]
-pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(RESOLVED_SIZE, 0);
+const RESOLVED_SIZE: u32 = 1 << 20;
+/// Bytes in it of which the daemon is not told; it looks each second.
+pub(crate) const RESOLVED_UNREAD: u64 = RESOLVED_SIZE as u64 / 4;
 
 /// What does not fit the 512 bytes of stack. One per processor: tc programs run
 /// with bottom halves disabled, so none interrupts another.
