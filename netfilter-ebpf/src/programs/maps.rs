@@ -10,9 +10,9 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, Flow, FlowKey,
-        FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE,
-        NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users, Who,
+        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd, DropKey, Flow,
+        FlowKey, FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease,
+        MAX_DNS_MESSAGE, NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -77,6 +77,9 @@ pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, 0);
+/// Of the addresses that many names lend.
+#[map]
+pub(crate) static CROWDS: HashMap<Address, Crowd> = HashMap::with_max_entries(4_096, 0);
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);
@@ -206,6 +209,7 @@ pub(crate) struct Scratch {
     pub(crate) question: Question,
     pub(crate) addresses: Addresses,
     pub(crate) lease: Lease,
+    pub(crate) crowd: Crowd,
     /// Who sends the packet, see `who`.
     pub(crate) who: Who,
 }
