@@ -30,6 +30,7 @@ pub mod event;
 mod fields;
 mod files;
 pub mod groundwork;
+mod heap;
 pub mod history;
 mod keeper;
 pub mod loaded;
@@ -219,6 +220,8 @@ impl Daemon {
         let control = tokio::spawn(socket.serve(sender, stopped));
         let watch = Watch::new(loaded.stamp);
         let subnets = Watch::new(loaded.connected);
+        drop((loaded.policy, loaded.image));
+        heap::give_back();
         Ok(Self {
             setup,
             keeper,
