@@ -24,6 +24,7 @@ mod frame;
 mod hostile;
 mod interfaces;
 mod kills;
+mod large;
 mod live;
 mod names;
 mod neighbours;
