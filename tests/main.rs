@@ -25,6 +25,7 @@ mod hits;
 mod hostile;
 mod interfaces;
 mod kills;
+mod large;
 mod live;
 mod names;
 mod neighbours;

@@ -31,6 +31,7 @@ pub mod event;
 mod fields;
 mod files;
 pub mod groundwork;
+mod heap;
 pub mod history;
 mod hour;
 mod keeper;
@@ -243,6 +244,8 @@ impl Daemon {
         let watch = Watch::new(loaded.stamp);
         let subnets = Watch::new(loaded.connected);
         let web = Watch::new(Some(setup.web_stamps()));
+        drop((loaded.policy, loaded.image));
+        heap::give_back();
         Ok(Self {
             setup,
             keeper,

@@ -38,7 +38,12 @@ pub const NAME_WILDCARD: u32 = 1 << 31;
 
 /// Grants that one learned address can hold. A content network's address is
 /// lent by many names; more than this are refused and counted.
-pub const GRANTS: usize = 32;
+pub const GRANTS: usize = LEASE_GRANTS + CROWD_GRANTS;
+/// Of them, those that stand with the address. Few names lend most addresses: with what the
+/// kernel puts before it, such a lease takes two cache lines.
+pub const LEASE_GRANTS: usize = 6;
+/// The others, of an address that more names lend.
+pub const CROWD_GRANTS: usize = 26;
 
 /// Names that one alias can be asked for on behalf of.
 pub const ALIAS_GRANTS: usize = 8;
@@ -330,12 +335,26 @@ impl Grant {
 /// An address that DNS answers lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct Lease {
+pub struct Lease<const COUNT: usize = LEASE_GRANTS> {
     /// The key once more, for the kernel gives an element that was removed to
     /// another key at once, while a program may still hold it.
     pub address: Address,
     /// Filled from the front; a zero ends it.
-    pub grants: [Grant; GRANTS],
+    pub grants: [Grant; COUNT],
+}
+
+/// What does not fit the [`Lease`] of the same address, without which it counts for nothing.
+pub type Crowd = Lease<CROWD_GRANTS>;
+
+impl<const COUNT: usize> Lease<COUNT> {
+    /// That nobody lends.
+    #[must_use]
+    pub const fn of(address: Address) -> Self {
+        Self {
+            address,
+            grants: [Grant(0); COUNT],
+        }
+    }
 }
 
 /// A name that answers for other names pointed to: whoever may ask for those
@@ -792,7 +811,8 @@ layout! {
     Atoms = 131_328, udp = 65_536, other = 131_072;
     Settings = 128, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112, expires = 120;
     Grant = 8;
-    Lease = 272, grants = 16;
+    Lease = 64, grants = 16;
+    Crowd = 224, grants = 16;
     QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;
     Alias = 72, grants = 8;
     QuestionValue = 16, alias = 8;

@@ -2,7 +2,7 @@
 //! and logged at a bounded rate.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,8 @@ const FOLLOWERS: usize = 8;
 pub struct Denials {
     known: Mutex<Known>,
     news: channel::Sender<()>,
+    /// The kernel does not wake us for each of them: whoever asks for a name takes them first.
+    resolutions: OnceLock<Resolutions>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +54,7 @@ struct Known {
     /// Everything passes, and what would not is remembered.
     auditing: bool,
     users: Users,
+    notebook: Option<Notebook>,
 }
 
 /// Gets every event, or is told how many it was too slow for.
@@ -67,6 +70,7 @@ impl Default for Denials {
         Self {
             known: Mutex::default(),
             news: channel::Sender::new(()),
+            resolutions: OnceLock::new(),
         }
     }
 }
@@ -89,10 +93,6 @@ impl Denials {
         read(&self.known().users)
     }
 
-    fn is_auditing(&self) -> bool {
-        self.known().auditing
-    }
-
     /// From the first that is kept. `None` where too many follow already.
     pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         (self.followers() < FOLLOWERS).then(|| Follower {
@@ -106,8 +106,21 @@ impl Denials {
         self.news.receiver_count()
     }
 
+    /// Learns the names that the kernel has reported. What one thread has taken from the ring, it
+    /// has learned before another asks for a name.
+    pub(super) fn catch_up(&self) {
+        let Some(resolutions) = self.resolutions.get() else {
+            return;
+        };
+        let mut known = self.known();
+        for resolution in resolutions.waiting() {
+            known.learn(&resolution);
+        }
+    }
+
     /// Adds the names to what the kernel knows.
     pub(super) fn tell(&self, status: &mut Status) {
+        self.catch_up();
         let known = self.known();
         for learned in &mut status.learned {
             (learned.name, learned.resolved_at) = known.memory.name(learned.address).unzip();
@@ -126,11 +139,10 @@ impl Denials {
         overview.recent = known.history.recent();
     }
 
-    fn learn(&self, resolution: &Resolution) {
-        self.known().memory.learn(resolution);
-    }
-
     pub(crate) fn note(&self, event: datapath::Event) -> Event {
+        // An answer is reported before its packet goes on, and a packet to what it named
+        // comes later: so the name is in its ring by now.
+        self.catch_up();
         let mut known = self.known();
         let name = event
             .destination
@@ -160,6 +172,16 @@ impl Denials {
 }
 
 impl Known {
+    fn learn(&mut self, resolution: &Resolution) {
+        self.memory.learn(resolution);
+        if self.auditing
+            && let Some(notebook) = &mut self.notebook
+            && let Err(error) = notebook.note(resolution)
+        {
+            tracing::debug!("`suggest` will not know a name: {error}");
+        }
+    }
+
     fn note(&mut self, event: Event) {
         let now = Moment::now();
         let (what, process) = (subject::destination(&event), subject::process(&event));
@@ -192,46 +214,27 @@ impl Follower {
 /// Takes in what the kernel reports for as long as the process lives.
 pub(super) async fn keep(
     denials: Arc<Denials>,
-    mut events: datapath::Events,
-    mut attempts: datapath::Attempts,
-    mut resolutions: Resolutions,
-    mut notebook: Notebook,
+    events: datapath::Events,
+    attempts: datapath::Attempts,
+    resolutions: Resolutions,
+    notebook: Notebook,
 ) {
-    let mut learn = |resolution: &Resolution| {
-        denials.learn(resolution);
-        if denials.is_auditing()
-            && let Err(error) = notebook.note(resolution)
-        {
-            tracing::debug!("`suggest` will not know a name: {error}");
-        }
-    };
+    let resolutions = denials.resolutions.get_or_init(|| resolutions);
+    denials.known().notebook = Some(notebook);
     let mut lines = Rate::new(BURST, INTERVAL, Instant::now());
     loop {
-        let reported = tokio::select! {
-            reported = events.next() => reported.map(Some),
-            attempted = attempts.next() => attempted.map(|attempt| {
+        let taken = tokio::select! {
+            event = events.next() => event.map(|event| tell(&denials.note(event), &mut lines)),
+            attempt = attempts.next() => attempt.map(|attempt| {
                 tell(&denials.note_attempt(attempt), &mut lines);
-                None
             }),
-            resolved = resolutions.next() => resolved.map(|resolution| {
-                learn(&resolution);
-                None
+            resolution = resolutions.next() => resolution.map(|resolution| {
+                denials.known().learn(&resolution);
             }),
         };
-        match reported {
-            Ok(Some(event)) => {
-                // An answer is reported before its packet goes on, and a packet to
-                // what it named comes later: so the name is in its ring by now.
-                for resolution in resolutions.waiting() {
-                    learn(&resolution);
-                }
-                tell(&denials.note(event), &mut lines);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!("denials cannot be read: {error}");
-                tokio::time::sleep(Duration::from_secs(10)).await;
-            }
+        if let Err(error) = taken {
+            tracing::error!("denials cannot be read: {error}");
+            tokio::time::sleep(Duration::from_secs(10)).await;
         }
     }
 }
@@ -256,7 +259,7 @@ mod tests {
         let denials = Denials::default();
         let before = denials.note(reported());
         assert_eq!((before.name, before.resolved_at), (None, None));
-        denials.learn(&Resolution {
+        denials.known().learn(&Resolution {
             time: 1,
             name: b"\x04pypi\x03org".to_vec(),
             addresses: vec![[192, 0, 2, 1].into()],

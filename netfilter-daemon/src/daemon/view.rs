@@ -159,10 +159,11 @@ impl View {
         self.present().failed_reloads += 1;
     }
 
-    /// Once a second: notes the counters, and that the loop is alive. Logs what
+    /// Once a second: notes the counters and names, and that the loop is alive. Logs what
     /// is not as it should be, once.
     pub(super) fn turn(&self) -> anyhow::Result<()> {
         self.present().turned = Instant::now();
+        self.denials.catch_up();
         let ways_out = self.report().0.ways_out;
         let counters = self.state.counters()?;
         let mut present = self.present();
@@ -174,6 +175,7 @@ impl View {
 
     pub(super) fn audit(&self) -> Result<Audit, datapath::Error> {
         let auditing = !self.present().policy.enforcing;
+        self.denials.catch_up();
         let seen = self.state.audit()?;
         let counters = self.state.counters()?;
         let policy = path::absolute(&self.policy_path).unwrap_or(self.policy_path.clone());

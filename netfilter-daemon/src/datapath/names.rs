@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Flow, FlowKey, Lease, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD,
-        QuestionKey, QuestionValue,
+        Address, Alias, AtomSet, Crowd, Flow, FlowKey, Lease, NAME_ID_NONE, NAME_IDS,
+        NAME_WILDCARD, QuestionKey, QuestionValue,
     },
     name::{self, KEY_DATA},
     stream::Stream,
@@ -173,6 +173,9 @@ impl Writer {
             it.grants.iter().for_each(|grant| use_up(grant.name()));
         })?;
         visit::<Address, Lease>(pins, maps::LEASES, |it| {
+            it.grants.iter().for_each(|grant| use_up(grant.name()));
+        })?;
+        visit::<Address, Crowd>(pins, maps::CROWDS, |it| {
             it.grants.iter().for_each(|grant| use_up(grant.name()));
         })?;
         for flows in [maps::HALF_OPEN, maps::OUTBOUND] {

@@ -1,6 +1,6 @@
 //! What audit let pass, as the kernel keeps it, and the names that go with it.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use aya::maps::MapError;
 use netfilter_ebpf::{
@@ -82,6 +82,12 @@ pub struct Audit {
 pub struct Notebook {
     named: HashOf<NamedKey, abi::Named>,
     seed: u64,
+}
+
+impl fmt::Debug for Notebook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notebook").finish_non_exhaustive()
+    }
 }
 
 impl Datapath {

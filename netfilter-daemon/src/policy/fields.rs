@@ -191,7 +191,7 @@ pub(crate) fn choice<T: Copy>(
     let written = text(name, node, problems)?;
     let found = choices
         .iter()
-        .find(|(word, _)| folded(word) == folded(written));
+        .find(|(word, _)| folded(word).eq(folded(written)));
     if found.is_none() {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let words = either(&words);
@@ -260,9 +260,8 @@ pub(crate) fn snake_case(written: &str) -> Cow<'_, str> {
     snake.into()
 }
 
-fn folded(word: &str) -> String {
+fn folded(word: &str) -> impl Iterator<Item = char> {
     word.chars()
         .filter(|character| !matches!(character, '_' | '-'))
         .flat_map(char::to_lowercase)
-        .collect()
 }

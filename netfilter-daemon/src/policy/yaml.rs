@@ -21,6 +21,8 @@ const ALIASED_MAX: usize = 100_000;
 const NODES_MAX: usize = 4_000_000;
 /// So many bytes of text count as a node more.
 const NODE_BYTES: usize = 64;
+/// Up to so many keys are compared one by one, which takes less than a table of them.
+const FEW_KEYS: usize = 16;
 /// Stands for a key that is none; YAML text cannot hold the character.
 const NO_KEY: &str = "\0";
 
@@ -141,7 +143,7 @@ enum Collection<'a> {
     List(Vec<Node<'a>>),
     Mapping {
         entries: Vec<(Key<'a>, Node<'a>)>,
-        /// Where each key was first, to find it again.
+        /// Where each key was first, to find it again where there are many.
         first: HashMap<Cow<'a, str>, At>,
         key: Option<Key<'a>>,
     },
@@ -299,12 +301,18 @@ impl<'a, 'p> Reader<'a, 'p> {
                 None => *key = Some(key_of(node, self.problems)),
                 // Its problem is reported already.
                 Some(key) if key.text == NO_KEY => {}
-                Some(key) => match first.get(&key.text) {
+                Some(key) => match place_of(&key.text, entries, first) {
                     None => {
-                        first.insert(key.text.clone(), key.at);
+                        if entries.len() == FEW_KEYS {
+                            let few = entries.iter().map(|(key, _)| (key.text.clone(), key.at));
+                            first.extend(few);
+                        }
+                        if entries.len() >= FEW_KEYS {
+                            first.insert(key.text.clone(), key.at);
+                        }
                         entries.push((key, node));
                     }
-                    Some(earlier) => self.problems.add(key.at, twice(&key.text, *earlier)),
+                    Some(earlier) => self.problems.add(key.at, twice(&key.text, earlier)),
                 },
             },
         }
@@ -319,6 +327,19 @@ impl<'a, 'p> Reader<'a, 'p> {
             );
         }
     }
+}
+
+/// Where the key stands already.
+fn place_of(
+    text: &str,
+    entries: &[(Key<'_>, Node<'_>)],
+    first: &HashMap<Cow<'_, str>, At>,
+) -> Option<At> {
+    if entries.len() > FEW_KEYS {
+        return first.get(text).copied();
+    }
+    let mut keys = entries.iter().map(|(key, _)| key);
+    keys.find(|key| key.text == text).map(|key| key.at)
 }
 
 pub(crate) fn twice(key: &str, earlier: At) -> String {

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter,
+        Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd,
         Decider, DropKey, Flow, FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES,
         INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, QuestionKey,
         QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted, WantedKey, Who,
@@ -93,6 +93,9 @@ pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, 0);
+/// Of the addresses that many names lend.
+#[map]
+pub(crate) static CROWDS: HashMap<Address, Crowd> = HashMap::with_max_entries(4_096, 0);
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);
@@ -179,7 +182,10 @@ pub(crate) static ATTEMPTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 pub(crate) static ATTEMPT_BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 /// What names resolved to. A ring of its own: answers must not push out denials.
 #[map]
-pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(RESOLVED_SIZE, 0);
+const RESOLVED_SIZE: u32 = 1 << 20;
+/// Bytes in it of which the daemon is not told; it looks each second.
+pub(crate) const RESOLVED_UNREAD: u64 = RESOLVED_SIZE as u64 / 4;
 
 // What audit let pass, whole, for `suggest`. It takes memory as it fills: most machines enforce,
 // and what finds none is counted, and passes all the same.
@@ -239,6 +245,7 @@ pub(crate) struct Scratch {
     pub(crate) question: Question,
     pub(crate) addresses: Addresses,
     pub(crate) lease: Lease,
+    pub(crate) crowd: Crowd,
     /// Who sends the packet, see `who`.
     pub(crate) who: Who,
     /// What audit remembers, see `wanted`.
