@@ -112,7 +112,7 @@ fn it_shows_what_is_denied_as_it_happens_and_leaves_the_terminal_as_it_was() {
     pane.press(&["Tab"]);
     pane.shows("executable");
     pane.press(&["5"]);
-    pane.shows("TCP from 10.99.0.2");
+    pane.shows("203.0.113.9 TCP 8443");
 
     pane.tmux(&["resize-window", "-x", "150", "-y", "40"]);
     pane.shows("4 rules");
