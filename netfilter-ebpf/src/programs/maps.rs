@@ -165,8 +165,6 @@ pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 pub(crate) struct Scratch {
     /// The packet at hand, see `frame`.
     pub(crate) packet: Packet,
-    /// The copy of the policy that judges it.
-    pub(crate) copy: u32,
     /// A DNS message, or the window of a stream.
     pub(crate) message: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
     /// Where `answer` reads in it.
