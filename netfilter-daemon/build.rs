@@ -37,9 +37,15 @@ fn build() -> Result<(), String> {
     rerun_if_changed(&toolchain.linker.path);
 
     let out_dir = directory("OUT_DIR")?;
-    let target_dir = shared(&out_dir).join("bpf");
+    // Two objects, which are not to be built anew each time the other was.
+    let (name, features): (_, &[&str]) = match env::var_os("CARGO_FEATURE_BENCH") {
+        Some(_) => ("bpf-bench", &["--features", "bench"]),
+        None => ("bpf", &[]),
+    };
+    let target_dir = shared(&out_dir).join(name);
     let output = toolchain
         .command("build", &workspace, &target_dir)
+        .args(features)
         .env("CARGO_TERM_COLOR", "never")
         .output()
         .map_err(|error| format!("{} does not start: {error}", toolchain.compiler.name))?;

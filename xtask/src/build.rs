@@ -31,11 +31,14 @@ pub(crate) struct Demo {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: cargo xtask bench -- --help")]
+#[command(after_help = "Example: cargo xtask bench --quick --json")]
 pub(crate) struct Bench {
-    /// For the benchmark
-    #[arg(last = true, value_name = "ARGS")]
-    bench: Vec<OsString>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Fewer rows, rounds and packets: enough to compare rows of one run
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Builds the release binary.
@@ -95,12 +98,17 @@ pub(crate) fn demo(demo: &Demo) -> Result<()> {
     command::hand_over(lab)
 }
 
+/// In the profile of the tests, which are built already where this runs in CI: what is
+/// measured runs in the kernel, and the BPF object is optimised in every profile.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let mut cargo = command::cargo();
-    cargo.args(["bench", "--locked", "--package", "netfilter-daemon"]);
+    cargo.args(["bench", "--locked", "--profile", "dev"]);
+    cargo.args(["--package", "netfilter-daemon", "--features", "bench"]);
     cargo.args(["--bench", "datapath"]);
     run_as_root(&mut cargo)?;
-    cargo.arg("--").args(&bench.bench);
+    cargo.arg("--");
+    cargo.args(bench.json.then_some("--json"));
+    cargo.args(bench.quick.then_some("--quick"));
     command::hand_over(cargo)
 }
 

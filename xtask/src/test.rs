@@ -135,7 +135,7 @@ fn clippy() -> Result<()> {
         return Ok(());
     }
     let mut programs = programs(&toolchain, "clippy")?;
-    programs.args(DENY);
+    programs.args(["--features", "bench"]).args(DENY);
     quietly(programs)
 }
 
