@@ -36,6 +36,11 @@ fn build() -> Result<(), String> {
     rerun_if_changed(&toolchain.compiler.rustc);
     rerun_if_changed(&toolchain.linker.path);
 
+    // Without where it is, for whom compares what it makes.
+    let compiler = &toolchain.compiler.name;
+    let compiler = compiler.split(" (").next().unwrap_or(compiler);
+    println!("cargo:rustc-env=NETFILTER_EBPF_COMPILER={compiler}");
+
     let out_dir = directory("OUT_DIR")?;
     let target_dir = shared(&out_dir).join("bpf");
     let output = toolchain

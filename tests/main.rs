@@ -23,6 +23,7 @@ mod forgery;
 mod frame;
 mod hostile;
 mod interfaces;
+mod kept;
 mod kills;
 mod live;
 mod names;

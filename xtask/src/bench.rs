@@ -1,4 +1,4 @@
-//! Measures.
+//! Measures, and records what is compared with later.
 
 use std::{
     fs,
@@ -45,6 +45,17 @@ pub(crate) fn growth(plot: &Path) -> Result<()> {
     cargo.arg("--").arg("--growth").arg(&file);
     cargo.arg("--plot").arg(path::absolute(plot)?);
     command::hand_over(cargo)
+}
+
+/// Records what the programs take, which a test compares with.
+pub(crate) fn keep() -> Result<()> {
+    let mut cargo = command::cargo();
+    cargo.args(["test", "--locked", "--package", "netfilter-daemon"]);
+    cargo.args(["--test", "tests"]);
+    build::run_as_root(&mut cargo)?;
+    cargo.args(["--", "the_programs_are_no_larger"]);
+    cargo.env("NETFILTER_KEEP", "1");
+    command::run(cargo, Output::OnFailure)?.succeeded()
 }
 
 /// The benchmark of filters, with a release build of the daemon.

@@ -35,7 +35,7 @@ pub(crate) struct Demo {
 #[command(after_help = "Example: cargo xtask bench --quick --json")]
 pub(crate) struct Bench {
     /// Compare filters end to end, in network namespaces
-    #[arg(long, conflicts_with = "growth")]
+    #[arg(long, conflicts_with_all = ["growth", "keep"])]
     e2e: bool,
     /// Of that, these filters, loads and sides, by their names in JSON
     #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "e2e")]
@@ -44,8 +44,11 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "FILE", requires = "e2e")]
     plot: Option<PathBuf>,
     /// Draw how costs grow, as SVG
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "keep")]
     growth: Option<PathBuf>,
+    /// Record what the programs take and cost, which CI compares with
+    #[arg(long)]
+    keep: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -112,6 +115,9 @@ pub(crate) fn demo(demo: &Demo) -> Result<()> {
 }
 
 pub(crate) fn bench(arguments: &Bench) -> Result<()> {
+    if arguments.keep {
+        return bench::keep();
+    }
     if let Some(file) = &arguments.growth {
         return bench::growth(file);
     }
