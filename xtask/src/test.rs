@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 
 use crate::{
-    build,
+    bench, build,
     command::{self, Output},
     fuzz::{self, Fuzz},
     setup::{self, Purpose},
@@ -43,6 +43,8 @@ enum Step {
     Fuzz,
     /// Tests with namespaces and BPF programs, as root
     Integration,
+    /// The programs cost no more than was recorded, beside LPM_TRIE
+    Kept,
     /// The lab and the tests that show it, on Debian 12's kernel
     Vm,
 }
@@ -101,6 +103,7 @@ impl Step {
             Self::Unit => unit(runner, counts),
             Self::Fuzz => fuzz::run(&Fuzz::of_all(5)),
             Self::Integration => integration(runner, counts),
+            Self::Kept => bench::kept(),
             Self::Vm => vm(counts),
         }
     }
