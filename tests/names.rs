@@ -10,7 +10,10 @@ use netfilter_daemon::{
     },
     lab::namespace::Namespace,
 };
-use netfilter_ebpf::{abi::GRANTS, verdict::Answer};
+use netfilter_ebpf::{
+    abi::{GRANTS, LEASE_GRANTS},
+    verdict::Answer,
+};
 
 use crate::{
     bpffs::{DROP, Kernel, PASS, REDIRECT, image},
@@ -800,6 +803,71 @@ fn a_name_too_many_waits_until_another_expires() {
     learn(&mut kernel, &of(GRANTS), &["192.0.2.1"]);
     for name in 1..=GRANTS {
         assert!(opens(&mut kernel, name), "{name}");
+    }
+}
+
+/// The first names have the place beside the address, the next ones another.
+#[test]
+fn an_address_of_many_names_stays_for_the_last_of_them_and_goes_with_it() {
+    let mut policy =
+        "dns: { minimum_ttl: 0, grace: 0 }\nresolvers: [10.0.0.53]\noutbound_rules:\n".to_owned();
+    for name in 0..=LEASE_GRANTS {
+        policy += &format!(
+            "  - {{ name: n{name}, type: fqdn, destination: {{ fqdn: n{name}.example, protocol: TCP, port_ranges: '443' }} }}\n",
+        );
+    }
+    let learned = |kernel: &Kernel| {
+        let occupancy = kernel.datapath.state().occupancy().unwrap();
+        ["LEASES", "CROWDS"].map(|map| {
+            let mut maps = occupancy.iter();
+            maps.find(|each| each.map == map).unwrap().entries
+        })
+    };
+    let (first, last) = (0..LEASE_GRANTS, LEASE_GRANTS);
+    // Long enough for a busy machine.
+    let lives = [(1, 9), (9, 1)];
+    let mut kernels = lives.map(|(short, long)| {
+        let mut kernel = Kernel::new(&policy);
+        for name in first.clone() {
+            learn_for(
+                &mut kernel,
+                &format!("n{name}.example"),
+                short,
+                &["192.0.2.1"],
+            );
+        }
+        assert_eq!(learned(&kernel), [1, 0]);
+        learn_for(
+            &mut kernel,
+            &format!("n{last}.example"),
+            long,
+            &["192.0.2.1"],
+        );
+        assert_eq!(learned(&kernel), [1, 1]);
+        kernel
+    });
+    // From another port each time, for what was let out before goes on.
+    let opens = |kernel: &mut Kernel, port: u16| {
+        kernel.passes(
+            &to(
+                "192.0.2.1",
+                frame::TCP,
+                frame::segment(port, 443, frame::SYN),
+            )
+            .bytes(),
+        )
+    };
+    sleep(Duration::from_millis(3_100));
+    for (kernel, (short, long)) in kernels.iter_mut().zip(lives) {
+        assert_eq!(kernel.datapath.state().forget_expired().unwrap(), 0);
+        assert_eq!(learned(kernel), [1, u64::from(long > short)]);
+        assert!(opens(kernel, 40_000));
+    }
+    sleep(Duration::from_millis(8_000));
+    for kernel in &mut kernels {
+        assert!(!opens(kernel, 40_001));
+        assert_eq!(kernel.datapath.state().forget_expired().unwrap(), 1);
+        assert_eq!(learned(kernel), [0, 0]);
     }
 }
 

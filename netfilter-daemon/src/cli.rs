@@ -25,11 +25,14 @@ mod detach;
 mod doctor;
 mod events;
 mod explain;
+mod interrupt;
 pub mod lab;
 mod reload;
 mod run;
 mod status;
+mod suggest;
 mod tags;
+mod top;
 
 /// The answer is no: a destination is denied, nothing is in force.
 const NO: u8 = 1;
@@ -57,6 +60,8 @@ enum Command {
     Explain(explain::Explain),
     Status(status::Status),
     Events(events::Events),
+    Top(top::Top),
+    Suggest(suggest::Suggest),
     Reload(reload::Reload),
     Confirm(confirm::Confirm),
     Tags(tags::Tags),
@@ -78,6 +83,8 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Status(status) => status.run(),
         Command::Events(events) => events.run(),
+        Command::Top(top) => top.run(),
+        Command::Suggest(suggest) => suggest.run(),
         Command::Reload(reload) => reload.run(),
         Command::Confirm(confirm) => confirm.run(),
         Command::Tags(tags) => tags.run(),

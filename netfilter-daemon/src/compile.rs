@@ -4,8 +4,8 @@ use std::{collections::HashMap, net::IpAddr};
 
 use netfilter_ebpf::{
     abi::{
-        ATOM_LINK, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, FragmentKey, Grant,
-        NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
+        ATOM_LINK, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Decider, FragmentKey,
+        Grant, NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
         SETTING_REPORT, Settings, Users,
     },
     egress::{self, Origin, Tables},
@@ -20,12 +20,14 @@ use crate::policy::{
 };
 
 mod cut;
+pub mod deciders;
 mod names;
 mod prefixes;
 mod trie;
 
+use deciders::Deciders;
 pub use names::Name;
-pub use trie::Trie;
+pub use trie::{ByDecider, Trie};
 
 /// Everything that the kernel needs of a policy, as pure data. Indices begin at zero;
 /// whoever copies it into the kernel adds where the copy begins.
@@ -42,6 +44,10 @@ pub struct Image {
     pub local_resolver: bool,
     /// The name table, flattened, sorted by wire form: apexes of wildcards included.
     pub names: Vec<Name>,
+    /// Chains of the rules that decide somewhere. The first is nobody.
+    pub deciders: Vec<Decider>,
+    /// Of every rule; see [`deciders::key`].
+    pub rule_keys: Vec<u64>,
     summary: Summary,
 }
 
@@ -133,17 +139,20 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
     };
 
     let mut classes = Classes::default();
+    let of_rules = policy.rules.iter();
+    let of_rules: Vec<Decider> = of_rules
+        .map(|rule| Deciders::of(rule, atoms_of(&rule.traffic)))
+        .collect();
+    let mut deciders = Deciders::default();
     let mut flatten = |ipv6| {
-        let flat = prefixes::flatten(prefixes::of(policy, &atoms_of, ipv6), |rights| {
-            classes.index(rights)
-        });
-        let count = flat.len();
-        (trie::build(&flat), count)
+        let said = prefixes::of(policy, &of_rules, ipv6);
+        let flat = prefixes::flatten(said, &mut deciders, |rights| classes.index(rights));
+        (trie::build(&flat.list), flat.count)
     };
     let (ipv4, ipv4_prefixes) = flatten(false);
     let (ipv6, ipv6_prefixes) = flatten(true);
 
-    let names = names::flatten(policy, &atoms_of)?;
+    let names = names::flatten(policy, &of_rules, &mut deciders)?;
     if names.len() >= NAME_IDS as usize {
         return Err(Error::TooManyNames {
             names: names.len(),
@@ -151,6 +160,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         });
     }
     let classes = classes.list;
+    let deciders = deciders.list;
     let summary = Summary {
         rules: policy.rules.len(),
         ipv4_prefixes,
@@ -161,6 +171,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         kernel_bytes: ipv4.bytes()
             + ipv6.bytes()
             + size_of_val(classes.as_slice())
+            + size_of_val(deciders.as_slice())
             + size_of::<Atoms>()
             + names::bytes(&names),
     };
@@ -173,6 +184,8 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         ipv6,
         local_resolver: policy.resolvers.iter().any(IpAddr::is_loopback),
         names,
+        deciders,
+        rule_keys: of_rules.iter().map(|decider| decider.rule).collect(),
         summary,
     })
 }

@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     causes,
     daemon::{
+        audit::Audit,
         event::Events,
+        overview::Overview,
         status::{Place, Status},
     },
     tags::Update,
@@ -36,10 +38,15 @@ const DIRECTORY: &str = "/run/netfilter-daemon";
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     Status,
+    /// What `top` shows.
+    Overview,
     /// The events that the daemon keeps.
     Events,
     /// Them, and then each that comes.
     Follow,
+    /// What audit let pass.
+    Audit,
+    ForgetAudit,
     Reload {
         /// Seconds in which it must be confirmed.
         confirm: Option<u64>,
@@ -54,7 +61,14 @@ pub enum Answer {
     Status {
         status: Box<Status>,
     },
+    Overview {
+        overview: Box<Overview>,
+    },
     Events(Events),
+    Audit {
+        audit: Box<Audit>,
+    },
+    Forgotten,
     Reloaded {
         rules: usize,
         generation: u32,

@@ -18,11 +18,12 @@ use crate::{
     interfaces::{self, Choice, Places},
     policy::{Mode, source},
     refresh::{self, Names},
-    serve,
+    serve::{self, web::Guard},
     tags::{self, Update, store::Store},
 };
 
 mod answers;
+pub mod audit;
 pub(crate) mod bpffs;
 pub mod container;
 pub mod denials;
@@ -30,20 +31,27 @@ pub mod event;
 mod fields;
 mod files;
 pub mod groundwork;
+pub mod heap;
 pub mod history;
+mod hour;
 mod keeper;
 pub mod loaded;
 mod memory;
 mod minute;
 mod notify;
 pub mod opening;
+pub mod overview;
 mod pending;
 pub mod privileges;
 mod reading;
 pub mod repairs;
+mod rules;
 mod scout;
 pub mod sender;
 pub mod status;
+mod subject;
+mod tally;
+mod users;
 mod view;
 mod watch;
 mod ways_out;
@@ -67,6 +75,8 @@ const TIDY: Duration = Duration::from_secs(30);
 pub struct Setup {
     pub policy: PathBuf,
     pub listen: SocketAddr,
+    /// Who may read there.
+    pub web: Arc<Guard>,
     pub state_dir: PathBuf,
     /// Lists of service tags.
     pub tags: Store,
@@ -74,6 +84,13 @@ pub struct Setup {
     pub detach_on_exit: bool,
     /// Unless somebody confirms the policy within this time, the state before comes back.
     pub confirm_within: Option<Duration>,
+}
+
+impl Setup {
+    fn web_stamps(&self) -> Vec<Option<Stamp>> {
+        let files = self.web.files();
+        files.iter().map(|file| Stamp::of(file)).collect()
+    }
 }
 
 /// Packets are filtered; [`Daemon::run`] looks after that.
@@ -87,6 +104,8 @@ pub struct Daemon {
     health: Arc<tags::keep::Health>,
     watch: Watch<Stamp>,
     subnets: Watch<Vec<IpNet>>,
+    /// The web configuration and what it names.
+    web: Watch<Vec<Option<Stamp>>>,
     names: channel::Sender<Names>,
     lists: channel::Sender<tags::keep::InForce>,
     /// Newer lists of service tags are stored.
@@ -198,7 +217,8 @@ impl Daemon {
             setup.policy.clone(),
             &loaded,
             generation,
-        ));
+        )?);
+        view.judged_by(&datapath);
 
         let (names, wanted) = channel::channel(Names::of(&loaded.policy));
         let (sender, asks) = mpsc::channel(1);
@@ -208,6 +228,7 @@ impl Daemon {
             datapath.take_events()?,
             datapath.take_attempts()?,
             datapath.take_resolutions()?,
+            datapath.notebook()?,
         ));
         tokio::spawn(refresh::keep(wanted));
         let (lists, in_force) = channel::channel(tags::keep::InForce::of(&loaded.policy));
@@ -215,10 +236,16 @@ impl Daemon {
         let (policy, store) = (setup.policy.clone(), setup.tags.clone());
         let told = Arc::clone(&health);
         tokio::spawn(tags::keep::keep(policy, store, in_force, told, newer));
-        tokio::spawn(show(listener, Arc::clone(&view)));
+        if let Some(gap) = setup.web.gap(setup.listen) {
+            tracing::warn!("{gap}");
+        }
+        tokio::spawn(show(listener, Arc::clone(&view), Arc::clone(&setup.web)));
         let control = tokio::spawn(socket.serve(sender, stopped));
         let watch = Watch::new(loaded.stamp);
         let subnets = Watch::new(loaded.connected);
+        let web = Watch::new(Some(setup.web_stamps()));
+        drop((loaded.policy, loaded.image));
+        heap::give_back();
         Ok(Self {
             setup,
             keeper,
@@ -228,6 +255,7 @@ impl Daemon {
             health,
             watch,
             subnets,
+            web,
             names,
             lists,
             newer_lists,
@@ -293,12 +321,28 @@ impl Daemon {
         if let Err(error) = block_in_place(|| self.view.turn()) {
             tracing::error!("cannot read the counters: {error}");
         }
+        if self.web.poll(Some(self.setup.web_stamps())) {
+            self.read_web();
+        }
         let may_change = self.pending.is_none() && self.readings.is_idle();
         if may_change && self.watch.poll(Stamp::of(&self.setup.policy)) {
             self.want(Wanted::by("a change of the file"));
         } else if may_change && self.subnets.poll(source::subnets().ok()) {
             self.want(Wanted::by("a change of the machine's subnets"));
         }
+    }
+
+    /// Who may read is another matter than what may leave: this waits for no reload.
+    fn read_web(&mut self) {
+        // Before: what changes meanwhile is seen as another edition.
+        let edition = self.setup.web_stamps();
+        match block_in_place(|| self.setup.web.reload()) {
+            Ok(()) => tracing::info!("read the web configuration again"),
+            Err(error) => tracing::error!(
+                "the web configuration is not changed; who may read stays as it was:\n{error}"
+            ),
+        }
+        self.web.read(Some(edition));
     }
 
     /// Makes room among the learned addresses.
@@ -402,8 +446,8 @@ fn on(places: &[Place]) -> String {
 }
 
 /// The filter does not depend on being seen.
-async fn show(listener: std::net::TcpListener, view: Arc<View>) {
-    if let Err(error) = serve::serve(listener, view).await {
+async fn show(listener: std::net::TcpListener, view: Arc<View>, web: Arc<Guard>) {
+    if let Err(error) = serve::serve(listener, view, web).await {
         tracing::error!("the HTTP listener failed: {error}");
     }
 }

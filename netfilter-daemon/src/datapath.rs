@@ -31,6 +31,7 @@ mod events;
 mod expiry;
 mod fill;
 pub mod guard;
+mod hits;
 mod hooks;
 mod keys;
 mod lend;
@@ -41,11 +42,13 @@ mod names;
 mod pins;
 pub mod rehearsal;
 mod remedy;
+mod runs;
 mod slots;
 mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+pub mod wanted;
 mod who;
 mod xdp;
 
@@ -53,8 +56,11 @@ pub use events::{
     Attempt, Attempts, Event, Events, Process, Resolution, Resolutions, Who, Written,
 };
 pub use guard::{Ground, Unguarded};
+pub use hits::RuleHits;
 pub use hooks::{Cause, Hooks, Target};
+pub use runs::{Run, Runs};
 pub use state::State;
+pub use wanted::{Audit, Notebook};
 pub use who::Pathless;
 
 /// How a policy comes into force.

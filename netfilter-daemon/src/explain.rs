@@ -144,4 +144,4 @@ fn conclude(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

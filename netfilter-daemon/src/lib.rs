@@ -21,6 +21,8 @@ pub mod refresh;
 pub mod resolvers;
 pub mod serve;
 pub mod sessions;
+pub mod shown;
+pub mod suggest;
 pub mod tags;
 
 #[cfg(test)]

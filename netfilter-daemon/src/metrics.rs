@@ -7,7 +7,7 @@ use netfilter_ebpf::verdict::{Answer, LossStage, LostFlow, Question};
 
 use crate::{
     daemon::status::ListHealth,
-    datapath::{Counters, Dropped, Occupancy},
+    datapath::{Counters, Dropped, Occupancy, RuleHits, Run},
 };
 
 mod exposition;
@@ -19,6 +19,10 @@ use exposition::{Metric, Text};
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub counters: Counters,
+    /// Of every rule of the policy in force.
+    pub rule_hits: Vec<RuleHits>,
+    /// By program, where the kernel counts them.
+    pub runs: Vec<(&'static str, Run)>,
     pub learned: PerFamily,
     pub flows: PerFamily,
     pub prefixes: PerFamily,
@@ -61,6 +65,10 @@ const PASSED_BYTES: Metric = Metric::counter(
 const WOULD_DROP_PACKETS: Metric = Metric::counter(
     "netfilter_would_drop_packets",
     "Packets that only audit let out, by the reason for which enforcement would have dropped them.",
+);
+const RULE_HITS: Metric = Metric::counter(
+    "netfilter_rule_hits",
+    "New flows that the rule let out or, if it denies, kept in: each SYN with another sequence number and, of other protocols, the first packet after about a minute without one; of rules that say the same, the one with the most specific destination, then the first.",
 );
 const DNS_QUESTIONS: Metric = Metric::counter(
     "netfilter_dns_questions",
@@ -131,6 +139,14 @@ const REPAIRS: Metric = Metric::counter(
     "netfilter_repairs",
     "How often another tool took the filter's place on an interface (of what refuses sockets: on none) and it was taken back, by what that tool did.",
 );
+const PROGRAM_RUN_SECONDS: Metric = Metric::counter(
+    "netfilter_program_run_seconds",
+    "Time that a program in the kernel has run, on all processors; nothing unless kernel.bpf_stats_enabled is 1.",
+);
+const PROGRAM_RUNS: Metric = Metric::counter(
+    "netfilter_program_runs",
+    "How often a program in the kernel has run; nothing unless kernel.bpf_stats_enabled is 1.",
+);
 const BUILD_INFO: Metric = Metric::gauge(
     "netfilter_build_info",
     "Always 1; the labels name the versions of the daemon and of the kernel.",
@@ -143,6 +159,12 @@ pub fn render(snapshot: &Snapshot, exposition: Exposition) -> String {
     names(&mut text, snapshot);
     tables(&mut text, snapshot);
     policy(&mut text, snapshot);
+    programs(&mut text, &snapshot.runs);
+    text.declare(&BUILD_INFO);
+    text.sample(
+        &[("version", snapshot.version), ("kernel", &snapshot.kernel)],
+        1,
+    );
     text.finish()
 }
 
@@ -258,6 +280,10 @@ fn tables(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn policy(text: &mut Text, snapshot: &Snapshot) {
+    text.declare(&RULE_HITS);
+    for RuleHits { rule, hits } in &snapshot.rule_hits {
+        text.sample(&[("rule", rule)], *hits);
+    }
     text.declare(&ENFORCING);
     for (interface, enforcing) in &snapshot.enforcing {
         text.sample(&[("interface", interface)], u64::from(*enforcing));
@@ -275,11 +301,17 @@ fn policy(text: &mut Text, snapshot: &Snapshot) {
     text.declare(&LOG_LINES_LOST);
     text.sample(&[], snapshot.lost_lines);
     service_tags(text, &snapshot.service_tags);
-    text.declare(&BUILD_INFO);
-    text.sample(
-        &[("version", snapshot.version), ("kernel", &snapshot.kernel)],
-        1,
-    );
+}
+
+fn programs(text: &mut Text, runs: &[(&'static str, Run)]) {
+    text.declare(&PROGRAM_RUN_SECONDS);
+    for (program, run) in runs {
+        text.sample_nanoseconds(&[("program", program)], run.nanoseconds);
+    }
+    text.declare(&PROGRAM_RUNS);
+    for (program, run) in runs {
+        text.sample(&[("program", program)], run.runs);
+    }
 }
 
 fn service_tags(text: &mut Text, lists: &[ListHealth]) {

@@ -17,6 +17,13 @@ impl Moment {
         Self(clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from))
     }
 
+    /// What the clock that can be set says was at this second since 1970; now, where that
+    /// is still to come.
+    pub fn at_unix(seconds: u64) -> Self {
+        let ago = unix_seconds(SystemTime::now()).saturating_sub(seconds);
+        Self(Self::now().0.saturating_sub(Duration::from_secs(ago)))
+    }
+
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(time))
@@ -25,6 +32,11 @@ impl Moment {
     /// Zero where it is over.
     pub fn until(self, other: Self) -> Duration {
         other.0.saturating_sub(self.0)
+    }
+
+    /// Whole minutes of this clock.
+    pub fn minutes(self) -> u64 {
+        self.0.as_secs() / 60
     }
 
     /// Seconds since 1970, by what the clock says now.

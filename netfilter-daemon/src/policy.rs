@@ -8,11 +8,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-mod advice;
+pub(crate) mod advice;
 pub mod azure_ml;
 mod cidr;
 pub mod error;
-mod fields;
+pub(crate) mod fields;
 #[cfg(test)]
 mod golden;
 pub mod name;
@@ -22,12 +22,13 @@ mod preset;
 pub mod query_type;
 pub mod service_tag;
 pub mod source;
-mod yaml;
+pub(crate) mod yaml;
 
-pub use azure_ml::{parse, parse_catalogue, parse_lists};
+pub use azure_ml::{extend, parse, parse_catalogue, parse_lists};
 pub use error::{Error, Problem, Remarks};
 pub use name::Pattern;
 pub use ports::{Ports, Protocol, Traffic};
+pub(crate) use yaml::scalar;
 
 /// What may leave the machine. Order of `rules` is that of the file, presets first.
 #[derive(Debug, Clone, PartialEq, Eq)]

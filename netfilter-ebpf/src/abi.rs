@@ -4,10 +4,12 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::dns::MAX_ALIASES;
+
 /// The version of the layout of a policy's tables, which are made anew where it
 /// changed. What outlives policies has a version for each map, beside its name in
 /// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
-pub const TABLES_LAYOUT: u32 = 2;
+pub const TABLES_LAYOUT: u32 = 3;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;
@@ -36,7 +38,12 @@ pub const NAME_WILDCARD: u32 = 1 << 31;
 
 /// Grants that one learned address can hold. A content network's address is
 /// lent by many names; more than this are refused and counted.
-pub const GRANTS: usize = 32;
+pub const GRANTS: usize = LEASE_GRANTS + CROWD_GRANTS;
+/// Of them, those that stand with the address. Few names lend most addresses: with what the
+/// kernel puts before it, such a lease takes two cache lines.
+pub const LEASE_GRANTS: usize = 6;
+/// The others, of an address that more names lend.
+pub const CROWD_GRANTS: usize = 26;
 
 /// Names that one alias can be asked for on behalf of.
 pub const ALIAS_GRANTS: usize = 8;
@@ -175,6 +182,30 @@ pub struct Class {
 /// The address is that of a configured resolver.
 pub const CLASS_RESOLVER: u32 = 1;
 
+/// A rule, at a place in the tables where it decides on some traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Decider {
+    pub atoms: AtomSet,
+    /// The rule's key in `HITS`: the first eight bytes of the SHA-256 of its name.
+    pub rule: u64,
+    /// Index of the one that decides on what this one says nothing of; 0: nobody does.
+    pub next: u32,
+    /// [`DECIDER_ALLOWS`], [`DECIDER_DENIES`] or [`DECIDER_AUDITS`].
+    pub action: u32,
+}
+
+pub const DECIDER_ALLOWS: u32 = 1;
+pub const DECIDER_DENIES: u32 = 2;
+pub const DECIDER_AUDITS: u32 = 3;
+/// Deciders of one place that are asked. One that says nothing new is not among them, so
+/// those that allow are at most [`ATOMS`].
+pub const DECIDERS_AT_ONCE: u32 = 320;
+/// Rules whose flows are counted: of the policy in force and of its predecessor.
+pub const HIT_RULES: u32 = 65_536;
+/// Pairs of places for flows that were seen lately.
+pub const RECENT_SETS: u32 = 8_192;
+
 /// (protocol, port) to atom.
 #[derive(Debug, Clone)]
 #[repr(C)]
@@ -304,12 +335,26 @@ impl Grant {
 /// An address that DNS answers lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct Lease {
+pub struct Lease<const COUNT: usize = LEASE_GRANTS> {
     /// The key once more, for the kernel gives an element that was removed to
     /// another key at once, while a program may still hold it.
     pub address: Address,
     /// Filled from the front; a zero ends it.
-    pub grants: [Grant; GRANTS],
+    pub grants: [Grant; COUNT],
+}
+
+/// What does not fit the [`Lease`] of the same address, without which it counts for nothing.
+pub type Crowd = Lease<CROWD_GRANTS>;
+
+impl<const COUNT: usize> Lease<COUNT> {
+    /// That nobody lends.
+    #[must_use]
+    pub const fn of(address: Address) -> Self {
+        Self {
+            address,
+            grants: [Grant(0); COUNT],
+        }
+    }
 }
 
 /// A name that answers for other names pointed to: whoever may ask for those
@@ -649,6 +694,93 @@ pub const NO_PROCESS: u32 = 0;
 /// Attempts that are reported.
 pub const ATTEMPTS_PER_MINUTE: u32 = 600;
 
+/// Where packets go, or whom they answer, that audit lets pass and no rule allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct WantedKey {
+    /// Zero where it answers; see [`crate::wanted`].
+    pub address: Address,
+    /// Of the destination; of what answers, its own. Of ICMP that answers, the type.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 1 where it answers somebody who began.
+    pub answers: u8,
+    pub padding: u32,
+}
+
+/// What is known of them. Who sends, and by which port, is that of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Wanted {
+    pub packets: u64,
+    /// Of them, those that begin a connection of TCP.
+    pub begun: u64,
+    /// As in [`Who`].
+    pub cgroup_id: u64,
+    /// Where it went.
+    pub address: Address,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub first: u32,
+    pub last: u32,
+    /// As in [`Who`].
+    pub process: u32,
+    pub user: u32,
+    pub program: [u8; 16],
+}
+
+/// A question that audit lets pass and no rule allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct AskedKey {
+    /// The keyed hash of the name, for which letter case makes no difference.
+    pub name: u64,
+    pub qtype: u16,
+    /// 1 where it did not leave: a client asked a resolver on this machine.
+    pub inside: u16,
+    pub padding: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Asked {
+    pub questions: u64,
+    /// Seconds of CLOCK_BOOTTIME.
+    pub first: u32,
+    pub last: u32,
+    /// Bytes of `name` that count.
+    pub name_length: u16,
+    /// [`crate::verdict::Reason`]
+    pub reason: u8,
+    pub padding: [u8; 5],
+    /// DNS wire form as it was sent first, without the root.
+    pub name: [u8; 256],
+}
+
+/// That a name resolved to an address, or is an alias of another name. User space writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct NamedKey {
+    /// The address; of an alias, zero and the keyed hash of the other name.
+    pub to: Address,
+    /// A hash of the name.
+    pub name: u64,
+    /// 1 for an alias.
+    pub alias: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Named {
+    /// Seconds of CLOCK_BOOTTIME.
+    pub first: u32,
+    pub last: u32,
+    /// Bytes of `name` that count.
+    pub name_length: u64,
+    /// DNS wire form, ASCII-lowercased, without the root.
+    pub name: [u8; 256],
+}
+
 /// What a name resolved to: an answer as it went by. Fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -661,6 +793,8 @@ pub struct Resolved {
     /// DNS wire form as it was asked for, without the root.
     pub name: [u8; 256],
     pub addresses: [Address; REPORTED_ADDRESSES],
+    /// The keyed hashes of what it is an alias for, or zero.
+    pub aliases: [u64; MAX_ALIASES],
 }
 
 macro_rules! layout {
@@ -672,11 +806,13 @@ macro_rules! layout {
 layout! {
     Address = 16;
     AtomSet = 32;
+    Decider = 48, rule = 32, next = 40, action = 44;
     Class = 128, deny = 32, audit = 64, flags = 96;
     Atoms = 131_328, udp = 65_536, other = 131_072;
     Settings = 128, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112, expires = 120;
     Grant = 8;
-    Lease = 272, grants = 16;
+    Lease = 64, grants = 16;
+    Crowd = 224, grants = 16;
     QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;
     Alias = 72, grants = 8;
     QuestionValue = 16, alias = 8;
@@ -693,5 +829,11 @@ layout! {
     Event = 912, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, untold = 56, name = 64, who = 320;
     Attempt = 32, user = 8, audited = 13, program = 16;
     Users = 256, ids = 4;
-    Resolved = 776, time = 4, name = 8, addresses = 264;
+    Resolved = 840, time = 4, name = 8, addresses = 264, aliases = 776;
+    WantedKey = 24, port = 16, protocol = 18, answers = 19;
+    Wanted = 72, address = 24, first = 40, process = 48, program = 56;
+    AskedKey = 16, qtype = 8, inside = 10;
+    Asked = 280, first = 8, name_length = 16, reason = 18, name = 24;
+    NamedKey = 32, name = 16, alias = 24;
+    Named = 272, name_length = 8, name = 16;
 }

@@ -30,6 +30,12 @@ pub const fn grant(name: u32, ttl: u32, now: u32, minimum_ttl: u32, grace: u32) 
 /// changed. False where there is no room.
 #[inline(always)]
 pub fn extend<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
+    hold(grants, new) || follow(grants, new, now)
+}
+
+/// Prolongs the grant of the same name, or adds one where none ever was.
+#[inline(always)]
+pub fn hold<G: Grants>(grants: &G, new: Grant) -> bool {
     for index in 0..G::COUNT {
         let old = grants.load(index);
         if old.name() == new.name() || old.0 == 0 {
@@ -41,6 +47,12 @@ pub fn extend<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
             }
         }
     }
+    false
+}
+
+/// Puts a grant where one was whose time has passed.
+#[inline(always)]
+pub fn follow<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
     for index in 0..G::COUNT {
         let old = grants.load(index);
         if old.until() <= now && grants.replace(index, old, new) {
@@ -48,6 +60,38 @@ pub fn extend<G: Grants>(grants: &G, new: Grant, now: u32) -> bool {
         }
     }
     false
+}
+
+/// Where a grant went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Lease,
+    Crowd,
+    /// It is to be the first of a crowd.
+    NewCrowd,
+    /// All are others', and in force.
+    Nowhere,
+}
+
+/// As [`extend`], for an address whose lease did not [`hold`] the grant.
+#[inline(always)]
+pub fn extend_crowded<L: Grants, C: Grants>(
+    lease: &L,
+    crowd: Option<&C>,
+    new: Grant,
+    now: u32,
+) -> Place {
+    if crowd.is_some_and(|crowd| hold(crowd, new)) {
+        return Place::Crowd;
+    }
+    if follow(lease, new, now) {
+        return Place::Lease;
+    }
+    match crowd {
+        None => Place::NewCrowd,
+        Some(crowd) if follow(crowd, new, now) => Place::Crowd,
+        Some(_) => Place::Nowhere,
+    }
 }
 
 /// Takes a grant back that went to the wrong place. Its slot is free again.
@@ -82,7 +126,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::abi::GRANTS;
+    use crate::abi::{CROWD_GRANTS, GRANTS, LEASE_GRANTS};
 
     #[derive(Debug, Clone)]
     enum Act {
@@ -107,10 +151,46 @@ mod tests {
         ]
     }
 
-    struct Lease(RefCell<[Grant; GRANTS]>);
+    struct Words<const COUNT: usize>(RefCell<[Grant; COUNT]>);
 
-    impl Grants for Lease {
-        const COUNT: usize = GRANTS;
+    impl<const COUNT: usize> Words<COUNT> {
+        fn free() -> Self {
+            Self(RefCell::new([Grant::default(); COUNT]))
+        }
+
+        fn in_force(&self, now: u32, allows: impl Fn(u32) -> bool) -> Option<Grant> {
+            in_force(&*self.0.borrow(), now, allows)
+        }
+    }
+
+    #[derive(Default)]
+    struct Address {
+        lease: Option<Words<LEASE_GRANTS>>,
+        crowd: Option<Words<CROWD_GRANTS>>,
+    }
+
+    impl Address {
+        fn learn(&mut self, new: Grant, now: u32) -> bool {
+            let lease = self.lease.get_or_insert_with(Words::free);
+            if hold(lease, new) {
+                return true;
+            }
+            match extend_crowded(lease, self.crowd.as_ref(), new, now) {
+                Place::Lease | Place::Crowd => true,
+                Place::NewCrowd => hold(self.crowd.insert(Words::free()), new),
+                Place::Nowhere => false,
+            }
+        }
+
+        fn find(&self, now: u32, allows: impl Fn(u32) -> bool) -> Option<Grant> {
+            let lease = self.lease.as_ref()?;
+            let crowd = || self.crowd.as_ref()?.in_force(now, &allows);
+            lease.in_force(now, &allows).or_else(crowd)
+        }
+    }
+
+    impl<const COUNT: usize> Grants for Words<COUNT> {
+        const COUNT: usize = COUNT;
 
         fn load(&self, index: usize) -> Grant {
             self.0.borrow()[index]
@@ -134,7 +214,7 @@ mod tests {
             // The atoms of each name.
             sets in vec(any::<u8>(), NAMES as usize + 1),
         ) {
-            let lease = Lease(RefCell::new([Grant::default(); GRANTS]));
+            let mut address = Address::default();
             let mut model = BTreeMap::<u32, u32>::new();
             let mut now = 1000;
             let allows = |name: u32, atom: u8| sets[name as usize] >> atom & 1 == 1;
@@ -145,7 +225,7 @@ mod tests {
                         let until = now + 1 + ttl.max(MINIMUM_TTL) + GRACE;
                         model.retain(|_, until| *until > now);
                         let room = model.len() < GRANTS || model.contains_key(&name);
-                        prop_assert_eq!(extend(&lease, new, now), room);
+                        prop_assert_eq!(address.learn(new, now), room);
                         if room {
                             let known = model.entry(name).or_insert(until);
                             *known = until.max(*known);
@@ -153,7 +233,7 @@ mod tests {
                     }
                     Act::Advance(seconds) => now += seconds,
                     Act::Ask { atom } => {
-                        let found = in_force(&*lease.0.borrow(), now, |name| allows(name, atom));
+                        let found = address.find(now, |name| allows(name, atom));
                         let granted = |(&name, &until): (&u32, &u32)| until > now && allows(name, atom);
                         prop_assert_eq!(found.is_some(), model.iter().any(granted));
                         if let Some(found) = found {

@@ -37,3 +37,4 @@ pub mod stream;
 pub mod surplus;
 pub mod table;
 pub mod verdict;
+pub mod wanted;

@@ -113,6 +113,7 @@ labelled! {
         RateLimit = 0, "rate_limit", "above the rate at which denied packets are reported";
         RingFull = 1, "ring_full", "the ring buffer was full";
         NamesFull = 2, "names_full", "the ring buffer of what names resolved to was full";
+        AuditFull = 3, "audit_full", "what audit let pass found no room among what `suggest` reads";
     }
 }
 

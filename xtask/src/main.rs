@@ -6,6 +6,7 @@ mod catalogue;
 mod command;
 mod deb;
 mod fuzz;
+mod load;
 mod package;
 mod setup;
 mod test;
@@ -45,6 +46,7 @@ enum Task {
     Fuzz(fuzz::Fuzz),
     /// Measure the datapath (as root)
     Bench(build::Bench),
+    Load(load::Load),
     /// Build the BPF programs alone and print where the object is
     Object,
     Catalogue(catalogue::Catalogue),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Vmtest(arguments) => vm::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => build::bench(&arguments),
+        Task::Load(arguments) => load::run(&arguments),
         Task::Object => build::object(),
         Task::Catalogue(arguments) => catalogue::run(&arguments),
     };

@@ -31,6 +31,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     // libFuzzer is compiled with the fuzzers.
     ("c++", "g++"),
     ("busybox", "busybox"),
+    // All of Chromium but its windows: the status page in a real browser.
+    ("chromium-headless-shell", "chromium-headless-shell"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
@@ -38,9 +40,11 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("ifconfig", "net-tools"),
     ("kresd", "knot-resolver"),
     ("nft", "nftables"),
+    ("openssl", "openssl"),
     // scapy takes more than python3-minimal has.
     ("python3", "python3"),
     ("tcpdump", "tcpdump"),
+    ("tmux", "tmux"),
     ("unbound", "unbound"),
 ];
 const FOR_DEB: &[(&str, &str)] = &[("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
@@ -81,7 +85,7 @@ const SERVICES: &[(&str, &[&str])] = &[
 /// Programs whose packages would change the machine, and those packages: they
 /// are unpacked beside what is built, and installed nowhere. systemd-resolved's
 /// would take over /etc/resolv.conf, iodine's upgrades systemd by way of udev,
-/// bind9's confines named to its own directories, systemd is this machine's own
+/// bind9's confines named to its own directories, prometheus' would start, systemd is this machine's own
 /// choice, as are DHCP clients, firewalls and who may log in, and tunnels belong nowhere.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/named", &["bind9", "bind9-libs"]),
@@ -96,6 +100,7 @@ const UNPACKED: &[(&str, &[&str])] = &[
     ("usr/sbin/sshd", &["openssh-server", "libwrap0"]),
     ("usr/bin/ssh", &["openssh-client"]),
     ("usr/bin/pip3", &["python3-pip"]),
+    ("usr/bin/prometheus", &["prometheus"]),
     (
         "usr/sbin/iptables-nft",
         &["iptables", "libip4tc2", "libip6tc2", "libxtables12"],

@@ -43,7 +43,7 @@ const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_a
      bypass::no_other bypass::options::the_option \
      enforcement::two_daemons flows::a_ flows::fragments \
      live::what_is_permitted names::an_address names::an_answer names::the_verifier privileges:: \
-     reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a \
+     reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a suggest::without \
      upgrade::tables_of workload::a_routed_workload_is_judged_where_the_uplink_is_too \
      workload::life::a_virtual";
 /// Without what meets no kernel, or no machine without systemd or without the programs that

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use crate::{
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
+        heap,
         loaded::{self, Loaded, Read},
         opening::{self, Opening},
     },
@@ -25,6 +27,7 @@ use crate::{
     interfaces::{self, By, Choice, Interface, Places},
     log::Log,
     policy::Mode,
+    serve::web::Guard,
     sessions::Owners,
     tags::{self, Outcome, Update, store::Store},
 };
@@ -61,10 +64,15 @@ pub(super) struct Run {
     #[arg(long = "workload", value_name = "IF")]
     workloads: Vec<String>,
 
-    /// Where /metrics and /healthz are served
+    /// Where the status page, /metrics and /healthz are served
     #[arg(long, value_name = "ADDR:PORT", default_value = super::LISTEN,
         value_parser = super::address)]
     pub(super) listen: SocketAddr,
+
+    /// Who may read there: TLS and passwords, in the web configuration that Prometheus and
+    /// its exporters have [default: whoever reaches it]
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
 
     #[command(flatten)]
     pub(super) state_dir: StateDir,
@@ -92,6 +100,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let web = Guard::of(self.web_config.as_deref())?;
         let store = self.tags_dir.store();
         let Read { files, loaded } = match self.dry_run {
             true => Read {
@@ -127,6 +136,7 @@ impl Run {
         let setup = Setup {
             policy: self.policy,
             listen: self.listen,
+            web: Arc::new(web),
             state_dir: self.state_dir.state_dir,
             tags: store,
             audit: self.audit,
@@ -168,6 +178,7 @@ fn serve(
     choice: Choice,
     log: &mut Log,
 ) -> anyhow::Result<End> {
+    heap::share();
     let groundwork = Groundwork::lay(&setup)?;
     log.write().context("cannot write a log")?;
     let runtime = runtime()?;

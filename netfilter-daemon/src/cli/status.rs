@@ -105,23 +105,17 @@ fn text(status: &status::Status, now: u64) -> String {
         .map(|table| table.map.len())
         .max()
         .unwrap_or(0);
-    for status::Table {
-        map,
-        entries,
-        max_entries,
-        evictions,
-    } in &status.tables
-    {
-        let percent = entries
-            .saturating_mul(100)
-            .checked_div(*max_entries)
-            .unwrap_or(0);
-        let forgotten = match evictions {
+    for table in &status.tables {
+        let forgotten = match table.evictions {
             None | Some(0) => String::new(),
             Some(evictions) => format!("  {evictions} forgotten"),
         };
         text.push_str(&format!(
-            "  {map:<widest$}  {entries:>9} of {max_entries:>9}  {percent:>3} %{forgotten}\n"
+            "  {:widest$}  {:>9} of {:>9}  {:>3} %{forgotten}\n",
+            table.map,
+            table.entries,
+            table.max_entries,
+            table.percent()
         ));
     }
     text

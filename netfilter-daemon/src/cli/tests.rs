@@ -39,7 +39,7 @@ fn every_command_has_an_example_and_says_what_it_does() {
 #[test]
 fn all_commands_that_print_state_take_json() {
     for name in [
-        "check", "doctor", "explain", "status", "events", "reload", "detach", "lab",
+        "check", "doctor", "explain", "status", "events", "top", "reload", "detach", "lab",
     ] {
         let command = Cli::command();
         let command = command.find_subcommand(name).unwrap();

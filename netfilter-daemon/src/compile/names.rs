@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netfilter_ebpf::abi::AtomSet;
+use netfilter_ebpf::abi::{AtomSet, Decider};
 
-use super::{Error, Rights, name_rights};
-use crate::policy::{Action, Pattern, Policy, Traffic};
+use super::{Error, Rights, deciders::Deciders, name_rights};
+use crate::policy::{Action, Pattern, Policy};
 
 /// An entry of the name table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Name {
     pub set: AtomSet,
     /// It may be asked for although it lends nothing.
     pub asked: bool,
+    /// Where the chain of those begins who decide on what it lends.
+    pub decider: u32,
 }
 
 /// Where the names of private, link-local and unique local addresses are (RFC
@@ -50,18 +52,19 @@ impl Name {
 }
 
 /// Bytes of the name table in the kernel: an LPM trie allocates a node for each
-/// entry (about 40 bytes and the key) and sets of 32 bytes.
+/// entry (about 40 bytes and the key), sets of 32 bytes, and who decides.
 pub(super) fn bytes(names: &[Name]) -> usize {
-    names.len() * (40 + 256 + 4 + 32)
+    names.len() * (40 + 256 + 4 + 32 + 4)
 }
 
 pub(super) fn flatten(
     policy: &Policy,
-    atoms_of: &impl Fn(&[Traffic]) -> AtomSet,
+    of_rules: &[Decider],
+    deciders: &mut Deciders,
 ) -> Result<Vec<Name>, Error> {
-    let mut own: BTreeMap<(Vec<u8>, bool), (Pattern, Rights)> = BTreeMap::new();
-    for rule in &policy.rules {
-        let Some((pattern, rights)) = name_rights(rule, atoms_of(&rule.traffic)) else {
+    let mut own: BTreeMap<(Vec<u8>, bool), Own> = BTreeMap::new();
+    for (rule, decider) in policy.rules.iter().zip(of_rules) {
+        let Some((pattern, rights)) = name_rights(rule, decider.atoms) else {
             continue;
         };
         if rule.action == Action::Audit {
@@ -71,37 +74,57 @@ pub(super) fn flatten(
         }
         if pattern.is_wildcard() {
             let apex = pattern.apex();
-            own.entry(key(&apex))
-                .or_insert_with(|| (apex, Rights::default()));
+            own.entry(key(&apex)).or_insert_with(|| Own::new(apex));
         }
         let entry = own
             .entry(key(pattern))
-            .or_insert_with(|| (pattern.clone(), Rights::default()));
-        entry.1 = entry.1.union(&rights);
+            .or_insert_with(|| Own::new(pattern.clone()));
+        entry.rights = entry.rights.union(&rights);
+        entry.deciders.push(*decider);
     }
     let mut reverse = BTreeSet::new();
     if policy.dns.private_reverse {
         for pattern in private_reverse() {
             reverse.insert(key(&pattern));
             own.entry(key(&pattern))
-                .or_insert_with(|| (pattern, Rights::default()));
+                .or_insert_with(|| Own::new(pattern));
         }
     }
-    let enclosing = |pattern: &Pattern, rights: Rights| {
-        suffixes(pattern.wire())
-            .filter(|suffix| *suffix != pattern.wire())
-            .filter_map(|suffix| own.get(&(suffix.to_vec(), true)))
-            .fold(rights, |union, (_, rights)| union.union(rights))
-    };
-    let names = own.values().map(|(pattern, rights)| {
-        let rights = enclosing(pattern, *rights);
+    let names = own.values().map(|each| {
+        let wire = each.pattern.wire();
+        let enclosing = suffixes(wire).filter(|suffix| *suffix != wire);
+        let enclosing = enclosing.filter_map(|suffix| own.get(&(suffix.to_vec(), true)));
+        let mut rights = each.rights;
+        let mut asked_in_turn = each.deciders.clone();
+        for wildcard in enclosing {
+            rights = rights.union(&wildcard.rights);
+            asked_in_turn.extend(&wildcard.deciders);
+        }
         Name {
-            pattern: pattern.clone(),
+            pattern: each.pattern.clone(),
             set: rights.allow.without(&rights.deny),
-            asked: reverse.contains(&key(pattern)) && rights.deny.is_empty(),
+            asked: reverse.contains(&key(&each.pattern)) && rights.deny.is_empty(),
+            decider: deciders.chain(&asked_in_turn, Deciders::NOBODY),
         }
     });
     Ok(names.collect())
+}
+
+/// What the rules say of one pattern itself.
+struct Own {
+    pattern: Pattern,
+    rights: Rights,
+    deciders: Vec<Decider>,
+}
+
+impl Own {
+    fn new(pattern: Pattern) -> Self {
+        Self {
+            pattern,
+            rights: Rights::default(),
+            deciders: Vec::new(),
+        }
+    }
 }
 
 fn key(pattern: &Pattern) -> (Vec<u8>, bool) {

@@ -1,10 +1,10 @@
 //! The rules' prefixes, flattened: each one's rights are the union of all that enclose it.
 
 use ipnet::IpNet;
-use netfilter_ebpf::abi::AtomSet;
+use netfilter_ebpf::abi::Decider;
 
-use super::{Rights, on_link};
-use crate::policy::{Destination, Policy, Traffic};
+use super::{Rights, deciders::Deciders, on_link};
+use crate::policy::{Destination, Policy};
 
 /// A prefix: its bits left-aligned in 128, and how many count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,32 +33,51 @@ impl Prefix {
     }
 }
 
-/// The prefixes of one family with what each rule grants or denies there.
-pub(super) fn of(
-    policy: &Policy,
-    atoms_of: &impl Fn(&[Traffic]) -> AtomSet,
-    ipv6: bool,
-) -> Vec<(Prefix, Rights)> {
+/// What a rule, or what is no rule, says of a prefix.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    prefix: Prefix,
+    /// In the policy's order; what is no rule comes last.
+    place: usize,
+    rights: Rights,
+    decider: Option<Decider>,
+}
+
+impl Said {
+    const fn by_nobody(prefix: Prefix, rights: Rights) -> Self {
+        Self {
+            prefix,
+            place: usize::MAX,
+            rights,
+            decider: None,
+        }
+    }
+}
+
+/// The prefixes of one family with what each rule grants or denies there; `deciders` are
+/// those of the rules.
+pub(super) fn of(policy: &Policy, deciders: &[Decider], ipv6: bool) -> Vec<Said> {
     let mut list = Vec::new();
-    for rule in &policy.rules {
+    for (place, (rule, decider)) in policy.rules.iter().zip(deciders).enumerate() {
         let prefixes = match &rule.destination {
             Destination::Tag { prefixes, .. } | Destination::Prefixes(prefixes) => prefixes,
             Destination::Name(_) => continue,
         };
-        let rights = Rights::of(rule.action, atoms_of(&rule.traffic));
-        list.extend(
-            prefixes
-                .iter()
-                .filter(|net| is_ipv6(net) == ipv6)
-                .map(|net| (Prefix::new(net), rights)),
-        );
+        let rights = Rights::of(rule.action, decider.atoms);
+        let prefixes = prefixes.iter().filter(|net| is_ipv6(net) == ipv6);
+        list.extend(prefixes.map(|net| Said {
+            prefix: Prefix::new(net),
+            place,
+            rights,
+            decider: Some(*decider),
+        }));
     }
     let connected = Rights {
         allow: on_link(),
         ..Rights::default()
     };
     let subnets = policy.on_link.iter().filter(|net| is_ipv6(net) == ipv6);
-    list.extend(subnets.map(|net| (Prefix::new(net), connected)));
+    list.extend(subnets.map(|net| Said::by_nobody(Prefix::new(net), connected)));
     let resolver = Rights {
         resolver: true,
         ..Rights::default()
@@ -68,7 +87,7 @@ pub(super) fn of(
         .iter()
         .map(|&address| IpNet::from(address))
         .filter(|net| is_ipv6(net) == ipv6);
-    list.extend(resolvers.map(|net| (Prefix::new(&net), resolver)));
+    list.extend(resolvers.map(|net| Said::by_nobody(Prefix::new(&net), resolver)));
     list
 }
 
@@ -76,39 +95,59 @@ fn is_ipv6(net: &IpNet) -> bool {
     matches!(net, IpNet::V6(_))
 }
 
-/// Sorted, one entry for each prefix at which the rights change; `class` numbers them.
+/// What holds at a prefix: the index of its class, and where the chain of its deciders begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Held {
+    pub(super) class: u32,
+    pub(super) decider: u32,
+}
+
+/// Prefixes at which something changes.
+#[derive(Debug, Default)]
+pub(super) struct Flat {
+    /// Sorted.
+    pub(super) list: Vec<(Prefix, Held)>,
+    /// Those at which the rights change.
+    pub(super) count: usize,
+}
+
+/// One entry for each prefix at which the rights, or who decides, change; `class` numbers the rights.
 pub(super) fn flatten(
-    mut list: Vec<(Prefix, Rights)>,
+    mut list: Vec<Said>,
+    deciders: &mut Deciders,
     mut class: impl FnMut(&Rights) -> u32,
-) -> Vec<(Prefix, u32)> {
-    list.sort_unstable_by_key(|(prefix, _)| *prefix);
-    let mut flat = Vec::with_capacity(list.len());
-    let mut enclosing: Vec<(Prefix, Rights, u32)> = Vec::new();
-    for same in list.chunk_by(|(one, _), (other, _)| one == other) {
-        let prefix = same[0].0;
+) -> Flat {
+    list.sort_unstable_by_key(|said| (said.prefix, said.place));
+    let mut flat = Flat::default();
+    let mut enclosing: Vec<(Prefix, Rights, Held)> = Vec::new();
+    for same in list.chunk_by(|one, other| one.prefix == other.prefix) {
+        let prefix = same[0].prefix;
         while enclosing
             .last()
             .is_some_and(|(outer, ..)| !outer.encloses(&prefix))
         {
             enclosing.pop();
         }
-        let (outer, outer_class) = enclosing
+        let (outer, outside) = enclosing
             .last()
-            .map_or((Rights::default(), 0), |(_, rights, class)| {
-                (*rights, *class)
-            });
+            .map_or_else(Default::default, |(_, rights, held)| (*rights, *held));
         let rights = same
             .iter()
-            .fold(outer, |union, (_, rights)| union.union(rights));
-        let class = if rights == outer {
-            outer_class
-        } else {
-            class(&rights)
+            .fold(outer, |union, said| union.union(&said.rights));
+        let rules: Vec<Decider> = same.iter().filter_map(|said| said.decider).collect();
+        let held = Held {
+            class: if rights == outer {
+                outside.class
+            } else {
+                class(&rights)
+            },
+            decider: deciders.chain(&rules, outside.decider),
         };
-        if class != outer_class {
-            flat.push((prefix, class));
+        if held != outside {
+            flat.list.push((prefix, held));
+            flat.count += usize::from(held.class != outside.class);
         }
-        enclosing.push((prefix, rights, class));
+        enclosing.push((prefix, rights, held));
     }
     flat
 }

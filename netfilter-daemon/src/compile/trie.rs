@@ -1,8 +1,10 @@
 //! Builds the prefix table that `netfilter_ebpf::table` looks up.
 
+use std::collections::HashMap;
+
 use netfilter_ebpf::table::{LEAF, MAX_SKIP, Memory, Node, ROOT_BITS, ROOTS_PER_FAMILY, STRIDE};
 
-use super::prefixes::Prefix;
+use super::prefixes::{Held, Prefix};
 
 /// The table of one family.
 #[derive(Debug, Default)]
@@ -10,13 +12,41 @@ pub struct Trie {
     pub roots: Vec<u32>,
     pub nodes: Vec<Node>,
     pub leaves: Vec<u32>,
+    /// Beside the roots and the leaves: where the chain of deciders begins.
+    pub root_deciders: Vec<u32>,
+    pub leaf_deciders: Vec<u32>,
+}
+
+/// The same table, asked for who decides.
+#[derive(Debug, Clone, Copy)]
+pub struct ByDecider<'a>(pub &'a Trie);
+
+impl Memory for ByDecider<'_> {
+    fn root(&self, index: u32) -> Option<u32> {
+        match self.0.root(index)? {
+            class if class & LEAF != 0 => {
+                let first = self.0.root_deciders.get(index as usize)?;
+                Some(LEAF | first)
+            }
+            node => Some(node),
+        }
+    }
+
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.0.node(index)
+    }
+
+    fn leaf(&self, index: u32) -> Option<u32> {
+        self.0.leaf_deciders.get(index as usize).copied()
+    }
 }
 
 impl Trie {
     pub(super) fn bytes(&self) -> usize {
         size_of_val(self.roots.as_slice())
             + size_of_val(self.nodes.as_slice())
-            + size_of_val(self.leaves.as_slice())
+            + 2 * size_of_val(self.leaves.as_slice())
+            + size_of_val(self.root_deciders.as_slice())
     }
 }
 
@@ -34,10 +64,45 @@ impl Memory for Trie {
     }
 }
 
+/// A prefix, and the number of what holds there.
 type Entry = (Prefix, u32);
 
-/// Builds the table of sorted, distinct prefixes. Class 0 is that of addresses in none.
-pub(super) fn build(prefixes: &[Entry]) -> Trie {
+/// Builds the table of sorted, distinct prefixes. Addresses in none have class 0 and nobody
+/// who decides.
+pub(super) fn build(prefixes: &[(Prefix, Held)]) -> Trie {
+    let mut all = vec![Held::default()];
+    let mut known = HashMap::from([(Held::default(), 0)]);
+    let entries: Vec<Entry> = prefixes
+        .iter()
+        .map(|&(prefix, held)| {
+            let number = *known.entry(held).or_insert_with(|| {
+                all.push(held);
+                index(all.len() - 1)
+            });
+            (prefix, number)
+        })
+        .collect();
+    let mut trie = of_entries(&entries);
+    let held = |number: u32| all.get(number as usize).copied().unwrap_or_default();
+    let leaves = || trie.leaves.iter().map(|&number| held(number));
+    let leaf_deciders = leaves().map(|held| held.decider).collect();
+    let classes = leaves().map(|held| held.class).collect();
+    (trie.leaves, trie.leaf_deciders) = (classes, leaf_deciders);
+    for root in &mut trie.roots {
+        let mut decider = 0;
+        if *root & LEAF != 0 {
+            let Held {
+                class,
+                decider: of_root,
+            } = held(*root & !LEAF);
+            (*root, decider) = (LEAF | class, of_root);
+        }
+        trie.root_deciders.push(decider);
+    }
+    trie
+}
+
+fn of_entries(prefixes: &[Entry]) -> Trie {
     let mut trie = Trie {
         roots: vec![LEAF; ROOTS_PER_FAMILY as usize],
         ..Trie::default()

@@ -25,7 +25,10 @@ impl Daemon {
     pub(super) fn answer(&mut self, ask: Ask) -> Option<End> {
         let (reply, end): (Reply, _) = match ask.request {
             Request::Status => (self.status().into(), None),
+            Request::Overview => (self.overview().into(), None),
             Request::Events => (Answer::Events(self.denials.all()).into(), None),
+            Request::Audit => (self.audit().into(), None),
+            Request::ForgetAudit => (self.forget_audit().into(), None),
             Request::Follow => (self.follow(), None),
             Request::Reload { confirm } => {
                 self.want(Wanted {
@@ -50,6 +53,34 @@ impl Daemon {
             Ok(status) => Answer::Status {
                 status: Box::new(status),
             },
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn overview(&self) -> Answer {
+        match block_in_place(|| self.view.overview()) {
+            Ok(overview) => Answer::Overview {
+                overview: Box::new(overview),
+            },
+            Err(error) => Answer::Failed {
+                error: causes::told(&error),
+                fault: Fault::System,
+            },
+        }
+    }
+
+    fn audit(&self) -> Answer {
+        match block_in_place(|| self.view.audit()) {
+            Ok(audit) => Answer::Audit {
+                audit: Box::new(audit),
+            },
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn forget_audit(&self) -> Answer {
+        match block_in_place(|| self.view.forget_audit()) {
+            Ok(()) => Answer::Forgotten,
             Err(error) => failed(&error),
         }
     }
@@ -138,6 +169,7 @@ impl Daemon {
             *hooks = Some(self.datapath.hooks()?);
             generation
         };
+        self.view.judged_by(&self.datapath);
         let former = self.view.replaced(loaded, generation);
         let former_names = self.names.send_replace(Names::of(&loaded.policy));
         let former_lists = self.lists.send_replace(InForce::of(&loaded.policy));

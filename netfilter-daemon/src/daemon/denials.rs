@@ -2,7 +2,7 @@
 //! and logged at a bounded rate.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,12 +13,18 @@ use super::{
     fields,
     history::{History, Place},
     memory::Memory,
+    overview::Overview,
     status::Status,
+    subject,
+    tally::Tally,
+    users::Users,
 };
 use crate::{
-    datapath::{self, Resolution, Resolutions},
+    datapath::{self, Notebook, Resolution, Resolutions},
     explain::Deciding,
     log,
+    moment::Moment,
+    policy::Mode,
     rate::Rate,
 };
 
@@ -33,6 +39,8 @@ const FOLLOWERS: usize = 8;
 pub struct Denials {
     known: Mutex<Known>,
     news: channel::Sender<()>,
+    /// The kernel does not wake us for each of them: whoever asks for a name takes them first.
+    resolutions: OnceLock<Resolutions>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +48,13 @@ struct Known {
     memory: Memory,
     history: History,
     rules: Deciding,
+    /// Of the last hour.
+    names: Tally,
+    processes: Tally,
+    /// Everything passes, and what would not is remembered.
+    auditing: bool,
+    users: Users,
+    notebook: Option<Notebook>,
 }
 
 /// Gets every event, or is told how many it was too slow for.
@@ -55,6 +70,7 @@ impl Default for Denials {
         Self {
             known: Mutex::default(),
             news: channel::Sender::new(()),
+            resolutions: OnceLock::new(),
         }
     }
 }
@@ -66,8 +82,15 @@ impl Denials {
     }
 
     /// The policy that judges from here on.
-    pub(super) fn judged_by(&self, rules: Deciding) {
-        self.known().rules = rules;
+    pub(super) fn judged_by(&self, rules: Deciding, mode: Mode) {
+        let mut known = self.known();
+        known.rules = rules;
+        known.auditing = mode == Mode::Report;
+    }
+
+    /// Who used what audit let pass, as far as events told.
+    pub(super) fn users<T>(&self, read: impl FnOnce(&Users) -> T) -> T {
+        read(&self.known().users)
     }
 
     /// From the first that is kept. `None` where too many follow already.
@@ -83,8 +106,21 @@ impl Denials {
         self.news.receiver_count()
     }
 
+    /// Learns the names that the kernel has reported. What one thread has taken from the ring, it
+    /// has learned before another asks for a name.
+    pub(super) fn catch_up(&self) {
+        let Some(resolutions) = self.resolutions.get() else {
+            return;
+        };
+        let mut known = self.known();
+        for resolution in resolutions.waiting() {
+            known.learn(&resolution);
+        }
+    }
+
     /// Adds the names to what the kernel knows.
     pub(super) fn tell(&self, status: &mut Status) {
+        self.catch_up();
         let known = self.known();
         for learned in &mut status.learned {
             (learned.name, learned.resolved_at) = known.memory.name(learned.address).unzip();
@@ -94,18 +130,30 @@ impl Denials {
         }
     }
 
-    fn learn(&self, resolution: &Resolution) {
-        self.known().memory.learn(resolution);
+    pub(super) fn show(&self, overview: &mut Overview, now: Moment) {
+        let known = self.known();
+        overview.names = known.names.told(now);
+        overview.processes = known.processes.told(now);
+        let rows = overview.processes.rows.iter().map(|row| row.reports);
+        overview.reports = overview.processes.others + rows.sum::<u64>();
+        overview.recent = known.history.recent();
     }
 
     pub(crate) fn note(&self, event: datapath::Event) -> Event {
+        // An answer is reported before its packet goes on, and a packet to what it named
+        // comes later: so the name is in its ring by now.
+        self.catch_up();
         let mut known = self.known();
         let name = event
             .destination
             .and_then(|address| known.memory.name(address));
         let rule = known.rules.of_event(&event).map(str::to_owned);
+        let protocol = event.protocol;
         let event = Event::new(event, name, rule);
-        known.history.note(event.clone());
+        if event.audited {
+            known.users.note(&event, protocol);
+        }
+        known.note(event.clone());
         drop(known);
         self.news.send_replace(());
         event
@@ -113,13 +161,38 @@ impl Denials {
 
     pub(crate) fn note_attempt(&self, attempt: datapath::Attempt) -> Event {
         let event = Event::attempt(attempt);
-        self.known().history.note(event.clone());
+        self.known().note(event.clone());
         self.news.send_replace(());
         event
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn learn(&mut self, resolution: &Resolution) {
+        self.memory.learn(resolution);
+        if self.auditing
+            && let Some(notebook) = &mut self.notebook
+            && let Err(error) = notebook.note(resolution)
+        {
+            tracing::debug!("`suggest` will not know a name: {error}");
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        let now = Moment::now();
+        let (what, process) = (subject::destination(&event), subject::process(&event));
+        self.names.note(
+            what.clone(),
+            subject::last(&event, process.to_string()),
+            now,
+        );
+        self.processes
+            .note(process, subject::last(&event, what.to_string()), now);
+        self.history.note(event);
     }
 }
 
@@ -141,37 +214,27 @@ impl Follower {
 /// Takes in what the kernel reports for as long as the process lives.
 pub(super) async fn keep(
     denials: Arc<Denials>,
-    mut events: datapath::Events,
-    mut attempts: datapath::Attempts,
-    mut resolutions: Resolutions,
+    events: datapath::Events,
+    attempts: datapath::Attempts,
+    resolutions: Resolutions,
+    notebook: Notebook,
 ) {
+    let resolutions = denials.resolutions.get_or_init(|| resolutions);
+    denials.known().notebook = Some(notebook);
     let mut lines = Rate::new(BURST, INTERVAL, Instant::now());
     loop {
-        let reported = tokio::select! {
-            reported = events.next() => reported.map(Some),
-            attempted = attempts.next() => attempted.map(|attempt| {
+        let taken = tokio::select! {
+            event = events.next() => event.map(|event| tell(&denials.note(event), &mut lines)),
+            attempt = attempts.next() => attempt.map(|attempt| {
                 tell(&denials.note_attempt(attempt), &mut lines);
-                None
             }),
-            resolved = resolutions.next() => resolved.map(|resolution| {
-                denials.learn(&resolution);
-                None
+            resolution = resolutions.next() => resolution.map(|resolution| {
+                denials.known().learn(&resolution);
             }),
         };
-        match reported {
-            Ok(Some(event)) => {
-                // An answer is reported before its packet goes on, and a packet to
-                // what it named comes later: so the name is in its ring by now.
-                for resolution in resolutions.waiting() {
-                    denials.learn(&resolution);
-                }
-                tell(&denials.note(event), &mut lines);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!("denials cannot be read: {error}");
-                tokio::time::sleep(Duration::from_secs(10)).await;
-            }
+        if let Err(error) = taken {
+            tracing::error!("denials cannot be read: {error}");
+            tokio::time::sleep(Duration::from_secs(10)).await;
         }
     }
 }
@@ -196,10 +259,12 @@ mod tests {
         let denials = Denials::default();
         let before = denials.note(reported());
         assert_eq!((before.name, before.resolved_at), (None, None));
-        denials.learn(&Resolution {
+        denials.known().learn(&Resolution {
             time: 1,
             name: b"\x04pypi\x03org".to_vec(),
             addresses: vec![[192, 0, 2, 1].into()],
+            seen: 1,
+            aliases: Vec::new(),
         });
         let after = denials.note(reported());
         assert_eq!(after.name.as_deref(), Some("pypi.org"));

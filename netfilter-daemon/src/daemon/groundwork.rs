@@ -46,7 +46,7 @@ impl Groundwork {
             true => Owners::look(),
             false => Owners::default(),
         };
-        let reads = || tags::can_be_read(&setup.policy, &setup.tags);
+        let reads = || tags::can_be_read(&setup.policy, &setup.tags) && setup.web.can_be_read();
         let ground = Ground::find();
         let scout = Scout::keep().context("cannot start a thread")?;
         let kept = privileges::shed(reads).context("cannot give up privileges")?;

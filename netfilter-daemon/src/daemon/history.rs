@@ -12,6 +12,9 @@ pub const KEPT: usize = 4096;
 /// Events that one line of an answer holds.
 const BATCH: usize = 256;
 
+/// Events that an overview shows.
+const RECENT: usize = 50;
+
 /// Destinations that are counted apart, and those of them that `status` tells.
 const DESTINATIONS: usize = 256;
 const TOLD: usize = 10;
@@ -53,6 +56,11 @@ impl History {
 
     pub(super) fn all(&self) -> Events {
         self.read(&mut Place::default(), KEPT)
+    }
+
+    /// The newest first.
+    pub(super) fn recent(&self) -> Vec<Event> {
+        self.events.iter().rev().take(RECENT).cloned().collect()
     }
 
     /// What comes next; `None` where nothing has.
@@ -144,6 +152,8 @@ mod tests {
         let next = history.next(&mut place).unwrap();
         assert_eq!((times(&next), next.skipped), (vec![3], 0));
         assert_eq!(times(&history.all()), [1, 2, 3]);
+        let recent: Vec<u64> = history.recent().iter().map(|event| event.time).collect();
+        assert_eq!(recent, [3, 2, 1]);
     }
 
     #[test]

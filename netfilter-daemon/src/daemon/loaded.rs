@@ -73,6 +73,17 @@ pub fn preview(path: &Path, audit: bool, store: &Store) -> Result<Loaded, Error>
     compiled(path, source::load(path, &given)?, audit, before)
 }
 
+/// As [`preview`], were this the text of the policy.
+pub fn preview_text(path: &Path, text: &str, store: &Store) -> Result<Loaded, Error> {
+    let before = before(path);
+    let kept = Kept::of(path, store);
+    let given = |source: &Source| match source {
+        Source::File(written) => tags::first(path, written),
+        Source::Url(_) | Source::BuiltIn => kept.catalogue(source),
+    };
+    compiled(path, source::load_text(path, text, &given)?, false, before)
+}
+
 fn before(path: &Path) -> (Option<Stamp>, Option<Vec<IpNet>>) {
     (Stamp::of(path), source::subnets().ok())
 }

@@ -93,6 +93,8 @@ mod tests {
             time,
             name,
             addresses,
+            seen: 0,
+            aliases: Vec::new(),
         });
     }
 

@@ -1,4 +1,4 @@
-//! Drops in the last minute, by reason.
+//! Drops in the last minute, by reason and by second.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,23 +19,67 @@ pub(super) struct Minute {
 }
 
 /// By reason, and by whether audit let the packet pass.
-type Totals = BTreeMap<(Reason, bool), Count>;
+pub(super) type Totals = BTreeMap<(Reason, bool), Count>;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    packets: u64,
-    bytes: u64,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl Count {
+    pub(super) fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+
+    /// Zero for counters that began anew.
+    fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+}
+
+/// Over all interfaces, families and protocols.
+pub(super) fn totals(counters: &Counters) -> Totals {
+    let mut totals = Totals::new();
+    for dropped in &counters.dropped {
+        let count = totals.entry((dropped.reason, dropped.audited)).or_default();
+        count.packets += dropped.packets;
+        count.bytes += dropped.bytes;
+    }
+    totals
+}
+
+/// Nothing that did not happen.
+pub(super) fn difference(now: &Totals, before: &Totals) -> Totals {
+    let since = now.iter().map(|(key, count)| {
+        let before = before.get(key).copied().unwrap_or_default();
+        (*key, count.since(before))
+    });
+    since.filter(|(_, count)| count.packets > 0).collect()
+}
+
+/// Most packets first.
+pub(super) fn told(totals: &Totals) -> Vec<Drops> {
+    let mut drops: Vec<Drops> = totals
+        .iter()
+        .map(|((reason, audited), count)| Drops {
+            reason: reason.label().to_owned(),
+            audited: *audited,
+            packets: count.packets,
+            bytes: count.bytes,
+        })
+        .collect();
+    drops.sort_by_key(|drops| std::cmp::Reverse(drops.packets));
+    drops
 }
 
 impl Minute {
     pub(super) fn note(&mut self, now: Instant, counters: &Counters) {
-        let mut totals = Totals::new();
-        for dropped in &counters.dropped {
-            let count = totals.entry((dropped.reason, dropped.audited)).or_default();
-            count.packets += dropped.packets;
-            count.bytes += dropped.bytes;
-        }
-        self.seconds.push_back((now, totals));
+        self.seconds.push_back((now, totals(counters)));
         while self
             .seconds
             .front()
@@ -47,25 +91,20 @@ impl Minute {
 
     /// Most packets first; nothing that did not happen.
     pub(super) fn drops(&self) -> Vec<Drops> {
-        let (Some((_, first)), Some((_, last))) = (self.seconds.front(), self.seconds.back())
-        else {
-            return Vec::new();
-        };
-        let mut drops: Vec<Drops> = last
-            .iter()
-            .map(|((reason, audited), count)| {
-                let before = first.get(&(*reason, *audited)).copied().unwrap_or_default();
-                Drops {
-                    reason: reason.label().to_owned(),
-                    audited: *audited,
-                    packets: count.packets.saturating_sub(before.packets),
-                    bytes: count.bytes.saturating_sub(before.bytes),
-                }
-            })
-            .filter(|drops| drops.packets > 0)
-            .collect();
-        drops.sort_by_key(|drops| std::cmp::Reverse(drops.packets));
-        drops
+        match (self.seconds.front(), self.seconds.back()) {
+            (Some((_, first)), Some((_, last))) => told(&difference(last, first)),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Packets from one look at the counters to the next, the oldest first.
+    pub(super) fn seconds(&self) -> Vec<u64> {
+        let looks = self.seconds.iter().map(|(_, totals)| totals);
+        let pairs = looks.clone().zip(looks.skip(1));
+        let packets = |totals: Totals| totals.values().map(|count| count.packets).sum();
+        pairs
+            .map(|(before, now)| packets(difference(now, before)))
+            .collect()
     }
 }
 
@@ -140,6 +179,19 @@ mod tests {
         minute.note(now + SECOND * 61, &counters(0, 5));
         assert!(minute.drops().is_empty());
         assert_eq!(minute.seconds.len(), 61);
+    }
+
+    #[test]
+    fn each_second_has_its_own_and_audit_counts_too() {
+        let now = Instant::now();
+        let mut minute = Minute::default();
+        assert!(minute.seconds().is_empty());
+        for (second, count) in [(0, 10), (1, 10), (2, 13), (3, 20)] {
+            let mut counters = counters(count, 0);
+            counters.dropped[1].audited = true;
+            minute.note(now + SECOND * second, &counters);
+        }
+        assert_eq!(minute.seconds(), [0, 6, 14]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    Daemon,
+    Daemon, heap,
     loaded::{self, Read},
     watch::Stamp,
 };
@@ -80,7 +80,12 @@ impl Daemon {
         };
         self.health.tell(&files);
         let done = loaded.and_then(|loaded| {
-            block_in_place(|| self.put_into_force(&loaded, wanted.confirm_within))
+            block_in_place(|| {
+                let done = self.put_into_force(&loaded, wanted.confirm_within);
+                drop(loaded);
+                heap::give_back();
+                done
+            })
         });
         let answer = self.reloaded(wanted.cause, done, &files);
         self.tell(wanted, answer);

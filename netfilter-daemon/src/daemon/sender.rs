@@ -60,6 +60,22 @@ impl Sender {
         }
     }
 
+    /// `/usr/bin/curl (alice, docker 3f2a91c0b1de)`: what stays the same from one process to
+    /// the next.
+    pub(super) fn in_short(&self) -> String {
+        let program = self.executable.as_ref().or(self.program.as_ref());
+        let program = program.filter(|program| !program.is_empty());
+        let by = match &self.container {
+            Some(container) => format!("{}, {container}", self.user),
+            None => self.user.clone(),
+        };
+        match (program, &self.container) {
+            (Some(program), _) => format!("{program} ({by})"),
+            (None, Some(container)) => format!("a process of {} ({container})", self.user),
+            (None, None) => format!("a process of {by}"),
+        }
+    }
+
     /// The file's name, or where it is not known the thread's.
     fn file(&self) -> Option<&str> {
         let executable = self.executable.as_deref()?;

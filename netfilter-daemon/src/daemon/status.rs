@@ -165,6 +165,18 @@ pub struct Table {
     pub evictions: Option<u64>,
 }
 
+impl Table {
+    pub fn percent(&self) -> u64 {
+        let hundredfold = self.entries.saturating_mul(100);
+        hundredfold.checked_div(self.max_entries).unwrap_or(0)
+    }
+
+    /// What it cannot take in is denied. One that forgets has room again.
+    pub fn is_full(&self) -> bool {
+        self.evictions.is_none() && self.max_entries > 0 && self.entries >= self.max_entries
+    }
+}
+
 /// The kernel's part of the status; needs no daemon.
 pub fn of_kernel(state: &datapath::State) -> Result<Status, datapath::Error> {
     let mut learned: Vec<Address> = state.learned()?.into_iter().map(Address::from).collect();

@@ -1,6 +1,12 @@
 //! What the kernel reports: denied packets and questions, and what names resolved to.
 
-use std::{io, net::IpAddr, time::SystemTime};
+use std::{
+    fmt, io,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use aya::maps::{MapData, RingBuf};
 use netfilter_ebpf::{
@@ -17,7 +23,9 @@ const AT_ONCE: usize = 4096;
 
 /// A stream of reports; `next` waits.
 pub struct Ring<T> {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Mutex<RingBuf<MapData>>,
+    /// The same, to wait for.
+    ready: AsyncFd<OwnedFd>,
     read: fn(&[u8]) -> Option<T>,
 }
 
@@ -102,6 +110,10 @@ pub struct Resolution {
     /// DNS wire form without the root, ASCII-lowercased.
     pub name: Vec<u8>,
     pub addresses: Vec<IpAddr>,
+    /// The same moment, in seconds of CLOCK_BOOTTIME.
+    pub seen: u32,
+    /// The kernel's hashes of the names that it is an alias for.
+    pub aliases: Vec<u64>,
 }
 
 impl Events {
@@ -125,19 +137,22 @@ impl Resolutions {
 impl<T> Ring<T> {
     fn of(pins: &Pins, map: &'static str, read: fn(&[u8]) -> Option<T>) -> Result<Self, Error> {
         let ring: RingBuf<MapData> = maps::open(pins, map)?;
-        // SAFETY: the ring buffer owns its descriptor, and closes it only when it is dropped.
-        let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| system(error.into()))?;
-        Ok(Self { ring, read })
+        let ready = ring.as_fd().try_clone_to_owned().map_err(system)?;
+        // SAFETY: it owns its descriptor, and closes it only when it is dropped.
+        let ready = unsafe { AsyncFd::register(ready) }.map_err(|error| system(error.into()))?;
+        let ring = Mutex::new(ring);
+        Ok(Self { ring, ready, read })
     }
 
-    /// The next report. Nothing is lost where the future is dropped.
+    /// The next report, when the kernel wakes us for it. Nothing is lost where the future
+    /// is dropped.
     ///
     /// # Errors
     /// Where the ring buffer cannot be waited for.
-    pub async fn next(&mut self) -> Result<T, Error> {
+    pub async fn next(&self) -> Result<T, Error> {
         loop {
-            let mut ready = self.ring.readable_mut().await.map_err(system)?;
-            if let Some(report) = take(ready.get_inner_mut(), self.read) {
+            let mut ready = self.ready.readable().await.map_err(system)?;
+            if let Some(report) = take(&mut self.ring(), self.read) {
                 return Ok(report);
             }
             ready.clear_ready();
@@ -145,8 +160,18 @@ impl<T> Ring<T> {
     }
 
     /// What is there already. It ends even if the kernel reports faster than this is read.
-    pub fn waiting(&mut self) -> impl Iterator<Item = T> {
-        std::iter::from_fn(|| take(self.ring.get_mut(), self.read)).take(AT_ONCE)
+    pub fn waiting(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| take(&mut self.ring(), self.read)).take(AT_ONCE)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, RingBuf<MapData>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> fmt::Debug for Ring<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").finish_non_exhaustive()
     }
 }
 
@@ -161,7 +186,7 @@ fn take<T>(ring: &mut RingBuf<MapData>, read: fn(&[u8]) -> Option<T>) -> Option<
 }
 
 /// A second of CLOCK_BOOTTIME as seconds since 1970.
-fn time(boottime: u32) -> u64 {
+pub(super) fn time(boottime: u32) -> u64 {
     let age = state::now().unwrap_or(boottime).saturating_sub(boottime);
     moment::unix_seconds(SystemTime::now()).saturating_sub(age.into())
 }
@@ -279,6 +304,12 @@ fn resolution(bytes: &[u8]) -> Option<Resolution> {
             .iter()
             .map(|&a| fill::ip(a))
             .collect(),
+        seen: resolved.time,
+        aliases: resolved
+            .aliases
+            .into_iter()
+            .filter(|key| *key != 0)
+            .collect(),
     })
 }
 
@@ -351,6 +382,7 @@ mod tests {
             time: 0,
             name: [7; 256],
             addresses: [Address::from_ipv4(0xc000_0201); REPORTED_ADDRESSES],
+            aliases: [0, 5, 0, 6, 0, 0, 0, 0],
         };
         resolved.name[..8].copy_from_slice(b"\x04PyPI\x02oR");
         resolved.addresses[1] = Address::from_ipv6([0x20; 16]);
@@ -358,6 +390,7 @@ mod tests {
         assert_eq!(read.name, b"\x04pypi\x02or");
         let expected: [IpAddr; 2] = [[192, 0, 2, 1].into(), [0x20; 16].into()];
         assert_eq!(read.addresses, expected);
+        assert_eq!(read.aliases, [5, 6]);
 
         resolved.count = u16::MAX;
         resolved.name_length = u16::MAX;

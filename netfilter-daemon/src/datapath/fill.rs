@@ -8,7 +8,9 @@ use std::{
 };
 
 use netfilter_ebpf::{
-    abi::{Address, AtomSet, Atoms, Class, NAME_IDS, SETTING_LIFTED, Settings, Users, slot},
+    abi::{
+        Address, AtomSet, Atoms, Class, Decider, NAME_IDS, SETTING_LIFTED, Settings, Users, slot,
+    },
     name::KEY_DATA,
     table::{LEAF, Node, ROOTS_PER_FAMILY},
 };
@@ -16,10 +18,10 @@ use netfilter_ebpf::{
 use super::{
     Error,
     mapping::Mapping,
-    maps::{self, ArrayOf, LpmOf, Plain},
+    maps::{self, ArrayOf, HashOf, LpmOf, Plain},
     pins::Pins,
 };
-use crate::compile::{Image, Trie};
+use crate::compile::{Image, Trie, deciders::Deciders};
 
 /// The write side. One process at a time has it.
 pub(super) struct Writer {
@@ -34,7 +36,12 @@ pub(super) struct Writer {
     atoms: Mapping<u8>,
     pub(super) names: LpmOf<[u8; KEY_DATA], u32>,
     pub(super) name_sets: Mapping<AtomSet>,
+    pub(super) deciders: Mapping<Decider>,
+    root_deciders: Mapping<u32>,
+    leaf_deciders: Mapping<u32>,
+    pub(super) name_deciders: Mapping<u32>,
     pub(super) name_cursor: ArrayOf<u32>,
+    pub(super) hits: HashOf<u64, u64>,
     /// Where the names of all tables are that may be in force.
     pub(super) former_names: Vec<PathBuf>,
     pub(super) pins: Pins,
@@ -68,7 +75,12 @@ impl Writer {
             atoms: Mapping::open(pins, maps::ATOMS, size_of::<Atoms>())?,
             names: maps::open(pins, maps::NAMES)?,
             name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
+            deciders: Mapping::open(pins, maps::DECIDERS, 1)?,
+            root_deciders: Mapping::open(pins, maps::ROOT_DECIDERS, 2)?,
+            leaf_deciders: Mapping::open(pins, maps::LEAF_DECIDERS, 2)?,
+            name_deciders: Mapping::open(pins, maps::NAME_DECIDERS, 2)?,
             name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
+            hits: maps::open(pins, maps::HITS)?,
             former_names: pins.all(maps::NAMES)?,
             pins: pins.clone(),
             after,
@@ -85,6 +97,7 @@ impl Writer {
         let copy = slot(generation);
         self.check(image)?;
         wait_for_readers()?;
+        self.count_rules(copy, image)?;
         self.fill_names(copy, image)?;
         let Times { expires, opened } = times;
         self.set(
@@ -107,6 +120,17 @@ impl Writer {
         let bases = self.bases(half);
         self.classes
             .store(bases.classes, image.classes.iter().copied())?;
+        let deciders = image.deciders.iter().map(|decider| Decider {
+            next: bases.decider(decider.next),
+            ..*decider
+        });
+        self.deciders.store(bases.deciders, deciders)?;
+        // Those of an earlier policy behind it are nobody's.
+        let end = image.deciders.len();
+        if end < self.deciders.len() / 2 {
+            let nobody = std::iter::once(Decider::default());
+            self.deciders.store(bases.deciders + end, nobody)?;
+        }
         let behind = Bases {
             nodes: bases.nodes + image.ipv4.nodes.len(),
             leaves: bases.leaves + image.ipv4.leaves.len(),
@@ -210,12 +234,31 @@ impl Writer {
         self.leaves.store(to.leaves, leaves)?;
         let classes = other.classes.half(half, other.classes.len() / 2);
         self.classes.store(to.classes, classes)?;
+        let decider = |first: u32| match first {
+            Deciders::NOBODY => first,
+            _ => to.decider(subtract(first, from.deciders)),
+        };
+        let deciders = other.deciders.half(half, other.deciders.len() / 2);
+        let deciders = deciders.map(|each| Decider {
+            next: decider(each.next),
+            ..each
+        });
+        self.deciders.store(to.deciders, deciders)?;
+        let of_roots = other.root_deciders.half(half, family).map(decider);
+        self.root_deciders.store(half * family, of_roots)?;
+        let of_leaves = other
+            .leaf_deciders
+            .half(half, other.leaf_deciders.len() / 2);
+        self.leaf_deciders
+            .store(to.leaves, of_leaves.map(decider))?;
         let atoms = size_of::<Atoms>();
         self.atoms
             .store(half * atoms, other.atoms.half(half, atoms))?;
         let sets = NAME_IDS as usize;
         self.name_sets
             .store(half * sets, other.name_sets.half(half, sets))?;
+        let of_names = other.name_deciders.half(half, sets).map(decider);
+        self.name_deciders.store(half * sets, of_names)?;
         for entry in other.names.iter() {
             let (key, id) = entry.map_err(maps::failed("list", maps::NAMES))?;
             if u32::from(key.data().0[0]) == copy {
@@ -230,11 +273,12 @@ impl Writer {
     }
 
     /// Where a copy begins.
-    fn bases(&self, half: usize) -> Bases {
+    pub(super) fn bases(&self, half: usize) -> Bases {
         Bases {
             nodes: half * (self.nodes.len() / 2),
             leaves: half * (self.leaves.len() / 2),
             classes: half * (self.classes.len() / 2),
+            deciders: half * (self.deciders.len() / 2),
         }
     }
 
@@ -261,7 +305,8 @@ impl Writer {
             image.ipv4.leaves.len() + image.ipv6.leaves.len(),
             self.leaves.len(),
         )?;
-        fits(maps::CLASSES, image.classes.len(), self.classes.len())
+        fits(maps::CLASSES, image.classes.len(), self.classes.len())?;
+        fits(maps::DECIDERS, image.deciders.len(), self.deciders.len())
     }
 
     fn fill_trie(&mut self, trie: &Trie, roots: usize, bases: Bases) -> Result<(), Error> {
@@ -269,6 +314,12 @@ impl Writer {
             bases.leaves,
             trie.leaves.iter().map(|class| bases.class(*class)),
         )?;
+        let deciders =
+            |list: &[u32]| -> Vec<u32> { list.iter().map(|first| bases.decider(*first)).collect() };
+        self.leaf_deciders
+            .store(bases.leaves, deciders(&trie.leaf_deciders).into_iter())?;
+        self.root_deciders
+            .store(roots, deciders(&trie.root_deciders).into_iter())?;
         self.nodes.store(
             bases.nodes,
             trie.nodes.iter().map(|node| Node {
@@ -292,13 +343,22 @@ impl Writer {
 
 /// Where this copy of a family's table begins in each map.
 #[derive(Clone, Copy)]
-struct Bases {
+pub(super) struct Bases {
     nodes: usize,
     leaves: usize,
     classes: usize,
+    deciders: usize,
 }
 
 impl Bases {
+    /// Nobody is the same in both copies.
+    pub(super) fn decider(&self, decider: u32) -> u32 {
+        match decider {
+            Deciders::NOBODY => decider,
+            _ => add(decider, self.deciders),
+        }
+    }
+
     fn class(&self, class: u32) -> u32 {
         add(class, self.classes)
     }

@@ -67,10 +67,30 @@ pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
 /// Visits the keys of a hash map, bucket by bucket, so that it never begins anew.
 /// `K` must be the map's key type, and be valid for every bit pattern.
 pub(super) fn walk<K: Copy>(map: &MapData, mut visit: impl FnMut(&K)) -> io::Result<()> {
-    const AT_ONCE: u32 = 4096;
     let value_size = map.info().map_err(io::Error::other)?.value_size() as usize;
+    batches(map, value_size, |key, _| visit(key))
+}
+
+/// As [`walk`], with the values; the same holds for `V`.
+pub(super) fn walk_entries<K: Copy, V: Copy>(
+    map: &MapData,
+    mut visit: impl FnMut(&K, &V),
+) -> io::Result<()> {
+    batches(map, size_of::<V>(), |key, value| {
+        // SAFETY: the caller's promise; it has the size of a value.
+        visit(key, &unsafe { value.as_ptr().cast::<V>().read_unaligned() });
+    })
+}
+
+fn batches<K: Copy>(
+    map: &MapData,
+    value_size: usize,
+    mut visit: impl FnMut(&K, &[u8]),
+) -> io::Result<()> {
+    const AT_ONCE: u32 = 4096;
+    let value_size = value_size.next_multiple_of(8);
     let mut keys = vec![MaybeUninit::<K>::zeroed(); AT_ONCE as usize];
-    let mut values = vec![0u8; value_size.next_multiple_of(8) * AT_ONCE as usize];
+    let mut values = vec![0u8; value_size * AT_ONCE as usize];
     let (mut from, mut to) = (0u32, 0u32);
     let mut begun = false;
     loop {
@@ -89,9 +109,10 @@ pub(super) fn walk<K: Copy>(map: &MapData, mut visit: impl FnMut(&K)) -> io::Res
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(error),
         };
-        for key in keys.iter().take(attributes.count as usize) {
+        let entries = keys.iter().zip(values.chunks_exact(value_size));
+        for (key, value) in entries.take(attributes.count as usize) {
             // SAFETY: the caller's promise, and it was zeroed before.
-            visit(unsafe { key.assume_init_ref() });
+            visit(unsafe { key.assume_init_ref() }, value);
         }
         if end {
             return Ok(());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use aya::maps::MapError;
 use netfilter_ebpf::{
-    abi::{Address, GRANTS, Grant, Lease},
+    abi::{Address, Crowd, GRANTS, Grant, LEASE_GRANTS, Lease},
     lease,
 };
 
@@ -32,7 +32,7 @@ impl Datapath {
     pub fn lend(&self, image: &Image, lent: &[Lent]) -> Result<(), Error> {
         let ids = self.writer.ids()?;
         let now = now()?;
-        let mut leases: HashMap<Address, Lease> = HashMap::new();
+        let mut grants: HashMap<Address, Vec<Grant>> = HashMap::new();
         for Lent { name, address, ttl } in lent {
             let entry = image.name(name.wire());
             let Some(&id) = entry.and_then(|entry| ids.get(&names::key(&entry.pattern))) else {
@@ -41,23 +41,38 @@ impl Datapath {
             let address = compile::address(*address);
             let settings = &image.settings;
             let grant = lease::grant(id, *ttl, now, settings.minimum_ttl, settings.grace);
-            let lease = leases.entry(address).or_insert(Lease {
-                address,
-                grants: [Grant::default(); GRANTS],
-            });
-            let free = lease.grants.iter_mut().find(|slot| slot.0 == 0);
-            if let Some(slot) = free {
-                *slot = grant;
-            }
+            grants.entry(address).or_default().push(grant);
         }
-        let mut map: HashOf<Address, Lease> = maps::open(&self.pins, maps::LEASES)?;
-        for (address, lease) in leases {
-            match map.insert(Plain(address), Plain(lease), BPF_NOEXIST) {
-                Err(MapError::SyscallError(error))
-                    if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                done => done.map_err(maps::failed("write", maps::LEASES))?,
+        let mut leases: HashOf<Address, Lease> = maps::open(&self.pins, maps::LEASES)?;
+        let mut crowds: HashOf<Address, Crowd> = maps::open(&self.pins, maps::CROWDS)?;
+        for (address, mut grants) in grants {
+            grants.truncate(GRANTS);
+            let (few, more) = grants.split_at(grants.len().min(LEASE_GRANTS));
+            if !more.is_empty() {
+                lend(&mut crowds, maps::CROWDS, address, more)?;
             }
+            lend(&mut leases, maps::LEASES, address, few)?;
         }
         Ok(())
+    }
+}
+
+fn lend<const COUNT: usize>(
+    map: &mut HashOf<Address, Lease<COUNT>>,
+    name: &'static str,
+    address: Address,
+    grants: &[Grant],
+) -> Result<(), Error> {
+    let mut lease = Lease::of(address);
+    for (slot, grant) in lease.grants.iter_mut().zip(grants) {
+        *slot = *grant;
+    }
+    match map.insert(Plain(address), Plain(lease), BPF_NOEXIST) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+        {
+            Ok(())
+        }
+        done => done.map_err(maps::failed("write", name)),
     }
 }

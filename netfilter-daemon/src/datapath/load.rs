@@ -18,11 +18,14 @@ use crate::compile::Image;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
 
-/// Nodes, leaves and classes that each copy of a table holds at least, so that
+/// Nodes, leaves, classes and deciders that each copy of a table holds at least, so that
 /// a policy can grow without the tables being made anew.
 const MIN_NODES: usize = 16_384;
 const MIN_LEAVES: usize = 65_536;
 const MIN_CLASSES: usize = 1_024;
+const MIN_DECIDERS: usize = 1_024;
+/// One part in so many stays free where a table needs more: the kernel keeps two copies of it.
+const ROOM: usize = 8;
 
 /// What the programs ask for came step by step, and older verifiers say of what is missing
 /// what nobody understands.
@@ -62,8 +65,10 @@ pub(super) fn load_unpinned(image: &Image, layout: Option<&Layout>) -> Result<ay
 }
 
 fn read(image: &Image, layout: Option<&Layout>, pins: Option<&Pins>) -> Result<aya::Ebpf, Error> {
+    // A policy grows by steps; and who outgrows the tables gets others, see `grow`.
     let capacity = |needed: usize, least: usize| {
-        u32::try_from((needed * 2).next_power_of_two().max(least)).unwrap_or(u32::MAX / 2)
+        let ample = (needed + needed / ROOM).next_multiple_of(1024);
+        u32::try_from(ample.max(least)).unwrap_or(u32::MAX / 2)
     };
     let layout = layout.map(|layout| Plain(*layout));
     let mut loader = EbpfLoader::new();
@@ -84,8 +89,19 @@ fn read(image: &Image, layout: Option<&Layout>, pins: Option<&Pins>) -> Result<a
             ),
         )
         .map_max_entries(
+            maps::LEAF_DECIDERS,
+            capacity(
+                image.ipv4.leaves.len() + image.ipv6.leaves.len(),
+                MIN_LEAVES,
+            ),
+        )
+        .map_max_entries(
             maps::CLASSES,
             2 * capacity(image.classes.len(), MIN_CLASSES),
+        )
+        .map_max_entries(
+            maps::DECIDERS,
+            2 * capacity(image.deciders.len(), MIN_DECIDERS),
         );
     if let Some(layout) = &layout {
         loader.override_global("LAYOUT", layout, true);

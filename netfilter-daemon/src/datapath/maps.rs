@@ -18,11 +18,18 @@ pub(super) const CLASSES: &str = "CLASSES";
 pub(super) const ATOMS: &str = "ATOMS";
 pub(super) const NAMES: &str = "NAMES";
 pub(super) const NAME_SETS: &str = "NAME_SETS";
+pub(super) const DECIDERS: &str = "DECIDERS";
+pub(super) const ROOT_DECIDERS: &str = "ROOT_DECIDERS";
+pub(super) const LEAF_DECIDERS: &str = "LEAF_DECIDERS";
+pub(super) const NAME_DECIDERS: &str = "NAME_DECIDERS";
+pub(super) const HITS: &str = "HITS";
+pub(super) const RECENT: &str = "RECENT";
 pub(super) const USERS: &str = "USERS";
 pub(super) const NETWORK: &str = "NETWORK";
 pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
 pub(super) const SEED: &str = "SEED";
 pub(super) const LEASES: &str = "LEASES";
+pub(super) const CROWDS: &str = "CROWDS";
 pub(super) const QUESTIONS: &str = "QUESTIONS";
 pub(super) const ALIASES: &str = "ALIASES";
 pub(super) const STREAMS: &str = "STREAMS";
@@ -46,22 +53,39 @@ pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const ATTEMPTS: &str = "ATTEMPTS";
 pub(super) const ATTEMPT_BUDGET: &str = "ATTEMPT_BUDGET";
 pub(super) const RESOLVED: &str = "RESOLVED";
+pub(super) const WANTED: &str = "WANTED";
+pub(super) const ASKED: &str = "ASKED";
+pub(super) const NAMED: &str = "NAMED";
 
 /// Of this process only: what the relays jump to.
 pub(super) const RELAYED: &str = "RELAYED";
 
 /// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
 /// tells whether there are any.
-pub(super) const TABLES: [&str; 10] = [
-    ACTIVE, SETTINGS, ROOTS, NODES, LEAVES, CLASSES, ATOMS, NAMES, NAME_SETS, USERS,
+pub(super) const TABLES: [&str; 14] = [
+    ACTIVE,
+    SETTINGS,
+    ROOTS,
+    NODES,
+    LEAVES,
+    CLASSES,
+    ATOMS,
+    NAMES,
+    NAME_SETS,
+    DECIDERS,
+    ROOT_DECIDERS,
+    LEAF_DECIDERS,
+    NAME_DECIDERS,
+    USERS,
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 27] = [
+pub(super) const LEARNED: [(&str, u32); 33] = [
     (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
-    (LEASES, 1),
+    (LEASES, 2),
+    (CROWDS, 1),
     (QUESTIONS, 1),
     (ALIASES, 1),
     (STREAMS, 1),
@@ -74,6 +98,8 @@ pub(super) const LEARNED: [(&str, u32); 27] = [
     (INTERFACES, 2),
     (PASSED, 1),
     (DROPPED, 1),
+    (HITS, 1),
+    (RECENT, 1),
     (QUESTION_COUNTS, 1),
     (ANSWER_COUNTS, 1),
     (LOST, 1),
@@ -84,7 +110,10 @@ pub(super) const LEARNED: [(&str, u32); 27] = [
     (EVENTS, 2),
     (ATTEMPTS, 1),
     (ATTEMPT_BUDGET, 1),
-    (RESOLVED, 1),
+    (RESOLVED, 2),
+    (WANTED, 1),
+    (ASKED, 1),
+    (NAMED, 1),
 ];
 
 /// Everything that outlives the daemon.

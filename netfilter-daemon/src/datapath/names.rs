@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aya::maps::{MapError, lpm_trie::Key};
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Flow, FlowKey, Lease, NAME_ID_NONE, NAME_IDS, NAME_WILDCARD,
-        QuestionKey, QuestionValue,
+        Address, Alias, AtomSet, Crowd, Flow, FlowKey, Lease, NAME_ID_NONE, NAME_IDS,
+        NAME_WILDCARD, QuestionKey, QuestionValue,
     },
     name::{self, KEY_DATA},
     stream::Stream,
@@ -59,10 +59,12 @@ impl Writer {
                 .map_err(maps::failed("clear", maps::NAMES))?;
         }
         let half = (copy * NAME_IDS) as usize;
-        let mut sets = vec![AtomSet::EMPTY; NAME_IDS as usize];
+        let bases = self.bases(copy as usize);
+        let mut sets = vec![(AtomSet::EMPTY, 0); NAME_IDS as usize];
+        let granted = |name: &Name| (name.set, bases.decider(name.decider));
         for (key, &id) in &known {
             if let (Some(set), Some(parent)) = (sets.get_mut(id as usize), closest(key, image)) {
-                *set = parent.set;
+                *set = granted(parent);
             }
         }
         for name in &image.names {
@@ -77,7 +79,7 @@ impl Writer {
             if id != NAME_ID_NONE
                 && let Some(set) = sets.get_mut(id as usize)
             {
-                *set = name.set;
+                *set = granted(name);
             }
             data[0] = u8::try_from(copy).unwrap_or(0); // 0 or 1
             let wildcard = if name.pattern.is_wildcard() {
@@ -89,7 +91,10 @@ impl Writer {
                 .insert(&Key::new(bits, Plain(data)), Plain(id | wildcard), 0)
                 .map_err(maps::failed("write", maps::NAMES))?;
         }
-        self.name_sets.store(half, sets.into_iter())
+        let deciders = sets.iter().map(|(_, decider)| *decider);
+        self.name_deciders.store(half, deciders)?;
+        self.name_sets
+            .store(half, sets.into_iter().map(|(set, _)| set))
     }
 
     /// Ids for the names that have none: those that never were anybody's and, when
@@ -168,6 +173,9 @@ impl Writer {
             it.grants.iter().for_each(|grant| use_up(grant.name()));
         })?;
         visit::<Address, Lease>(pins, maps::LEASES, |it| {
+            it.grants.iter().for_each(|grant| use_up(grant.name()));
+        })?;
+        visit::<Address, Crowd>(pins, maps::CROWDS, |it| {
             it.grants.iter().for_each(|grant| use_up(grant.name()));
         })?;
         for flows in [maps::HALF_OPEN, maps::OUTBOUND] {

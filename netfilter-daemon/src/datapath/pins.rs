@@ -4,7 +4,7 @@
 //! links/egress-2           where a program hangs; replaced in place, by whatever build
 //! links/guard              where the program hangs that keeps sockets from passing by
 //! links/connect4           and one that notes who uses a socket
-//! learned/LEASES-1         what outlives policies and builds, with the version of its layout
+//! learned/LEASES-2         what outlives policies and builds, with the version of its layout
 //! tables-1-4/ROOTS         a policy's tables: the version of their layout, a running number
 //! filling/                 tables that are being filled, and that no link reads
 //! next/                    tables that are filled, until every link reads them

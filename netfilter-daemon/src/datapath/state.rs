@@ -10,8 +10,8 @@ use std::{
 use aya::maps::MapData;
 use netfilter_ebpf::{
     abi::{
-        Address, COUNTERS_PER_SLOT, Counter, DropKey, FlowKey, FragmentKey, Interface, Lease,
-        NAME_ID_NONE, NAME_WILDCARD, QuestionKey, Turnover, slot,
+        Address, COUNTERS_PER_SLOT, Counter, Crowd, DropKey, FlowKey, FragmentKey, Grant,
+        Interface, Lease, NAME_ID_NONE, NAME_WILDCARD, QuestionKey, Turnover, slot,
     },
     name::KEY_DATA,
     verdict::{Answer, Family, Forgetful, LossStage, LostFlow, ProtocolLabel, Question, Reason},
@@ -233,20 +233,13 @@ impl State {
     /// Addresses learned from DNS whose time has not passed.
     pub fn learned(&self) -> Result<Vec<Learned>, Error> {
         let patterns = self.patterns()?;
-        let leases: HashOf<Address, Lease> = maps::open(&self.pins, maps::LEASES)?;
         let now = now()?;
         let mut learned = Vec::new();
-        for entry in leases.iter() {
-            let (address, lease) = entry.map_err(maps::failed("read", maps::LEASES))?;
-            for grant in lease
-                .0
-                .grants
-                .iter()
-                .take_while(|grant| grant.0 != 0)
-                .filter(|grant| grant.until() > now)
-            {
+        let mut lent = |address: Address, grants: &[Grant]| {
+            let grants = grants.iter().take_while(|grant| grant.0 != 0);
+            for grant in grants.filter(|grant| grant.until() > now) {
                 if let Some(pattern) = patterns.get(&grant.name()) {
-                    let (address, pattern) = (fill::ip(address.0), pattern.clone());
+                    let (address, pattern) = (fill::ip(address), pattern.clone());
                     learned.push(Learned {
                         address,
                         pattern,
@@ -254,6 +247,16 @@ impl State {
                     });
                 }
             }
+        };
+        let leases: HashOf<Address, Lease> = maps::open(&self.pins, maps::LEASES)?;
+        for entry in leases.iter() {
+            let (address, lease) = entry.map_err(maps::failed("read", maps::LEASES))?;
+            lent(address.0, &lease.0.grants);
+        }
+        let crowds: HashOf<Address, Crowd> = maps::open(&self.pins, maps::CROWDS)?;
+        for entry in crowds.iter() {
+            let (address, crowd) = entry.map_err(maps::failed("read", maps::CROWDS))?;
+            lent(address.0, &crowd.0.grants);
         }
         learned.sort_by(|one, other| {
             (&one.pattern, one.address).cmp(&(&other.pattern, other.address))
@@ -281,6 +284,7 @@ impl State {
     pub fn occupancy(&self) -> Result<Vec<Occupancy>, Error> {
         Ok(vec![
             self.keys::<Address>(maps::LEASES, None)?,
+            self.keys::<Address>(maps::CROWDS, None)?,
             self.keys::<QuestionKey>(maps::QUESTIONS, Some(Forgetful::Questions))?,
             self.keys::<u64>(maps::ALIASES, Some(Forgetful::Aliases))?,
             self.keys::<FlowKey>(maps::STREAMS, Some(Forgetful::Streams))?,

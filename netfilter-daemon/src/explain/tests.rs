@@ -31,7 +31,7 @@ outbound_rules:
     destination: "*.pythonhosted.org"
 "#;
 
-pub(super) fn policy_of(text: &str) -> Policy {
+pub(crate) fn policy_of(text: &str) -> Policy {
     let parsed = crate::policy::parse(text, "policy.yaml", &System::default(), &|_| unreachable!());
     parsed.unwrap()
 }

@@ -114,6 +114,17 @@ impl Text {
 
     /// A sample of the metric that was declared last.
     pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
+        self.sample_text(labels, &value.to_string());
+    }
+
+    /// The same in seconds.
+    pub(super) fn sample_nanoseconds(&mut self, labels: &[(&str, &str)], value: u64) {
+        const SECOND: u64 = 1_000_000_000;
+        let seconds = format!("{}.{:09}", value / SECOND, value % SECOND);
+        self.sample_text(labels, &seconds);
+    }
+
+    fn sample_text(&mut self, labels: &[(&str, &str)], value: &str) {
         self.text.push_str(&self.sample_name);
         for (index, (name, value)) in labels.iter().enumerate() {
             let opening = if index == 0 { '{' } else { ',' };

@@ -75,6 +75,26 @@ fn snapshot() -> Snapshot {
             lost_events: vec![(LossStage::RateLimit, 5)],
             lost_flows: vec![(LostFlow::Inbound, 2)],
         },
+        rule_hits: vec![
+            RuleHits {
+                rule: "azure-ml/*.data.mcr.microsoft.com".to_owned(),
+                hits: 12,
+            },
+            RuleHits {
+                rule: "no \"metadata\"".to_owned(),
+                hits: 0,
+            },
+        ],
+        runs: vec![
+            (
+                "egress",
+                Run {
+                    runs: 18_000_000,
+                    nanoseconds: 2_000_000_300,
+                },
+            ),
+            ("ingress", Run::default()),
+        ],
         repairs: vec![
             ("eth0".to_owned(), "detached", 3),
             (String::new(), "unpinned", 1),

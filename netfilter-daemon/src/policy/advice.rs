@@ -15,7 +15,7 @@ const WIDEST_IPV6: u8 = 16;
 const DNS: u16 = 53;
 
 /// What is risky about a rule, and the remedy.
-pub(super) fn on(rule: &Rule) -> Option<String> {
+pub(crate) fn on(rule: &Rule) -> Option<String> {
     if rule.action != Action::Allow {
         return None;
     }
@@ -31,15 +31,16 @@ pub(super) fn on(rule: &Rule) -> Option<String> {
 
 /// For each rule that needs another one, which the policy lacks: its place in `rules`, and
 /// what it needs.
-pub(super) fn missing(rules: &[Rule]) -> Vec<(usize, String)> {
+pub(crate) fn missing(rules: &[Rule]) -> Vec<(usize, String)> {
     let allowed = || rules.iter().filter(|rule| rule.action == Action::Allow);
     let lacks = |needs: &[&str]| {
         !allowed().any(|rule| needs.iter().any(|need| grants(&rule.destination, need)))
     };
     let needy = rules.iter().enumerate().filter_map(|(index, rule)| {
-        let need = NEEDS
-            .iter()
-            .find(|need| rule.action == Action::Allow && is(&rule.destination, need.of))?;
+        if rule.action != Action::Allow {
+            return None;
+        }
+        let need = need(&rule.destination)?;
         let Need { of, any, why } = need;
         lacks(any).then(|| (index, format!("{of} {why}; allow also {}", any[0])))
     });
@@ -145,16 +146,19 @@ fn is_tag(tag: &str, family: &str) -> bool {
         && matches!(tag.as_bytes().get(family.len()), None | Some(b'.'))
 }
 
-/// Whether the destination is what a need is of: a tag, or a name.
-fn is(destination: &Destination, of: &str) -> bool {
+/// What the destination needs: of a tag, or of a name.
+fn need(destination: &Destination) -> Option<&'static Need> {
     match destination {
-        Destination::Tag { tag, .. } => is_tag(tag, of),
-        Destination::Name(pattern) => match of.strip_prefix("*.") {
-            // A name below it, or the wildcard.
-            Some(parent) => is_at_or_below(&pattern.to_string(), parent),
-            None => pattern.to_string() == of,
-        },
-        Destination::Prefixes(_) => false,
+        Destination::Tag { tag, .. } => NEEDS.iter().find(|need| is_tag(tag, need.of)),
+        Destination::Name(pattern) => {
+            let written = pattern.to_string();
+            NEEDS.iter().find(|need| match need.of.strip_prefix("*.") {
+                // A name below it, or the wildcard.
+                Some(parent) => is_at_or_below(&written, parent),
+                None => written == need.of,
+            })
+        }
+        Destination::Prefixes(_) => None,
     }
 }
 

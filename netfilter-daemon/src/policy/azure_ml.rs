@@ -13,6 +13,7 @@ use rule::{RULES_MAX, Rules};
 use tags::Tags;
 
 mod destination;
+pub mod extend;
 mod interfaces;
 mod layout;
 mod lists;

@@ -72,7 +72,7 @@ impl fmt::Display for Problem {
 
 /// Collects problems while reading goes on, so that all of them are reported.
 #[derive(Debug)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     file: Arc<str>,
     wrong: Vec<Problem>,
     uncounted: usize,
@@ -90,7 +90,7 @@ pub struct Remarks {
 }
 
 impl Problems {
-    pub(super) fn new(file: &str) -> Self {
+    pub(crate) fn new(file: &str) -> Self {
         Self {
             file: file.into(),
             wrong: Vec::new(),
@@ -100,7 +100,7 @@ impl Problems {
         }
     }
 
-    pub(super) fn add(&mut self, at: At, message: impl fmt::Display) {
+    pub(crate) fn add(&mut self, at: At, message: impl fmt::Display) {
         if self.wrong.len() < KEPT {
             self.wrong.push(self.problem(at, message));
         } else {
@@ -108,25 +108,25 @@ impl Problems {
         }
     }
 
-    pub(super) fn note(&mut self, at: At, message: impl fmt::Display) {
+    pub(crate) fn note(&mut self, at: At, message: impl fmt::Display) {
         self.notes.push(self.problem(at, message));
     }
 
-    pub(super) fn warn(&mut self, at: At, message: impl fmt::Display) {
+    pub(crate) fn warn(&mut self, at: At, message: impl fmt::Display) {
         self.warnings.push(self.problem(at, message));
     }
 
     /// Further ones are only counted.
-    pub(super) fn are_enough(&self) -> bool {
+    pub(crate) fn are_enough(&self) -> bool {
         self.wrong.len() >= KEPT
     }
 
-    pub(super) fn none_so_far(&self) -> bool {
+    pub(crate) fn none_so_far(&self) -> bool {
         self.wrong.is_empty()
     }
 
     /// What is left to say, if nothing is wrong.
-    pub(super) fn finish(mut self) -> Result<Remarks, Error> {
+    pub(crate) fn finish(mut self) -> Result<Remarks, Error> {
         if self.wrong.is_empty() {
             self.notes.sort_by_key(|note| note.at);
             self.warnings.sort_by_key(|warning| warning.at);

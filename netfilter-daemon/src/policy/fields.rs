@@ -8,18 +8,18 @@ use super::nearest::{did_you_mean, nearest};
 use super::yaml::{Key, Node, Value, twice};
 
 /// What a mapping may hold.
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// In a sentence: "a rule".
-    pub(super) what: &'static str,
+    pub(crate) what: &'static str,
     /// Of what would be right.
-    pub(super) example: &'static str,
-    pub(super) known: &'static [&'static str],
+    pub(crate) example: &'static str,
+    pub(crate) known: &'static [&'static str],
     /// Accepted, and not looked at.
-    pub(super) ignored: &'static [&'static str],
+    pub(crate) ignored: &'static [&'static str],
 }
 
 /// The known keys of a mapping.
-pub(super) struct Fields<'n, 'a> {
+pub(crate) struct Fields<'n, 'a> {
     what: &'static str,
     at: At,
     /// Key, its place, and its value.
@@ -31,14 +31,14 @@ pub(super) struct Fields<'n, 'a> {
 impl<'n, 'a> Fields<'n, 'a> {
     /// `None` where it is no mapping. Keys may be written in `camelCase`, which is how
     /// Azure's REST interface spells them.
-    pub(super) fn of(shape: &Shape, node: &'n Node<'a>, problems: &mut Problems) -> Option<Self> {
+    pub(crate) fn of(shape: &Shape, node: &'n Node<'a>, problems: &mut Problems) -> Option<Self> {
         let pairs = pairs(shape, node, problems)?;
         let mut fields = Self::empty(shape.what, node.at);
         fields.extend(shape, pairs, problems);
         Some(fields)
     }
 
-    pub(super) fn empty(what: &'static str, at: At) -> Self {
+    pub(crate) fn empty(what: &'static str, at: At) -> Self {
         Self {
             what,
             at,
@@ -48,7 +48,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     }
 
     /// Takes in the keys of one more mapping, as if both were one.
-    pub(super) fn extend(
+    pub(crate) fn extend(
         &mut self,
         shape: &Shape,
         pairs: &'n [(Key<'a>, Node<'a>)],
@@ -71,16 +71,16 @@ impl<'n, 'a> Fields<'n, 'a> {
     }
 
     /// Takes in one key that stands elsewhere than in a mapping.
-    pub(super) fn put(&mut self, name: &'static str, node: &'n Node<'a>) {
+    pub(crate) fn put(&mut self, name: &'static str, node: &'n Node<'a>) {
         self.entries.push((name, node.at, node));
     }
 
-    pub(super) fn at(&self) -> At {
+    pub(crate) fn at(&self) -> At {
         self.at
     }
 
     /// The keys that are there with a value, and where.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, At)> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&'static str, At)> {
         self.entries
             .iter()
             .filter(|(.., node)| !node.is_null())
@@ -88,7 +88,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     }
 
     /// `None` also for a null, which is how Azure prints what is absent.
-    pub(super) fn get(&self, name: &'static str) -> Option<&'n Node<'a>> {
+    pub(crate) fn get(&self, name: &'static str) -> Option<&'n Node<'a>> {
         self.entries
             .iter()
             .find(|(known, _, node)| *known == name && !node.is_null())
@@ -96,7 +96,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     }
 
     /// `example` is a value that would be right.
-    pub(super) fn required(
+    pub(crate) fn required(
         &self,
         name: &'static str,
         example: &str,
@@ -130,7 +130,7 @@ impl<'n, 'a> Fields<'n, 'a> {
 }
 
 /// The keys and values of a mapping, whatever the keys.
-pub(super) fn pairs<'n, 'a>(
+pub(crate) fn pairs<'n, 'a>(
     shape: &Shape,
     node: &'n Node<'a>,
     problems: &mut Problems,
@@ -148,7 +148,7 @@ pub(super) fn pairs<'n, 'a>(
 }
 
 /// The text of a single value.
-pub(super) fn text<'n>(name: &str, node: &'n Node<'_>, problems: &mut Problems) -> Option<&'n str> {
+pub(crate) fn text<'n>(name: &str, node: &'n Node<'_>, problems: &mut Problems) -> Option<&'n str> {
     let Value::Scalar { text, .. } = &node.value else {
         let kind = node.kind();
         problems.add(
@@ -161,7 +161,7 @@ pub(super) fn text<'n>(name: &str, node: &'n Node<'_>, problems: &mut Problems) 
 }
 
 /// The items of a list.
-pub(super) fn list<'n, 'a>(
+pub(crate) fn list<'n, 'a>(
     name: &str,
     node: &'n Node<'a>,
     problems: &mut Problems,
@@ -182,7 +182,7 @@ pub(super) fn list<'n, 'a>(
 }
 
 /// A word out of a few. Letter case, hyphens and underscores are free.
-pub(super) fn choice<T: Copy>(
+pub(crate) fn choice<T: Copy>(
     name: &str,
     node: &Node<'_>,
     choices: &[(&'static str, T)],
@@ -191,7 +191,7 @@ pub(super) fn choice<T: Copy>(
     let written = text(name, node, problems)?;
     let found = choices
         .iter()
-        .find(|(word, _)| folded(word) == folded(written));
+        .find(|(word, _)| folded(word).eq(folded(written)));
     if found.is_none() {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let words = either(&words);
@@ -204,7 +204,7 @@ pub(super) fn choice<T: Copy>(
 }
 
 /// A whole number of seconds from 0 to `max`.
-pub(super) fn seconds(
+pub(crate) fn seconds(
     name: &str,
     node: &Node<'_>,
     max: u32,
@@ -214,7 +214,7 @@ pub(super) fn seconds(
 }
 
 /// A whole number in a range, of what `unit` says.
-pub(super) fn number(
+pub(crate) fn number(
     name: &str,
     node: &Node<'_>,
     unit: &str,
@@ -246,7 +246,7 @@ fn either(words: &[&str]) -> String {
 }
 
 /// `portRanges` as `port_ranges`. What begins with a capital is no key in any spelling.
-pub(super) fn snake_case(written: &str) -> Cow<'_, str> {
+pub(crate) fn snake_case(written: &str) -> Cow<'_, str> {
     if written.starts_with(char::is_uppercase) || !written.contains(char::is_uppercase) {
         return written.into();
     }
@@ -260,9 +260,8 @@ pub(super) fn snake_case(written: &str) -> Cow<'_, str> {
     snake.into()
 }
 
-fn folded(word: &str) -> String {
+fn folded(word: &str) -> impl Iterator<Item = char> {
     word.chars()
         .filter(|character| !matches!(character, '_' | '-'))
         .flat_map(char::to_lowercase)
-        .collect()
 }

@@ -83,6 +83,12 @@ pub fn parse(written: &str) -> Result<u16, String> {
     Err(format!("`{written}` is no type of DNS question{remedy}"))
 }
 
+/// As [`parse`] reads it.
+pub fn written(number: u16) -> String {
+    let known = NAMES.iter().find(|(_, known)| *known == number);
+    known.map_or_else(|| format!("TYPE{number}"), |(name, _)| (*name).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,6 +39,27 @@ pub fn load(path: &Path, given: &Given<'_>) -> Result<Policy, Error> {
     parse(&text, &file, &system()?, &by_source(given))
 }
 
+/// [`load`], were this the text of the policy.
+///
+/// # Errors
+/// Where it is wrong, or the system does not tell its addresses.
+pub fn load_text(path: &Path, text: &str, given: &Given<'_>) -> Result<Policy, Error> {
+    parse(
+        text,
+        &path.display().to_string(),
+        &system()?,
+        &by_source(given),
+    )
+}
+
+/// The text of a policy.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn policy_text(path: &Path) -> Result<String, Error> {
+    policy(path)
+}
+
 /// The service tags that the policy names, all of them.
 ///
 /// # Errors

@@ -21,31 +21,33 @@ const ALIASED_MAX: usize = 100_000;
 const NODES_MAX: usize = 4_000_000;
 /// So many bytes of text count as a node more.
 const NODE_BYTES: usize = 64;
+/// Up to so many keys are compared one by one, which takes less than a table of them.
+const FEW_KEYS: usize = 16;
 /// Stands for a key that is none; YAML text cannot hold the character.
 const NO_KEY: &str = "\0";
 
 #[derive(Debug, Clone)]
-pub(super) struct Node<'a> {
-    pub(super) at: At,
-    pub(super) value: Value<'a>,
+pub(crate) struct Node<'a> {
+    pub(crate) at: At,
+    pub(crate) value: Value<'a>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Scalar { text: Cow<'a, str>, plain: bool },
     List(Vec<Node<'a>>),
     Mapping(Vec<(Key<'a>, Node<'a>)>),
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Key<'a> {
-    pub(super) at: At,
-    pub(super) text: Cow<'a, str>,
+pub(crate) struct Key<'a> {
+    pub(crate) at: At,
+    pub(crate) text: Cow<'a, str>,
 }
 
 /// Reads the one document of the text. What is wrong goes to `problems`; a node is
 /// there if what is wrong leaves something to look at.
-pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
+pub(crate) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
     let mut parser = Parser::new_from_str(text);
     let mut reader = Reader::new(problems);
     loop {
@@ -62,9 +64,35 @@ pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a
     }
 }
 
+/// Text as a scalar that reads back as it, and that nobody takes for a number, a truth or
+/// null, in flow style too.
+pub(crate) fn scalar(text: &str) -> Cow<'_, str> {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"._-/".contains(&letter);
+    let is_word = || WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
+        && text.bytes().all(plain)
+        && !is_word()
+        || text.parse::<ipnet::Ipv4Net>().is_ok()
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            ' '..='~' => quoted.push(letter),
+            _ if letter.is_alphanumeric() => quoted.push(letter),
+            _ => quoted.push_str(&format!("\\U{:08X}", u32::from(letter))),
+        }
+    }
+    quoted.push('"');
+    Cow::Owned(quoted)
+}
+
 impl Node<'_> {
     /// What an empty file holds.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self {
             at: At::START,
             value: Value::Scalar {
@@ -75,7 +103,7 @@ impl Node<'_> {
     }
 
     /// `null`, `~`, or nothing at all.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         match &self.value {
             Value::Scalar { text, plain } => {
                 *plain && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL")
@@ -85,7 +113,7 @@ impl Node<'_> {
     }
 
     /// What the node is, in a sentence.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
             Value::Scalar { .. } => "a single value",
@@ -115,7 +143,7 @@ enum Collection<'a> {
     List(Vec<Node<'a>>),
     Mapping {
         entries: Vec<(Key<'a>, Node<'a>)>,
-        /// Where each key was first, to find it again.
+        /// Where each key was first, to find it again where there are many.
         first: HashMap<Cow<'a, str>, At>,
         key: Option<Key<'a>>,
     },
@@ -273,12 +301,18 @@ impl<'a, 'p> Reader<'a, 'p> {
                 None => *key = Some(key_of(node, self.problems)),
                 // Its problem is reported already.
                 Some(key) if key.text == NO_KEY => {}
-                Some(key) => match first.get(&key.text) {
+                Some(key) => match place_of(&key.text, entries, first) {
                     None => {
-                        first.insert(key.text.clone(), key.at);
+                        if entries.len() == FEW_KEYS {
+                            let few = entries.iter().map(|(key, _)| (key.text.clone(), key.at));
+                            first.extend(few);
+                        }
+                        if entries.len() >= FEW_KEYS {
+                            first.insert(key.text.clone(), key.at);
+                        }
                         entries.push((key, node));
                     }
-                    Some(earlier) => self.problems.add(key.at, twice(&key.text, *earlier)),
+                    Some(earlier) => self.problems.add(key.at, twice(&key.text, earlier)),
                 },
             },
         }
@@ -295,7 +329,20 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 }
 
-pub(super) fn twice(key: &str, earlier: At) -> String {
+/// Where the key stands already.
+fn place_of(
+    text: &str,
+    entries: &[(Key<'_>, Node<'_>)],
+    first: &HashMap<Cow<'_, str>, At>,
+) -> Option<At> {
+    if entries.len() > FEW_KEYS {
+        return first.get(text).copied();
+    }
+    let mut keys = entries.iter().map(|(key, _)| key);
+    keys.find(|key| key.text == text).map(|key| key.at)
+}
+
+pub(crate) fn twice(key: &str, earlier: At) -> String {
     format!(
         "the key `{key}` is here twice, first in line {}; remove one",
         earlier.line

@@ -31,6 +31,8 @@ pub(super) struct Bounds {
     pub(super) grace: Duration,
     /// Bytes that a client may say.
     pub(super) request: usize,
+    /// The same where that is encrypted, and begins with certificates.
+    pub(super) sealed: usize,
 }
 
 impl Default for Bounds {
@@ -40,6 +42,7 @@ impl Default for Bounds {
             life: Duration::from_secs(10),
             grace: Duration::from_millis(50),
             request: 16 << 10,
+            sealed: 64 << 10,
         }
     }
 }
@@ -116,7 +119,8 @@ impl Listener for Connections {
             end: Box::pin(sleep(self.bounds.life)),
             silent: Some(silent),
             said: Said::default(),
-            may_say: self.bounds.request,
+            bounds: self.bounds,
+            sealed: false,
             _place: place,
         };
         (connection, address)
@@ -135,13 +139,15 @@ pub(super) struct Connection {
     /// Until it has asked: told that it must give way.
     silent: Option<oneshot::Receiver<()>>,
     said: Said,
-    may_say: usize,
+    bounds: Bounds,
+    /// Somebody else sees what is said.
+    sealed: bool,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What a client has said so far.
 #[derive(Debug, Default)]
-struct Said {
+pub(super) struct Said {
     bytes: usize,
     line_is_empty: bool,
     /// An empty line ends a request.
@@ -149,7 +155,11 @@ struct Said {
 }
 
 impl Said {
-    fn add(&mut self, bytes: &[u8]) {
+    pub(super) const fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
         for byte in bytes {
             match byte {
@@ -163,6 +173,16 @@ impl Said {
 }
 
 impl Connection {
+    /// What comes is encrypted; who decrypts it says when the client [has
+    /// asked](Self::has_asked).
+    pub(super) const fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    pub(super) fn has_asked(&mut self) {
+        self.silent = None;
+    }
+
     /// Polled before each operation, so that the end wakes whoever waits.
     fn alive(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if let Some(silent) = &mut self.silent
@@ -187,11 +207,15 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         self.said.add(&buffer.filled()[before..]);
-        if self.said.bytes > self.may_say {
+        let may_say = match self.sealed {
+            true => self.bounds.sealed,
+            false => self.bounds.request,
+        };
+        if self.said.bytes > may_say {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        if self.said.whole {
-            self.silent = None;
+        if self.said.whole && !self.sealed {
+            self.has_asked();
         }
         Poll::Ready(Ok(()))
     }

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{connections::Bounds, *};
+use crate::daemon::overview::tests::some;
 
 /// A filter that is ill when told so.
 #[derive(Default)]
@@ -35,6 +36,13 @@ impl Source for Filter {
         })
     }
 
+    fn overview(&self) -> anyhow::Result<Overview> {
+        if self.ill.load(Ordering::Relaxed) {
+            bail!("cannot read COUNTERS");
+        }
+        Ok(some())
+    }
+
     fn health(&self) -> Result<(), String> {
         if self.ill.load(Ordering::Relaxed) {
             return Err("eth0 is not filtered".to_owned());
@@ -43,10 +51,15 @@ impl Source for Filter {
     }
 }
 
+/// Whoever reaches it may read.
+fn open() -> Arc<Guard> {
+    Arc::new(Guard::of(None).unwrap())
+}
+
 fn start(filter: Filter) -> SocketAddr {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Arc::new(filter)));
+    tokio::spawn(serve(listener, Arc::new(filter), open()));
     address
 }
 
@@ -132,7 +145,108 @@ async fn nothing_but_reading_is_possible() {
             .await
             .starts_with("HTTP/1.1 404 ")
     );
-    assert!(get_page(address, "/").await.contains("href=\"/metrics\""));
+}
+
+#[tokio::test]
+async fn the_page_is_for_people_and_nothing_in_it_runs_but_its_own() {
+    let address = start(Filter::default());
+    let request = "GET / HTTP/1.1\r\nHost: 127.0.0.1:9477\r\n\r\n";
+    let answer = exchange(address, request).await;
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    for header in [
+        "content-type: text/html; charset=utf-8",
+        "cache-control: no-store",
+        "referrer-policy: no-referrer",
+        "x-content-type-options: nosniff",
+        "x-frame-options: DENY",
+        "cross-origin-resource-policy: same-origin",
+        "cross-origin-opener-policy: same-origin",
+    ] {
+        assert!(head.contains(&format!("\r\n{header}")), "{header}: {head}");
+    }
+    let policy = head
+        .lines()
+        .find(|line| line.starts_with("content-security-policy: "));
+    let policy = policy.unwrap();
+    for never in ["unsafe", "http", "data:", "*", "nonce"] {
+        assert!(!policy.contains(never), "{never}: {policy}");
+    }
+    for always in [
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ] {
+        assert!(policy.contains(always), "{always}: {policy}");
+    }
+    assert!(!head.contains("set-cookie"), "{head}");
+    assert!(
+        page.contains("href=\"metrics\"") && page.contains("/usr/bin/pip3"),
+        "from loopback"
+    );
+    for path in ["/metrics", "/healthz", "/nowhere"] {
+        assert!(
+            get_page(address, path)
+                .await
+                .contains("\r\nx-content-type-options: nosniff")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_website_that_leads_its_own_name_here_gets_no_page_and_scrapers_get_metrics() {
+    let address = start(Filter::default());
+    for host in [
+        "evil.example",
+        "evil.example:9477",
+        "127.0.0.1.evil.example",
+    ] {
+        let asked = async |path| {
+            exchange(
+                address,
+                &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            )
+            .await
+        };
+        let refused = asked("/").await;
+        assert!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
+        assert!(!refused.contains("pip3"));
+        assert!(asked("/metrics").await.starts_with("HTTP/1.1 200 "));
+    }
+    let local = exchange(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(local.starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn who_asks_from_elsewhere_sees_less() {
+    let from =
+        |address: &str, standing| Client(SocketAddr::new(address.parse().unwrap(), 1), standing);
+    let detail = |address: &str| super::detail(from(address, Standing::Encrypted), None);
+    for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert_eq!(detail(here), Detail::Told, "{here}");
+    }
+    for elsewhere in ["10.0.0.5", "192.0.2.1", "fe80::1", "::ffff:10.0.0.5", "::"] {
+        assert_eq!(detail(elsewhere), Detail::Withheld, "{elsewhere}");
+        let certified = from(elsewhere, Standing::Certified);
+        assert_eq!(super::detail(certified, None), Detail::Told, "{elsewhere}");
+        let plain = from(elsewhere, Standing::Plain);
+        assert_eq!(
+            super::detail(plain, Some(auth::Proven)),
+            Detail::Told,
+            "{elsewhere}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_read_is_an_error() {
+    let address = start(Filter {
+        ill: AtomicBool::new(true),
+        ..Filter::default()
+    });
+    let page = exchange(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(page.starts_with("HTTP/1.1 500 "), "{page}");
 }
 
 #[tokio::test]
@@ -233,7 +347,11 @@ async fn those_who_ask_at_once_are_answered_by_one_reading() {
     });
     let listener = bound();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener.into_std().unwrap(), Arc::clone(&filter)));
+    tokio::spawn(serve(
+        listener.into_std().unwrap(),
+        Arc::clone(&filter),
+        open(),
+    ));
     let asked: Vec<_> = (0..20)
         .map(|_| tokio::spawn(get_page(address, "/metrics")))
         .collect();

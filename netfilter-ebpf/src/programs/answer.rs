@@ -1,5 +1,6 @@
 //! Reads answers and learns from them: one reader for datagrams and streams.
 
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use netfilter_ebpf::{
     abi::{ALIAS_GRANTS, Grant, NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
     dns::{self, Cursor, HEADER, Kind, MAX_ALIASES, MAX_QUESTION, Malformed, Part, Step},
@@ -9,7 +10,7 @@ use netfilter_ebpf::{
 
 use crate::{
     clock, forgetful, lease,
-    maps::{ALIASES, LOST, QUESTIONS, RESOLVED, Scratch, count, seed},
+    maps::{ALIASES, LOST, QUESTIONS, RESOLVED, RESOLVED_UNREAD, Scratch, count, seed},
     message::{self, Window, scratch},
     skb::Skb,
     tables::Generation,
@@ -213,9 +214,7 @@ extern "C" fn netfilter_learn(length: u64, slot: u32) -> u64 {
     if alias_keys(length) == 0 && found == 0 {
         return Answer::Empty as u64;
     }
-    if found != 0 {
-        netfilter_resolved();
-    }
+    netfilter_resolved();
     let now = clock::now();
     let (mut lent, mut room) = (false, true);
     if name != NAME_ID_NONE {
@@ -337,6 +336,7 @@ extern "C" fn netfilter_resolved() -> u64 {
     let Some(Scratch {
         message,
         addresses,
+        alias_keys,
         question,
         question_at,
         ..
@@ -355,20 +355,41 @@ extern "C" fn netfilter_resolved() -> u64 {
     // SAFETY: plain arithmetic; the verifier wants to see the bound.
     unsafe { core::arch::asm!("{0} &= 0xfff", inout(reg) at) };
     let resolved = entry.as_mut_ptr();
-    // SAFETY: reserved for us, and every field is written; the buffer of the
-    // message is longer than the largest offset and a name.
+    // SAFETY: reserved for us, and every field is written as far as it counts, with the
+    // rest of a word; the buffer of the message is longer than the largest offset and a name.
     unsafe {
         (&raw mut (*resolved).name_length).write(question.name_length as u16);
         (&raw mut (*resolved).count).write(addresses.count.min(REPORTED_ADDRESSES) as u16);
         (&raw mut (*resolved).time).write(clock::now());
-        let asked = message.as_ptr().add(at as usize).cast::<[u64; 32]>();
-        (&raw mut (*resolved).name)
-            .cast::<[u64; 32]>()
-            .write_unaligned(asked.read_unaligned());
+        let asked = message.as_ptr().add(at as usize).cast::<u64>();
+        let name = (&raw mut (*resolved).name).cast::<u64>();
+        for word in 0..size_of::<[u64; 32]>() / size_of::<u64>() {
+            if word * size_of::<u64>() >= opaque(question.name_length) {
+                break;
+            }
+            name.add(word).write(asked.add(word).read_unaligned());
+        }
         for index in 0..REPORTED_ADDRESSES {
+            if index >= opaque(addresses.count) {
+                break;
+            }
             (&raw mut (*resolved).addresses[index]).write(addresses.found[index].address);
         }
+        for (index, key) in alias_keys.iter().enumerate() {
+            let key = if index < addresses.alias_count {
+                *key
+            } else {
+                0
+            };
+            (&raw mut (*resolved).aliases[index]).write(key);
+        }
     }
-    entry.submit(0);
+    // To wake the daemon takes longer than all of the above, and nobody needs a name before
+    // something is denied, when who is told of that looks here.
+    let waits = RESOLVED.query(u64::from(BPF_RB_AVAIL_DATA));
+    entry.submit(u64::from(match waits < RESOLVED_UNREAD {
+        true => BPF_RB_NO_WAKEUP,
+        false => BPF_RB_FORCE_WAKEUP,
+    }));
     1
 }

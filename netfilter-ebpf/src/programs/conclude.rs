@@ -17,6 +17,7 @@ use crate::{
     refuse,
     skb::Skb,
     tables::Generation,
+    wanted,
 };
 
 /// At tc.
@@ -102,6 +103,9 @@ seam! {
             subject == Subject::Question as u64,
         );
         if audited {
+            if code != AUDIT_CODE {
+                wanted::packet(reason);
+            }
             count_pass(buffer, family, protocol);
             return B::PASS as u64;
         }

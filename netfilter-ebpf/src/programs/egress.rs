@@ -14,6 +14,7 @@ use crate::{
     conclude::{self, Subject},
     flow, forgetful,
     frame::{Frame, has_surplus, read, read_quote},
+    hits,
     maps::{FRAGMENTS, Scratch},
     message::scratch,
     plumbing, question, stream,
@@ -40,6 +41,7 @@ pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
             read_quote(buffer);
             plumbing::read(buffer);
             let mut verdict = egress::decide(packet, &generation);
+            hits::note(packet, &verdict);
             let mut subject = Subject::Packet;
             if let Verdict::Ask = verdict {
                 verdict = if packet.protocol == packet::TCP {

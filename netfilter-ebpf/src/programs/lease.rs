@@ -4,13 +4,16 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
-    abi::{ALIAS_GRANTS, Address, Alias, GRANTS, Grant, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings},
-    lease::{self, Grants},
+    abi::{
+        ALIAS_GRANTS, Address, Alias, Crowd, Grant, LEASE_GRANTS, Lease, MAX_ANSWER_ADDRESSES,
+        NAME_IDS, Settings,
+    },
+    lease::{self, Grants, Place},
 };
 
 use crate::{
     atomic::compare_exchange,
-    maps::{ALIASES, LEASES, NAME_SETS, Scratch},
+    maps::{ALIASES, CROWDS, LEASES, NAME_SETS, Scratch},
     message::scratch,
     widen::opaque,
 };
@@ -52,19 +55,10 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
     let found = &addresses.found[index as usize & (MAX_ANSWER_ADDRESSES - 1)];
     let grant = lease::grant(name, found.ttl, now, minimum_ttl, grace);
     for _ in 0..3 {
-        if let Some(lease) = LEASES.get_ptr_mut(found.address) {
-            // SAFETY: a map value.
-            let grants = unsafe { &raw mut (*lease).grants }.cast::<u64>();
-            if !lease::extend(&Words::<GRANTS>(grants), grant, now) {
-                return 0;
-            }
-            // Still there? Or the daemon, to make room, removed it as expired
-            // meanwhile, and it may be another address's now.
-            if LEASES.get_ptr_mut(found.address) == Some(lease) {
-                return 1;
-            }
-            lease::retract(&Words::<GRANTS>(grants), grant);
-            continue;
+        match prolong(&found.address, grant, now) {
+            Prolonged::Done => return 1,
+            Prolonged::NoRoom => return 0,
+            Prolonged::Absent => {}
         }
         lease.address = found.address;
         lease.grants[0] = grant; // the rest of it is zero and stays so
@@ -77,8 +71,98 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
     0
 }
 
+enum Prolonged {
+    Done,
+    /// Others have all its grants.
+    NoRoom,
+    /// Nobody lends the address, or not any more.
+    Absent,
+}
+
+/// What the daemon removes as expired, to make room, may be another address's at once.
+/// So whoever has written to it looks whether it is still there.
+#[inline(always)]
+fn prolong(address: &Address, grant: Grant, now: u32) -> Prolonged {
+    let Some(lease) = LEASES.get_ptr_mut(address) else {
+        return Prolonged::Absent;
+    };
+    let grants = Words::of(lease);
+    if !lease::hold(&grants, grant) {
+        return match netfilter_crowd(address.high, address.low, grant.0, now) {
+            DONE => Prolonged::Done,
+            NO_ROOM => Prolonged::NoRoom,
+            _ => Prolonged::Absent,
+        };
+    }
+    if LEASES.get_ptr_mut(address) == Some(lease) {
+        return Prolonged::Done;
+    }
+    lease::retract(&grants, grant);
+    Prolonged::Absent
+}
+
+const ABSENT: u64 = 0;
+const DONE: u64 = 1;
+const NO_ROOM: u64 = 2;
+
+/// Adds a grant to an address whose lease is full of others. The daemon removes a lease only if
+/// there is no crowd, and puts it back if one comes meanwhile.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_crowd(high: u64, low: u64, grant: u64, now: u32) -> u64 {
+    let (address, grant) = (Address { high, low }, Grant(grant));
+    let (Some(lease), Some(scratch)) = (LEASES.get_ptr_mut(address), scratch()) else {
+        return ABSENT;
+    };
+    let grants = Words::of(lease);
+    let known = CROWDS.get_ptr_mut(address);
+    let crowd = known.map(Words::of);
+    match (
+        lease::extend_crowded(&grants, crowd.as_ref(), grant, now),
+        known,
+    ) {
+        (Place::Lease, _) if LEASES.get_ptr_mut(address) == Some(lease) => return DONE,
+        (Place::Lease, _) => {
+            lease::retract(&grants, grant);
+            return ABSENT;
+        }
+        (Place::Crowd, Some(crowd)) => return stands(address, crowd, grant),
+        (Place::NewCrowd, _) => {}
+        (Place::Crowd | Place::Nowhere, _) => return NO_ROOM,
+    }
+    scratch.crowd.address = address;
+    scratch.crowd.grants[0] = grant; // the rest of it is zero and stays so
+    match CROWDS.insert(address, &scratch.crowd, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            // Nothing but a barrier: the look must come behind the insertion.
+            compare_exchange(&raw mut scratch.crowd.grants[0].0, grant.0, grant.0);
+            u64::from(LEASES.get_ptr_mut(address).is_some())
+        }
+        Err(EEXIST) => ABSENT, // another processor was first
+        Err(_) => NO_ROOM,
+    }
+}
+
+/// Whether the grant is where egress finds it.
+#[inline(always)]
+fn stands(address: Address, crowd: *mut Crowd, grant: Grant) -> u64 {
+    if CROWDS.get_ptr_mut(address) != Some(crowd) {
+        lease::retract(&Words::of(crowd), grant);
+        return ABSENT;
+    }
+    u64::from(LEASES.get_ptr_mut(address).is_some())
+}
+
 /// The words of a map value.
 struct Words<const COUNT: usize>(*mut u64);
+
+impl<const COUNT: usize> Words<COUNT> {
+    #[inline(always)]
+    fn of(lease: *mut Lease<COUNT>) -> Self {
+        // SAFETY: a map value.
+        Self(unsafe { &raw mut (*lease).grants }.cast())
+    }
+}
 
 impl<const N: usize> Grants for Words<N> {
     const COUNT: usize = N;
@@ -185,12 +269,29 @@ extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64
         return 0;
     };
     let (atom, slot) = (atom_and_slot as u8, (atom_and_slot >> 8) as u32);
-    let grant = lease::in_force(&lease.grants, now, |name| name_allows(slot, name, atom));
-    // A new value's address is written before its grants, so it is read behind them.
-    compiler_fence(Ordering::SeqCst);
-    // SAFETY: as above.
-    if unsafe { (&raw const lease.address).read_volatile() } != address {
+    let allows = |name| name_allows(slot, name, atom);
+    if let Some(grant) = lease::in_force(&lease.grants, now, allows) {
+        return if is_still(lease, address) { grant.0 } else { 0 };
+    }
+    // SAFETY: within the value.
+    let last = unsafe { (&raw const lease.grants[LEASE_GRANTS - 1].0).read_volatile() };
+    if last == 0 {
         return 0;
     }
-    grant.map_or(0, |grant| grant.0)
+    // SAFETY: as above.
+    let Some(crowd) = (unsafe { CROWDS.get(address) }) else {
+        return 0;
+    };
+    match lease::in_force(&crowd.grants, now, allows) {
+        Some(grant) if is_still(crowd, address) => grant.0,
+        _ => 0,
+    }
+}
+
+/// A new value's address is written before its grants, so it is read behind them.
+#[inline(always)]
+fn is_still<const COUNT: usize>(lease: &Lease<COUNT>, address: Address) -> bool {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: within the value.
+    unsafe { (&raw const lease.address).read_volatile() == address }
 }

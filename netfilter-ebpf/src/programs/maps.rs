@@ -1,7 +1,7 @@
 //! Every map. Those of the policy hold two copies, of which `ACTIVE` names one.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::SkStorage,
     macros::{btf_map, map},
     maps::{
@@ -10,9 +10,10 @@ use aya_ebpf::{
 };
 use netfilter_ebpf::{
     abi::{
-        Address, Alias, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, DropKey, Flow, FlowKey,
-        FragmentKey, INTERFACE_INDEXES, INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE,
-        NAME_IDS, QuestionKey, QuestionValue, Settings, Turnover, Users, Who,
+        Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd,
+        Decider, DropKey, Flow, FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES,
+        INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, QuestionKey,
+        QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted, WantedKey, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -59,6 +60,21 @@ pub(crate) static NAMES: LpmTrie<[u8; KEY_DATA], u32> = LpmTrie::with_max_entrie
 #[map]
 pub(crate) static NAME_SETS: Array<AtomSet> = Array::with_max_entries(2 * NAME_IDS, BPF_F_MMAPABLE);
 
+// Which rules decide where, for `hits`.
+
+/// The first is nobody.
+#[map]
+pub(crate) static DECIDERS: Array<Decider> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Beside `ROOTS`, `LEAVES` and `NAME_SETS`: indices of deciders, in pairs.
+#[map]
+pub(crate) static ROOT_DECIDERS: Array<[u32; 2]> =
+    Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static LEAF_DECIDERS: Array<[u32; 2]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static NAME_DECIDERS: Array<[u32; 2]> =
+    Array::with_max_entries(NAME_IDS, BPF_F_MMAPABLE);
+
 /// By copy: whose sockets may pass by.
 #[map]
 pub(crate) static USERS: Array<Users> = Array::with_max_entries(2, 0);
@@ -77,6 +93,9 @@ pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, 0);
+/// Of the addresses that many names lend.
+#[map]
+pub(crate) static CROWDS: HashMap<Address, Crowd> = HashMap::with_max_entries(4_096, 0);
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);
@@ -129,6 +148,12 @@ pub(crate) static PASSED: PerCpuArray<Counter> =
 #[map]
 pub(crate) static DROPPED: PerCpuHashMap<DropKey, Counter> =
     PerCpuHashMap::with_max_entries(8_192, 0);
+/// By rule: flows that it let out, or denied. User space puts the rules in.
+#[map]
+pub(crate) static HITS: HashMap<u64, u64> = HashMap::with_max_entries(HIT_RULES, BPF_F_NO_PREALLOC);
+/// Flows that were seen lately: 40 bits of a keyed hash, and 24 of the second.
+#[map]
+pub(crate) static RECENT: Array<u64> = Array::with_max_entries(2 * RECENT_SETS, 0);
 #[map]
 pub(crate) static QUESTION_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 #[map]
@@ -157,7 +182,24 @@ pub(crate) static ATTEMPTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 pub(crate) static ATTEMPT_BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 /// What names resolved to. A ring of its own: answers must not push out denials.
 #[map]
-pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(RESOLVED_SIZE, 0);
+const RESOLVED_SIZE: u32 = 1 << 20;
+/// Bytes in it of which the daemon is not told; it looks each second.
+pub(crate) const RESOLVED_UNREAD: u64 = RESOLVED_SIZE as u64 / 4;
+
+// What audit let pass, whole, for `suggest`. It takes memory as it fills: most machines enforce,
+// and what finds none is counted, and passes all the same.
+
+#[map]
+pub(crate) static WANTED: HashMap<WantedKey, Wanted> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ASKED: HashMap<AskedKey, Asked> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+/// User space only, which keeps it here over restarts.
+#[map]
+pub(crate) static NAMED: HashMap<NamedKey, Named> =
+    HashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
 
 /// What does not fit the 512 bytes of stack. One per processor: tc programs run
 /// with bottom halves disabled, so none interrupts another.
@@ -203,8 +245,14 @@ pub(crate) struct Scratch {
     pub(crate) question: Question,
     pub(crate) addresses: Addresses,
     pub(crate) lease: Lease,
+    pub(crate) crowd: Crowd,
     /// Who sends the packet, see `who`.
     pub(crate) who: Who,
+    /// What audit remembers, see `wanted`.
+    pub(crate) wanted_key: WantedKey,
+    pub(crate) wanted: Wanted,
+    pub(crate) asked_key: AskedKey,
+    pub(crate) asked_for: Asked,
 }
 
 #[map]

@@ -19,6 +19,7 @@ use crate::{
     message::{self, UDP_HEADER, scratch},
     options, refuse,
     tables::Generation,
+    wanted,
 };
 
 /// Judges a datagram to a resolver.
@@ -137,6 +138,9 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
     }
     if reason != 0 && settings.flags & SETTING_REPORT == 0 {
         return reason;
+    }
+    if reason != 0 {
+        wanted::question(question, hash, reason, seen);
     }
     *key = QuestionKey {
         client: packet.source,

@@ -7,12 +7,15 @@ use netfilter_ebpf::{
     name::KEY_DATA,
     packet::{self, Packet},
     plumbing::Plumbing,
-    table::{self, Memory, Node, ROOTS_PER_FAMILY},
+    table::{self, LEAF, Memory, Node, ROOTS_PER_FAMILY},
 };
 
 use crate::{
     clock, flow, frame, lease,
-    maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch},
+    maps::{
+        ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAF_DECIDERS, LEAVES, NAMES, NODES, ROOT_DECIDERS,
+        ROOTS, SETTINGS, Scratch,
+    },
     message::scratch,
     plumbing,
 };
@@ -140,7 +143,7 @@ struct Trie {
 }
 
 #[inline(always)]
-fn pick(pairs: &Array<[u32; 2]>, index: u32) -> Option<u32> {
+pub(crate) fn pick(pairs: &Array<[u32; 2]>, index: u32) -> Option<u32> {
     pairs.get(index >> 1).map(|pair| pair[(index & 1) as usize])
 }
 
@@ -158,6 +161,32 @@ impl Memory for Trie {
     #[inline(always)]
     fn leaf(&self, index: u32) -> Option<u32> {
         pick(&LEAVES, index)
+    }
+}
+
+/// The same tables, asked for who decides.
+pub(crate) struct Deciders {
+    pub(crate) table: u32,
+}
+
+impl Memory for Deciders {
+    #[inline(always)]
+    fn root(&self, index: u32) -> Option<u32> {
+        let index = self.table * ROOTS_PER_FAMILY + index;
+        match pick(&ROOTS, index)? {
+            class if class & LEAF != 0 => pick(&ROOT_DECIDERS, index).map(|first| LEAF | first),
+            node => Some(node),
+        }
+    }
+
+    #[inline(always)]
+    fn node(&self, index: u32) -> Option<&Node> {
+        NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn leaf(&self, index: u32) -> Option<u32> {
+        pick(&LEAF_DECIDERS, index)
     }
 }
 

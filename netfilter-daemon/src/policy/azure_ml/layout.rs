@@ -7,7 +7,7 @@ use crate::policy::yaml::{Key, Node, Value};
 
 use super::rule::EXAMPLE;
 
-const SETTINGS: &[&str] = &[
+pub(super) const SETTINGS: &[&str] = &[
     "isolation_mode",
     "outbound_rules",
     "presets",

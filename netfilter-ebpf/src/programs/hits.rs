@@ -1,0 +1,148 @@
+//! Which rule let a flow out, or denied it: counted once for each, at its first packet.
+//!
+//! There is no table of flows that a rule allows. So a TCP flow begins with each SYN of
+//! another sequence number, and any other flow with a packet of which none like it was seen
+//! for [`FORGOTTEN`] seconds, as far as [`RECENT`] remembers. Packets that begin nothing
+//! cost TCP two comparisons, and others the look into one cache line.
+
+use netfilter_ebpf::{
+    abi::{
+        DECIDER_ALLOWS, DECIDER_AUDITS, DECIDER_DENIES, DECIDERS_AT_ONCE, Decider, NAME_ID_NONE,
+        NAME_IDS, RECENT_SETS,
+    },
+    egress::Tables,
+    packet::{ACK, Packet, SYN, TCP},
+    quote, table,
+    verdict::{Grounds, Reason, Verdict},
+};
+
+use crate::{
+    atomic::{compare_exchange, increment},
+    clock,
+    maps::{DECIDERS, HITS, NAME_DECIDERS, RECENT, Scratch, seed},
+    message::scratch,
+    tables::{Deciders, Generation, pick},
+};
+
+/// Seconds of silence after which a flow that has no SYN begins anew.
+const FORGOTTEN: u64 = 60;
+
+/// Counts the rule behind a verdict on the packet in the scratch, if it begins a flow.
+#[inline(always)]
+pub(crate) fn note(packet: &Packet, verdict: &Verdict) {
+    let (action, name) = match verdict {
+        Verdict::Pass(Grounds::Rule) => (DECIDER_ALLOWS, NAME_ID_NONE),
+        Verdict::Pass(Grounds::Learned(grant)) => (DECIDER_ALLOWS, grant.name()),
+        Verdict::Audit => (DECIDER_AUDITS, NAME_ID_NONE),
+        Verdict::Drop(Reason::DeniedByRule) => (DECIDER_DENIES, NAME_ID_NONE),
+        _ => return,
+    };
+    if packet.protocol == TCP && packet.kind & (SYN | ACK) != SYN
+        || quote::is_error(packet.protocol, packet.kind)
+    {
+        return;
+    }
+    netfilter_hit(action, name);
+}
+
+/// A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_hit(action: u32, name: u32) -> u64 {
+    let Some(Scratch { packet, copy, .. }) = scratch() else {
+        return 0;
+    };
+    let (Some(generation), true) = (Generation::of(*copy), is_new(packet)) else {
+        return 0;
+    };
+    let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
+        return 0;
+    };
+    let mut next = if name == NAME_ID_NONE {
+        let (high, low) = packet.destination.left_aligned();
+        let table = *copy * 2 + u32::from(!packet.destination.is_ipv4());
+        table::lookup(&Deciders { table }, (high, low)).unwrap_or(0)
+    } else {
+        pick(&NAME_DECIDERS, *copy * NAME_IDS + (name & (NAME_IDS - 1))).unwrap_or(0)
+    };
+    for _ in 0..DECIDERS_AT_ONCE {
+        let Some(decider) = DECIDERS.get(next).filter(|_| next != 0) else {
+            return 0;
+        };
+        if decides(decider, action, atom) {
+            if let Some(hits) = HITS.get_ptr_mut(&decider.rule) {
+                increment(hits);
+            }
+            return 1;
+        }
+        next = decider.next;
+    }
+    0
+}
+
+#[inline(always)]
+fn decides(decider: &Decider, action: u32, atom: u8) -> bool {
+    decider.action == action && decider.atoms.contains(atom)
+}
+
+/// Whether no packet of its flow was seen lately. The place that it takes is that of the
+/// flow which was silent longest, of the two that share it.
+#[inline(always)]
+fn is_new(packet: &Packet) -> bool {
+    let hash = hash(packet);
+    let now = u64::from(clock::now()) & 0xff_ffff;
+    let set = (hash as u32 & (RECENT_SETS - 1)) * 2;
+    let word = hash & !0xff_ffff | now;
+    let (Some(one), Some(other)) = (RECENT.get_ptr_mut(set), RECENT.get_ptr_mut(set + 1)) else {
+        return true;
+    };
+    // SAFETY: words of map values; other processors replace them whole.
+    let (of_one, of_other) = unsafe { (one.read_volatile(), other.read_volatile()) };
+    let silence = |seen: u64| now.wrapping_sub(seen) & 0xff_ffff;
+    let is_its = |seen: u64| (seen ^ hash) >> 24 == 0;
+    let (place, seen) = if is_its(of_one) {
+        (one, of_one)
+    } else if is_its(of_other) {
+        (other, of_other)
+    } else if silence(of_one) >= silence(of_other) {
+        (one, of_one)
+    } else {
+        (other, of_other)
+    };
+    let known = is_its(seen) && silence(seen) < FORGOTTEN;
+    // Written rarely, for all processors read it.
+    if known && silence(seen) < FORGOTTEN / 4 {
+        return false;
+    }
+    // Of two processors with packets of one flow, the second comes too late.
+    let is_first = compare_exchange(place, seen, word);
+    // SAFETY: as above.
+    !known && (is_first || !is_its(unsafe { place.read_volatile() }))
+}
+
+/// Of its addresses, ports and protocol and, where it is a SYN, of its sequence number. Whoever
+/// does not know the seed cannot choose flows that share a place.
+#[inline(always)]
+fn hash(packet: &Packet) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // 2⁶⁴ by the golden ratio (Knuth, TAOCP 6.4)
+    let ports = u64::from(packet.source_port) << 16 | u64::from(packet.destination_port);
+    let number = if packet.protocol == TCP {
+        u64::from(packet.sequence)
+    } else {
+        0
+    };
+    let words = [
+        packet.source.high,
+        packet.source.low,
+        packet.destination.high,
+        packet.destination.low,
+        ports << 8 | u64::from(packet.protocol),
+        number,
+    ];
+    let mut hash = seed();
+    for word in words {
+        hash = (hash ^ word).wrapping_mul(ODD);
+        hash ^= hash >> 29;
+    }
+    hash
+}
