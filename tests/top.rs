@@ -3,6 +3,7 @@
 use std::{fs, process::Output};
 
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -24,11 +25,16 @@ struct Pane<'a> {
 
 impl<'a> Pane<'a> {
     fn start(world: &'a World) -> Self {
+        Self::start_after(world, ":")
+    }
+
+    /// After a command of the shell that becomes `top`.
+    fn start_after(world: &'a World, first: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let pane = Self { world, directory };
         let number = pane.directory.path().join("number");
         let script = format!(
-            "echo before; sh -c 'echo $$ > {}; exec {BINARY} top'; echo ended with $?; \
+            "echo before; sh -c 'echo $$ > {}; {first}; exec {BINARY} top'; echo ended with $?; \
              stty -a | grep -o ' icanon\\| echo '; echo shell waits; read line",
             number.display()
         );
@@ -64,6 +70,11 @@ impl<'a> Pane<'a> {
             "no {text}: {}",
             self.shown()
         );
+    }
+
+    fn process(&self) -> Pid {
+        let number = fs::read_to_string(self.directory.path().join("number")).unwrap();
+        Pid::from_raw(number.trim().parse().unwrap())
     }
 
     fn press(&self, keys: &[&str]) {
@@ -112,7 +123,7 @@ fn it_shows_what_is_denied_as_it_happens_and_leaves_the_terminal_as_it_was() {
     pane.press(&["Tab"]);
     pane.shows("executable");
     pane.press(&["5"]);
-    pane.shows("TCP from 10.99.0.2");
+    pane.shows("203.0.113.9 TCP 8443");
 
     pane.tmux(&["resize-window", "-x", "150", "-y", "40"]);
     pane.shows("4 rules");
@@ -137,10 +148,21 @@ fn a_signal_leaves_the_terminal_as_it_was_too() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let pane = Pane::start(&world);
         pane.shows("enforcing on eth0 (");
-        let number = fs::read_to_string(pane.directory.path().join("number")).unwrap();
-        kill(Pid::from_raw(number.trim().parse().unwrap()), signal).unwrap();
+        kill(pane.process(), signal).unwrap();
         pane.left_as_it_was();
     }
+}
+
+#[test]
+fn it_ends_when_its_terminal_goes_even_if_no_signal_says_so() {
+    let world = World::new(None);
+    let _daemon = world.enforce(POLICY);
+    let pane = Pane::start_after(&world, "trap \"\" HUP");
+    pane.shows("enforcing on eth0 (");
+    let process = pane.process();
+    assert_eq!(kill(process, None), Ok(()));
+    pane.tmux(&["kill-server"]);
+    assert!(eventually(|| kill(process, None) == Err(Errno::ESRCH)));
 }
 
 #[test]

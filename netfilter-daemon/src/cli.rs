@@ -25,6 +25,7 @@ mod detach;
 mod doctor;
 mod events;
 mod explain;
+mod interrupt;
 pub mod lab;
 mod reload;
 mod run;

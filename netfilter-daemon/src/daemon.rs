@@ -217,7 +217,7 @@ impl Daemon {
             setup.policy.clone(),
             &loaded,
             generation,
-        ));
+        )?);
         view.judged_by(&datapath);
 
         let (names, wanted) = channel::channel(Names::of(&loaded.policy));

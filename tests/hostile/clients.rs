@@ -17,7 +17,7 @@ use crate::world::World;
 const SILENT: usize = 5000;
 const THREADS: usize = 4;
 /// What the daemon has open without clients, those of the listener, and some readers.
-const FILES: usize = 82 + 256 + 40;
+const FILES: usize = 110 + 256 + 40;
 /// KiB that clients may cost, of which each has a request of 16 KiB and its task.
 const MEMORY: u64 = 32 << 10;
 

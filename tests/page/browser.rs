@@ -27,16 +27,6 @@ pub(super) struct Browser {
     _home: TempDir,
 }
 
-/// The document that a browser without scripts makes of a page.
-pub(super) fn without_scripts(world: &World, page: &str) -> String {
-    let home = TempDir::new().unwrap();
-    let mut command = world.protected().command(PROGRAM);
-    command.args(arguments(&home));
-    command.args(["--blink-settings=scriptEnabled=false", "--dump-dom", page]);
-    let output = command.env("HOME", home.path()).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn arguments(home: &TempDir) -> Vec<String> {
     vec![
         // Its sandbox does not run as root; the namespace has nothing but the lab.
@@ -88,6 +78,20 @@ impl Browser {
             browser.ask(&format!("{domain}.enable"), &json!({}));
         }
         browser
+    }
+
+    /// As one does whose owner has switched scripts off.
+    pub(super) fn run_no_scripts(&mut self) {
+        let off = json!({ "value": true });
+        self.ask("Emulation.setScriptExecutionDisabled", &off);
+    }
+
+    /// What it has made of the page, as markup.
+    pub(super) fn document(&mut self) -> String {
+        let root = self.ask("DOM.getDocument", &json!({}));
+        let of = json!({ "nodeId": root["root"]["nodeId"] });
+        let markup = self.ask("DOM.getOuterHTML", &of)["outerHTML"].clone();
+        markup.as_str().unwrap().to_owned()
     }
 
     /// What it answers; what it tells meanwhile is kept.

@@ -1,25 +1,12 @@
 //! `netfilter-daemon events`
 
-use std::{
-    io,
-    os::fd::AsFd,
-    process::{self, ExitCode},
-    thread,
-};
+use std::process::{self, ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{SigSet, Signal},
-        signalfd::SignalFd,
-    },
-};
 use serde_json::json;
 
-use super::{NO, StateDir, print};
+use super::{NO, StateDir, interrupt::when_interrupted, print};
 use crate::{
     control::{self, Answer, Request},
     daemon::{event, history::KEPT},
@@ -103,7 +90,9 @@ impl Events {
         let Some(answers) = control::follow(&self.state_dir.state_dir)? else {
             return Ok(self.nobody());
         };
-        end_when_interrupted().context("cannot wait for signals")?;
+        // At once, for this thread may be writing to a reader that has stopped, or
+        // wait for an event that never comes.
+        when_interrupted(|| process::exit(0)).context("cannot wait for signals")?;
         for answer in answers {
             print(&lines(&self.admitted(events(answer?)?), self.json)?)?;
         }
@@ -152,28 +141,6 @@ fn lines(events: &event::Events, json: bool) -> anyhow::Result<String> {
         text.push('\n');
     }
     Ok(text)
-}
-
-/// Ends the process, as done, on SIGINT, on SIGTERM and when nobody reads its
-/// output any more. From a thread, for the other may be writing to a reader that
-/// has stopped, or wait for an event that never comes.
-fn end_when_interrupted() -> io::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block()?;
-    let signals = SignalFd::new(&signals)?;
-    thread::spawn(move || {
-        let stdout = io::stdout();
-        let mut ends = [
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            // Its end is told unasked.
-            PollFd::new(stdout.as_fd(), PollFlags::empty()),
-        ];
-        while poll(&mut ends, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        process::exit(0);
-    });
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal},
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use nix::sys::signal::{SigSet, Signal};
 use ratatui::{
     Terminal,
     backend::TestBackend,
@@ -23,7 +22,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyEventKind},
 };
 
-use super::{NO, StateDir, WRONG, complain, print, print_json};
+use super::{NO, StateDir, WRONG, complain, interrupt::when_interrupted, print, print_json};
 use crate::{
     control::{self, Answer, Request},
     daemon::overview::Overview,
@@ -166,20 +165,17 @@ fn read_on(state_dir: StateDir) -> Receiver<Reading> {
     readings
 }
 
-/// Becomes true on SIGINT, SIGTERM and SIGHUP. To be called before there is another thread.
-fn interrupted() -> nix::Result<Arc<AtomicBool>> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block()?;
+/// Becomes true when it is to end. Where the terminal is no more, its keys are waited for
+/// without end; then the process ends by itself after a while.
+fn interrupted() -> io::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&interrupted);
-    thread::spawn(move || {
-        // It fails for no set of signals that there is.
-        signals.wait().ok();
+    when_interrupted(move || {
         told.store(true, Ordering::Relaxed);
-    });
+        thread::sleep(5 * TURN);
+        ratatui::try_restore().ok();
+        process::exit(0);
+    })?;
     Ok(interrupted)
 }
 

@@ -88,10 +88,15 @@ impl View {
         policy_path: PathBuf,
         loaded: &Loaded,
         generation: u32,
-    ) -> Self {
+    ) -> Result<Self, datapath::Error> {
+        // What comes after is told, be it before the first turn.
+        let (mut minute, mut hour) = (Minute::default(), Hour::default());
+        let counters = state.counters()?;
+        minute.note(Instant::now(), &counters);
+        hour.note(Moment::now(), &counters);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         denials.judged_by(Deciding::of(&loaded.policy), loaded.policy.mode);
-        Self {
+        Ok(Self {
             state,
             denials,
             health,
@@ -102,13 +107,13 @@ impl View {
                 keeper,
                 policy: PolicyInForce::of(loaded, generation),
                 failed_reloads: 0,
-                minute: Minute::default(),
-                hour: Hour::default(),
+                minute,
+                hour,
                 turned: Instant::now(),
                 told: Told::default(),
                 runs: Runs::default(),
             }),
-        }
+        })
     }
 
     /// Returns what was in force before.

@@ -279,10 +279,14 @@ fn policy(screen: &Screen) -> String {
         0 => String::new(),
         count => format!("; {count} reloads failed"),
     };
+    let rules = match policy.rules {
+        1 => "1 rule".to_owned(),
+        rules => format!("{} rules", number(u64::try_from(rules).unwrap_or(u64::MAX))),
+    };
     format!(
-        "{} rules, generation {}, {}{failed}",
-        number(u64::try_from(policy.rules).unwrap_or(u64::MAX)),
+        "{rules}, generation {}{failed}; {} learned addresses; {}",
         screen.overview.generation,
+        number(screen.overview.learned.addresses),
         visible(&policy.path)
     )
 }
@@ -297,11 +301,10 @@ fn rates(screen: &Screen) -> String {
         false => "would be denied",
     };
     format!(
-        "{word}: {} in this second, {} in a minute, {} in an hour; {} learned addresses",
+        "{word}: {} in this second, {} in a minute, {} in an hour",
         number(overview.seconds.last().copied().unwrap_or(0)),
         number(minute),
-        number(hour),
-        number(overview.learned.addresses)
+        number(hour)
     )
 }
 

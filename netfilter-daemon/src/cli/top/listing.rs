@@ -4,7 +4,10 @@ use std::cmp::Reverse;
 
 use super::screen::Pane;
 use crate::{
-    daemon::overview::{Overview, Rule, Tallies},
+    daemon::{
+        event::Event,
+        overview::{Overview, Rule, Tallies},
+    },
     moment,
     shown::{bytes, number, visible},
 };
@@ -91,13 +94,14 @@ const fn share(title: &'static str, of: u16) -> Column {
 impl Listing {
     pub(super) fn of(overview: &Overview, pane: Pane, sort: Sort, filter: &str) -> Self {
         let mut listing = match pane {
-            Pane::Names => tallies(
-                &overview.names,
-                overview.time,
-                "name or address",
-                "last from",
-            ),
-            Pane::Processes => tallies(&overview.processes, overview.time, "executable", "last to"),
+            Pane::Names => {
+                let titles = ["name or address", "last from"];
+                tallies(&overview.names, overview.time, titles, false)
+            }
+            Pane::Processes => {
+                let titles = ["executable", "last to"];
+                tallies(&overview.processes, overview.time, titles, true)
+            }
             Pane::Reasons => reasons(overview),
             Pane::Rules => rules(overview),
             Pane::Events => events(overview),
@@ -120,48 +124,56 @@ impl Listing {
     }
 }
 
-fn tallies(tallies: &Tallies, now: u64, what: &'static str, other: &'static str) -> Listing {
+/// `whose`: of processes, which have an owner.
+fn tallies(tallies: &Tallies, now: u64, titles: [&'static str; 2], whose: bool) -> Listing {
+    let [what, other] = titles;
+    let mut columns = vec![
+        share(what, 3),
+        number_of("reports", 7),
+        number_of("untold", 7),
+        number_of("last", 6),
+        word("reason", 15),
+        share(other, 2),
+    ];
+    if whose {
+        columns.insert(1, share("user", 2));
+    }
     let mut rows: Vec<Row> = tallies
         .rows
         .iter()
-        .map(|row| Row {
-            cells: vec![
-                row.subject.to_string(),
+        .map(|row| {
+            let mut cells = vec![
+                row.subject.what.clone(),
                 number(row.reports),
                 number(row.untold),
                 ago(row.last, now),
                 format!("{}{}", row.reason, if row.audited { "*" } else { "" }),
                 row.other.clone(),
-            ],
-            count: row.reports,
-            last: row.last,
-            bad: false,
+            ];
+            if whose {
+                cells.insert(1, row.subject.whose.clone());
+            }
+            Row {
+                cells,
+                count: row.reports,
+                last: row.last,
+                bad: false,
+            }
         })
         .collect();
     if tallies.others > 0 {
+        let mut cells = vec![String::new(); columns.len()];
+        cells[0] = "others".to_owned();
+        cells[if whose { 2 } else { 1 }] = number(tallies.others);
         rows.push(Row {
-            cells: vec![
-                "others".to_owned(),
-                number(tallies.others),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-            ],
+            cells,
             count: 0,
             last: 0,
             bad: false,
         });
     }
     Listing {
-        columns: vec![
-            share(what, 3),
-            number_of("reports", 7),
-            number_of("untold", 7),
-            number_of("last", 8),
-            word("reason", 15),
-            share(other, 2),
-        ],
+        columns,
         rows,
         none: "nothing was reported in the last hour",
     }
@@ -228,15 +240,60 @@ fn rules(overview: &Overview) -> Listing {
 
 fn events(overview: &Overview) -> Listing {
     let rows = overview.recent.iter().map(|event| Row {
-        cells: vec![ago(event.time, overview.time), event.to_string()],
+        cells: vec![
+            ago(event.time, overview.time),
+            who(event),
+            what(event),
+            format!("{}{}", event.reason, if event.audited { "*" } else { "" }),
+            event.rule.clone().unwrap_or_default(),
+        ],
         count: 0,
         last: event.time,
         bad: false,
     });
     Listing {
-        columns: vec![number_of("ago", 8), share("what", 1)],
+        columns: vec![
+            number_of("ago", 6),
+            share("from", 2),
+            share("to", 3),
+            word("reason", 15),
+            share("rule", 1),
+        ],
         rows: rows.collect(),
         none: "nothing was denied since the daemon's start",
+    }
+}
+
+/// `/usr/bin/curl (812)`
+fn who(event: &Event) -> String {
+    let number = |pid: Option<u32>| pid.map_or(String::new(), |pid| format!(" ({pid})"));
+    if let Some(socket) = &event.socket {
+        let program = socket.program.as_deref().unwrap_or(&socket.user);
+        return format!("{program}{}", number(socket.process));
+    }
+    match &event.sender {
+        Some(sender) => {
+            let file = sender.executable.as_ref().or(sender.program.as_ref());
+            let file = file.unwrap_or(&sender.user);
+            format!("{file}{}", number(sender.pid))
+        }
+        None => event
+            .source
+            .map_or_else(|| event.interface.clone(), |from| from.to_string()),
+    }
+}
+
+/// `pypi.org TCP 443`
+fn what(event: &Event) -> String {
+    match (&event.question, &event.socket, &event.name) {
+        (Some(question), ..) => format!("{question} DNS"),
+        (_, Some(socket), _) => socket.way.clone(),
+        (_, _, Some(name)) => match (&event.protocol, event.destination_port) {
+            (Some(protocol), Some(port)) => format!("{name} {protocol} {port}"),
+            (Some(protocol), None) => format!("{name} {protocol}"),
+            (None, _) => name.clone(),
+        },
+        (None, None, None) => event.destination(),
     }
 }
 
