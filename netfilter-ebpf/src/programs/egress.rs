@@ -151,7 +151,7 @@ fn settle<B: Buffer>(
     generation: &Generation,
 ) -> Verdict {
     let refusal = match verdict {
-        Verdict::Pass(Grounds::Plumbing(_)) if !plumbing::affords(buffer) => Reason::PlumbingLimit,
+        Verdict::Pass(Grounds::Plumbing) if !plumbing::affords(buffer) => Reason::PlumbingLimit,
         Verdict::Pass(grounds) if !remember(packet, grounds, generation) => Reason::TableFull,
         // Nothing of the grounds goes on: the verifier takes no number that
         // is not set in every case.

@@ -6,7 +6,6 @@ use netfilter_ebpf::{
     egress::{Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
-    plumbing::Plumbing,
     table::{self, LEAF, Memory, Node, ROOTS_PER_FAMILY},
 };
 
@@ -215,8 +214,8 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn plumbing(&self, _: &Packet) -> Option<Plumbing> {
-        plumbing::at_hand()
+    fn is_plumbing(&self, _: &Packet) -> bool {
+        plumbing::at_hand().is_some()
     }
 
     #[inline(always)]
@@ -263,8 +262,8 @@ impl Tables for Plain<'_> {
     }
 
     #[inline(always)]
-    fn plumbing(&self, _: &Packet) -> Option<Plumbing> {
-        None
+    fn is_plumbing(&self, _: &Packet) -> bool {
+        false
     }
 
     #[inline(always)]
