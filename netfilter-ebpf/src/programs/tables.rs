@@ -18,6 +18,7 @@ use crate::{
     memo,
     message::scratch,
     plumbing,
+    widen::bounded,
 };
 
 /// One generation of the policy. Read once per packet, so a packet is judged by one.
@@ -192,8 +193,8 @@ impl Tables for Generation {
     fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
         let atoms = ATOMS.get(self.slot)?;
         Some(match protocol {
-            packet::TCP => atoms.tcp[port as usize],
-            packet::UDP => atoms.udp[port as usize],
+            packet::TCP => atoms.tcp[usize::from(bounded(port))],
+            packet::UDP => atoms.udp[usize::from(bounded(port))],
             _ => atoms.other[protocol as usize],
         })
     }
