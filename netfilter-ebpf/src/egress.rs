@@ -3,8 +3,7 @@
 use crate::{
     abi::{ATOM_LINK, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
-    plumbing,
-    quote,
+    plumbing, quote,
     verdict::{Grounds, Reason, Verdict},
 };
 

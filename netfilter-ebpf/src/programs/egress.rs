@@ -129,6 +129,8 @@ seam! {
         let (Some(generation), Some(scratch)) = (Generation::of(copy as u32), scratch()) else {
             return Reason::Unready as u64;
         };
+        // Of what cannot be read no name is reported, nor that of the question before.
+        scratch.question.name_length = 0;
         if !buffer.own() {
             return Reason::TableFull as u64;
         }
