@@ -1,8 +1,9 @@
-//! What leases granted lately, of this processor: so that a packet of a connection to a
-//! learned address is let out without a look at the table of leases.
+//! What leases granted a moment ago, of this processor: so that a packet of a connection to
+//! a learned address is let out without a look at the table of leases.
 //!
-//! Within one generation a grant stays until its time is over, so that is all that must be
-//! the same. Places are few and found by the address: what needs the place takes it.
+//! Within one generation a grant stays until its time is over. What could be read of a lease
+//! that changed hands at that moment is forgotten with the second, as everything is. Places
+//! are few and found by the address: what needs the place takes it.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use netfilter_ebpf::abi::{Address, Grant};
@@ -26,7 +27,7 @@ static MEMOS: PerCpuArray<Memo> = PerCpuArray::with_max_entries(PLACES, 0);
 /// As [`lease::find`].
 #[inline(always)]
 pub(crate) fn find(address: Address, atom: u8, now: u32, generation: &Generation) -> Option<Grant> {
-    let about = about(atom, generation);
+    let about = about(atom, now, generation);
     let hash = (address.high ^ address.low).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let memo = MEMOS.get_ptr_mut((hash >> 56) as u32)?;
     // SAFETY: a map value of this processor, and none interrupts a tc program but others'.
@@ -49,8 +50,13 @@ pub(crate) fn find(address: Address, atom: u8, now: u32, generation: &Generation
     Some(grant)
 }
 
-/// By which policy, and for which ports. Never zero.
+/// By which policy, for which ports, and when: of the second as many bits as there is room
+/// for. Never zero.
 #[inline(always)]
-fn about(atom: u8, generation: &Generation) -> u64 {
-    u64::from(Generation::number()) << 32 | u64::from(generation.slot()) << 8 | u64::from(atom)
+fn about(atom: u8, now: u32, generation: &Generation) -> u64 {
+    let second = u64::from(now & 0x7f_ffff);
+    u64::from(Generation::number()) << 32
+        | second << 9
+        | u64::from(generation.slot()) << 8
+        | u64::from(atom)
 }
