@@ -94,7 +94,7 @@ fn a_browser_without_scripts_shows_everything() {
     let mut page = String::new();
     assert!(
         eventually(|| {
-            page = browser.document();
+            page = browser.document().unwrap_or_else(|error| error);
             page.contains("</footer>")
         }),
         "{page}"

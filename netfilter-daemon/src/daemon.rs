@@ -31,7 +31,7 @@ pub mod event;
 mod fields;
 mod files;
 pub mod groundwork;
-mod heap;
+pub mod heap;
 pub mod history;
 mod hour;
 mod keeper;

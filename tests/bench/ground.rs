@@ -60,7 +60,7 @@ pub fn prefixes(family: Family, count: usize, random: &mut Random) -> Vec<IpNet>
     while list.len() < count {
         list.insert(match family {
             Family::Ipv4 => {
-                let bits = 1 << 24 | u32::try_from(random.next() >> 32).unwrap() % 0xdf00_0000;
+                let bits = (1 << 24) | (u32::try_from(random.next() >> 32).unwrap() % 0xdf00_0000);
                 let length = match random.below(2) {
                     0 => 24,
                     _ => 16 + u8::try_from(random.below(17)).unwrap(),
@@ -141,7 +141,7 @@ fn elsewhere(prefixes: &[IpNet], random: &mut Random) -> IpAddr {
     loop {
         let address = match prefixes[0] {
             IpNet::V4(_) => {
-                let bits = 1 << 24 | u32::try_from(random.next() >> 32).unwrap() % 0xdf00_0000;
+                let bits = (1 << 24) | (u32::try_from(random.next() >> 32).unwrap() % 0xdf00_0000);
                 IpAddr::V4(bits.into())
             }
             // In the same networks, or hardly any would go beyond the first bits.

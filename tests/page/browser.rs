@@ -86,16 +86,22 @@ impl Browser {
         self.ask("Emulation.setScriptExecutionDisabled", &off);
     }
 
-    /// What it has made of the page, as markup.
-    pub(super) fn document(&mut self) -> String {
-        let root = self.ask("DOM.getDocument", &json!({}));
+    /// What it has made of the page, as markup; why not, when another page comes meanwhile.
+    pub(super) fn document(&mut self) -> Result<String, String> {
+        let root = self.try_ask("DOM.getDocument", &json!({}))?;
         let of = json!({ "nodeId": root["root"]["nodeId"] });
-        let markup = self.ask("DOM.getOuterHTML", &of)["outerHTML"].clone();
-        markup.as_str().unwrap().to_owned()
+        let markup = self.try_ask("DOM.getOuterHTML", &of)?["outerHTML"].clone();
+        Ok(markup.as_str().unwrap().to_owned())
     }
 
-    /// What it answers; what it tells meanwhile is kept.
+    /// What it answers.
     pub(super) fn ask(&mut self, method: &str, parameters: &Value) -> Value {
+        let answer = self.try_ask(method, parameters);
+        answer.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// What it tells before it answers is kept.
+    fn try_ask(&mut self, method: &str, parameters: &Value) -> Result<Value, String> {
         self.asked += 1;
         let mut request = json!({ "id": self.asked, "method": method, "params": parameters });
         if let Some(session) = &self.session {
@@ -110,8 +116,10 @@ impl Browser {
             assert_eq!(message.pop(), Some(0), "the browser ended at {method}");
             let message: Value = serde_json::from_slice(&message).unwrap();
             if message["id"] == self.asked {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                return match &message["error"] {
+                    Value::Null => Ok(message["result"].clone()),
+                    error => Err(format!("{method}: {error}")),
+                };
             }
             self.events.push(message);
         }

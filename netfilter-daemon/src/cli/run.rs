@@ -19,6 +19,7 @@ use crate::{
     daemon::{
         Daemon, End, Setup,
         groundwork::Groundwork,
+        heap,
         loaded::{self, Loaded, Read},
         opening::{self, Opening},
     },
@@ -177,6 +178,7 @@ fn serve(
     choice: Choice,
     log: &mut Log,
 ) -> anyhow::Result<End> {
+    heap::share();
     let groundwork = Groundwork::lay(&setup)?;
     log.write().context("cannot write a log")?;
     let runtime = runtime()?;

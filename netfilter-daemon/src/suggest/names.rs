@@ -31,9 +31,11 @@ pub(super) fn rules(
     rules
 }
 
+/// The wildcard that might stand for names, and how they were used.
+type Alike = (Option<Pattern>, BTreeSet<Flow>);
+
 fn of_used(names: BTreeMap<Pattern, Use>, policy: &Policy) -> Vec<Addition> {
-    let mut groups: BTreeMap<(Option<Pattern>, BTreeSet<Flow>), Vec<(Pattern, Used)>> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<Alike, Vec<(Pattern, Used)>> = BTreeMap::new();
     for (pattern, Use { flows, used, .. }) in names {
         let parent = wildcard_above(&pattern).filter(|_| !is_limited(policy, pattern.wire()));
         groups

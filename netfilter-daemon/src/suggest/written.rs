@@ -1,7 +1,7 @@
 //! A suggestion as a policy file: the one in use, with rules added.
 //!
 //! Names, processes and users are text that others choose. Of it nothing is written but what
-//! [`scalar`] quotes, and comments of one line, without what ends a line.
+//! `scalar` quotes, and comments of one line, without what ends a line.
 
 use std::net::IpAddr;
 

@@ -147,7 +147,7 @@ impl Secured {
         ];
         let spoken = all
             .into_iter()
-            .filter(|(version, _)| (oldest..=newest).contains(&version));
+            .filter(|(version, _)| (oldest..=newest).contains(version));
         spoken.map(|(_, version)| version).collect()
     }
 
