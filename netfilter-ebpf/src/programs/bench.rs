@@ -128,9 +128,12 @@ fn used(number: u64) {
     unsafe { core::arch::asm!("", in("r1") number) };
 }
 
-/// Where the next packet goes to, and (host, port) where it comes from, as bytes on the wire.
+/// Where a packet goes to, and (host, port) where it comes from, as bytes on the wire.
+type Ends = ([u64; 2], Option<(u64, u64)>);
+
+/// Those of the next packet.
 #[inline(always)]
-fn next() -> Option<([u64; 2], Option<(u64, u64)>)> {
+fn next() -> Option<Ends> {
     let walk = WALK.get_ptr_mut(0)?;
     // SAFETY: a map value, which nobody else writes to while this runs.
     let walk = unsafe { &mut *walk };
