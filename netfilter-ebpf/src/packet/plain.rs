@@ -1,5 +1,9 @@
 //! What nearly every packet is, read with few instructions: TCP or UDP, whole, behind an
 //! IPv4 header without options or an IPv6 header without extensions.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "parts of words are what is read"
+)]
 
 use super::{
     Bytes, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Packet, TCP, UDP, segment,
@@ -21,38 +25,40 @@ pub fn read<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
 #[inline(always)]
 fn ipv4<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
     const LENGTH: usize = 20;
-    let header: [u8; LENGTH] = bytes.read(ETHERNET_HEADER)?;
+    // And the ports, which every plain packet has.
+    let [first, second, third] = bytes.words(ETHERNET_HEADER)?;
     // Version and length; nothing but "don't fragment" in the word of fragments.
-    if header[0] != 0x45 || u16::from_be_bytes([header[6], header[7]]) & !0x4000 != 0 {
+    if first >> 56 != 0x45 || first & 0xffff & !0x4000 != 0 {
         return None;
     }
-    let length = u16::from_be_bytes([header[2], header[3]]) as usize;
-    let address = |at: usize| {
-        Address::from_ipv4(u32::from_be_bytes([
-            header[at],
-            header[at + 1],
-            header[at + 2],
-            header[at + 3],
-        ]))
-    };
-    let packet = between(address(12), address(16), header[9], header[8], LENGTH);
-    transport(bytes, packet, ETHERNET_HEADER + length)
+    let packet = between(
+        Address::from_ipv4(second as u32),
+        Address::from_ipv4((third >> 32) as u32),
+        (second >> 48) as u8,
+        (second >> 56) as u8,
+        LENGTH,
+    );
+    transport(bytes, packet, ETHERNET_HEADER + part(first >> 32))
 }
 
 #[inline(always)]
 fn ipv6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
     const LENGTH: usize = 40;
-    let header: [u8; LENGTH] = bytes.read(ETHERNET_HEADER)?;
-    let length = u16::from_be_bytes([header[4], header[5]]) as usize;
-    let (_, addresses) = header.split_at(8);
-    let (source, destination) = addresses.split_at(16);
-    let source = Address::from_ipv6(*source.first_chunk()?);
-    let destination = Address::from_ipv6(*destination.first_chunk()?);
-    if header[0] >> 4 != 6 || source.is_ipv4() || destination.is_ipv4() {
+    let [first, from_high, from_low, to_high, to_low] = bytes.words(ETHERNET_HEADER)?;
+    let address = |high, low| Address { high, low };
+    let (source, destination) = (address(from_high, from_low), address(to_high, to_low));
+    if first >> 60 != 6 || source.is_ipv4() || destination.is_ipv4() {
         return None;
     }
-    let packet = between(source, destination, header[6], header[7], LENGTH);
-    transport(bytes, packet, ETHERNET_HEADER + LENGTH + length)
+    let (protocol, hops) = ((first >> 8) as u8, first as u8);
+    let packet = between(source, destination, protocol, hops, LENGTH);
+    transport(bytes, packet, ETHERNET_HEADER + LENGTH + part(first >> 16))
+}
+
+/// The last sixteen bits.
+#[inline(always)]
+const fn part(word: u64) -> usize {
+    word as u16 as usize
 }
 
 #[inline(always)]
@@ -91,16 +97,16 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet, end: usize) -> Op
     packet.end = end;
     match packet.protocol {
         TCP => {
-            let header = bytes.read(packet.transport)?;
+            let header = bytes.words(packet.transport)?;
             segment(&mut packet, header, payload)?;
         }
         UDP => {
-            let header: [u8; 8] = bytes.read(packet.transport)?;
-            if payload < 8 || usize::from(u16::from_be_bytes([header[4], header[5]])) != payload {
+            let [header] = bytes.words(packet.transport)?;
+            if payload < 8 || part(header >> 16) != payload {
                 return None;
             }
-            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
-            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+            packet.source_port = (header >> 48) as u16;
+            packet.destination_port = (header >> 32) as u16;
         }
         _ => return None,
     }
