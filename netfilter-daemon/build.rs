@@ -36,10 +36,21 @@ fn build() -> Result<(), String> {
     rerun_if_changed(&toolchain.compiler.rustc);
     rerun_if_changed(&toolchain.linker.path);
 
+    // Without where it is, for whom compares what it makes.
+    let compiler = &toolchain.compiler.name;
+    let compiler = compiler.split(" (").next().unwrap_or(compiler);
+    println!("cargo:rustc-env=NETFILTER_EBPF_COMPILER={compiler}");
+
     let out_dir = directory("OUT_DIR")?;
-    let target_dir = shared(&out_dir).join("bpf");
+    // Two objects, which are not to be built anew each time the other was.
+    let (name, features): (_, &[&str]) = match env::var_os("CARGO_FEATURE_BENCH") {
+        Some(_) => ("bpf-bench", &["--features", "bench"]),
+        None => ("bpf", &[]),
+    };
+    let target_dir = shared(&out_dir).join(name);
     let output = toolchain
         .command("build", &workspace, &target_dir)
+        .args(features)
         .env("CARGO_TERM_COLOR", "never")
         .output()
         .map_err(|error| format!("{} does not start: {error}", toolchain.compiler.name))?;

@@ -1,6 +1,6 @@
 //! What audit saw becomes a policy by which the same work drops nothing.
 
-use std::{fs, net::IpAddr, process::Output};
+use std::{fs, net::IpAddr, process::Output, thread, time::Duration};
 
 use netfilter_daemon::lab::{daemon::Daemon, mounts};
 use serde_json::Value;
@@ -281,6 +281,44 @@ fn without_a_daemon_or_anything_seen_the_answer_is_no_and_what_was_seen_can_be_f
         Some(0)
     );
     nothing();
+}
+
+/// Of a flood the kernel tells little: who sent the rest is remembered all the same.
+#[test]
+fn what_was_not_told_of_is_still_of_who_sent_it() {
+    const PORTS: [u16; 5] = [4001, 4002, 4003, 4004, 4005];
+    let world = World::new(None);
+    let _daemon = world.enforce("isolation_mode: allow_internet_outbound");
+    // Ever new processes, for each may have some of its packets told.
+    let flood = "for ($end = time + 5; time < $end;) { \
+         if ($child = fork) { waitpid($child, 0); next } \
+         socket(S, PF_INET, SOCK_DGRAM, 0); \
+         for (1..150) { send(S, 'x', 0, sockaddr_in(4000, inet_aton('198.18.7.1'))) } exit }";
+    let mut perl = world.protected().command("perl");
+    let mut flood = perl.args(["-MSocket", "-e", flood]).spawn().unwrap();
+    thread::sleep(Duration::from_secs(2));
+    for port in PORTS {
+        let sends = format!("echo x > /dev/udp/198.18.7.2/{port}");
+        assert!(world.succeeds("bash", &["-c", &sends]));
+    }
+    flood.wait().unwrap();
+    let events = text(&world.daemon(&["events", "--json"]));
+    let told = |port: &u16| events.contains(&format!("\"destination_port\":{port},"));
+    assert!(told(&4000) && !PORTS.iter().all(told));
+    let policy = suggested(&world);
+    for (address, program, other) in [
+        ("198.18.7.1/", "perl", "bash"),
+        ("198.18.7.2/", "bash", "perl"),
+    ] {
+        let rules: Vec<&str> = policy.split("- name:").collect();
+        let at = rules.iter().position(|rule| rule.contains(address));
+        // The comment on a rule stands before it.
+        let about = rules[at.unwrap() - 1].rsplit("port_ranges").next().unwrap();
+        assert!(
+            about.contains(program) && !about.contains(other),
+            "{address}\n{policy}"
+        );
+    }
 }
 
 /// Enforced, nothing is remembered that was dropped.

@@ -1,13 +1,17 @@
-//! No frame makes its reader panic, or find anything outside of it.
+//! No frame makes its reader panic, or find anything outside of it; nor is it read in two ways.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use netfilter_ebpf::{
-    packet::{self, Frame, Packet},
+    packet::{self, Frame, Packet, plain},
     plumbing, surplus,
 };
 
 fuzz_target!(|frame: &[u8]| {
+    if let Some(packet) = plain::read(frame) {
+        assert_eq!(packet::parse(frame), Ok(Frame::Ip(packet)));
+        assert!(packet.end < frame.len() || surplus::check(frame, &packet).is_ok());
+    }
     if let Ok(Frame::Ip(packet)) = packet::parse(frame) {
         let Packet {
             network,

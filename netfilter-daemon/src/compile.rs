@@ -10,7 +10,6 @@ use netfilter_ebpf::{
     },
     egress::{self, Origin, Tables},
     packet::{Fragment, Packet},
-    plumbing::Plumbing,
     table,
     verdict::{Reason, Verdict},
 };
@@ -422,8 +421,8 @@ impl Tables for Static<'_> {
     }
 
     /// Of addresses alone there is none.
-    fn plumbing(&self, _: &Packet) -> Option<Plumbing> {
-        None
+    fn is_plumbing(&self, _: &Packet) -> bool {
+        false
     }
 
     fn fragment(&self, _: &FragmentKey) -> bool {

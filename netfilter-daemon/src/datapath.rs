@@ -25,6 +25,7 @@ use fill::{Times, Writer};
 use pins::{Pins, Role};
 
 mod attach;
+pub mod bench;
 mod btf;
 mod cgroup;
 mod events;

@@ -176,7 +176,10 @@ fn name(addition: &mut Addition, taken: &mut BTreeSet<String>) {
         _ => '-',
     };
     let stem: String = stem.chars().map(plain).take(LONGEST).collect();
-    let stem = stem.trim_matches('-');
+    let stem = match stem.trim_matches('-') {
+        "" => "rule",
+        stem => stem,
+    };
     let mut name = stem.to_owned();
     let mut number = 2;
     while !taken.insert(name.clone()) {

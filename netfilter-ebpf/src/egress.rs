@@ -3,8 +3,7 @@
 use crate::{
     abi::{ATOM_LINK, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
-    plumbing::{self, Plumbing},
-    quote,
+    plumbing, quote,
     verdict::{Grounds, Reason, Verdict},
 };
 
@@ -21,8 +20,8 @@ pub trait Tables {
     fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin>;
     /// Of an ICMP error: the packet that would answer the one it quotes.
     fn quoted(&self, error: &Packet) -> Option<&Packet>;
-    /// What [`plumbing::read`] says of the packet.
-    fn plumbing(&self, packet: &Packet) -> Option<Plumbing>;
+    /// Whether [`plumbing::read`] takes the packet for such.
+    fn is_plumbing(&self, packet: &Packet) -> bool;
     /// Whether the first fragment of this datagram passed.
     fn fragment(&self, key: &FragmentKey) -> bool;
     /// Seconds of CLOCK_BOOTTIME.
@@ -40,11 +39,9 @@ pub enum Origin {
 /// that would answer the one it quotes.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
-    let plumbing = tables.plumbing(packet);
-    if let Some(plumbing) = plumbing
-        && plumbing::is_on_link(packet.destination)
-    {
-        return Verdict::Pass(Grounds::Plumbing(plumbing));
+    let is_plumbing = tables.is_plumbing(packet);
+    if is_plumbing && plumbing::is_on_link(packet.destination) {
+        return Verdict::Pass(Grounds::Plumbing);
     }
     if let Fragment::Later(id) = packet.fragment {
         return if tables.fragment(&fragment_key(packet, id)) {
@@ -66,10 +63,8 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     if class.allow.contains(atom) {
         return Verdict::Pass(Grounds::Rule);
     }
-    if let Some(plumbing) = plumbing
-        && class.allow.contains(ATOM_LINK)
-    {
-        return Verdict::Pass(Grounds::Plumbing(plumbing));
+    if is_plumbing && class.allow.contains(ATOM_LINK) {
+        return Verdict::Pass(Grounds::Plumbing);
     }
     let mut judged = packet;
     if quote::is_error(packet.protocol, packet.kind) {

@@ -14,6 +14,16 @@ pub trait Bytes {
     fn length(&self) -> usize;
     /// `N` bytes at `offset`; `None` where the packet is shorter.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// `N` words of eight bytes at `offset`, as numbers in network order; `None` where the
+    /// packet is shorter.
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = u64::from_be_bytes(self.read(offset + index * 8)?);
+        }
+        Some(words)
+    }
     /// Eight bytes at `offset`; those behind the end are of any value.
     fn word(&self, offset: usize) -> [u8; 8] {
         core::array::from_fn(|index| self.read(offset + index).map_or(0, |[byte]| byte))
@@ -63,6 +73,8 @@ pub fn hash<B: Bytes + ?Sized>(bytes: &B, at: usize, length: usize, seed: u64) -
     }
     hash
 }
+
+pub mod plain;
 
 pub const ETHERNET_HEADER: usize = 14;
 /// IEEE 802.1Q allows more; two are what networks use.
@@ -427,10 +439,6 @@ const fn fragment(offset: u16, more: bool, id: u32) -> Fragment {
 /// Ports. The whole fixed header must be there, so a first fragment cannot
 /// leave part of it to the second (RFC 1858).
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a packet has fewer than 2³² bytes"
-)]
 fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet, Reason> {
     packet.transport = B::widen(packet.transport);
     if packet.transport > packet.end {
@@ -442,24 +450,8 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet,
     let payload = packet.end - packet.transport;
     match packet.protocol {
         TCP => {
-            let header: [u8; 14] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
-            let header_length = (header[12] >> 4) as usize * 4;
-            if payload < 20 || header_length < 20 {
-                return Err(Reason::Malformed);
-            }
-            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
-            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
-            packet.kind = header[13];
-            packet.sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            packet.acknowledged =
-                u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
-            // SYN and FIN take a number each (RFC 9293 section 3.4).
-            packet.next = packet
-                .sequence
-                .wrapping_add(payload as u32)
-                .wrapping_sub(header_length as u32)
-                .wrapping_add((packet.kind & SYN != 0) as u32)
-                .wrapping_add((packet.kind & FIN != 0) as u32);
+            let header = bytes.words(packet.transport).ok_or(Reason::Malformed)?;
+            segment(&mut packet, header, payload).ok_or(Reason::Malformed)?;
         }
         UDP => {
             let header: [u8; 8] = bytes.read(packet.transport).ok_or(Reason::Malformed)?;
@@ -487,6 +479,33 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet) -> Result<Packet,
         _ => {}
     }
     Ok(packet)
+}
+
+/// What a TCP header, which begins with these words, says of a segment of `length` bytes, with
+/// that header.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "parts of words, and a packet has fewer than 2³² bytes"
+)]
+fn segment(packet: &mut Packet, [ports, numbers]: [u64; 2], length: usize) -> Option<()> {
+    let header_length = (numbers >> 28 & 0xf) as usize * 4;
+    if length < 20 || header_length < 20 {
+        return None;
+    }
+    packet.source_port = (ports >> 48) as u16;
+    packet.destination_port = (ports >> 32) as u16;
+    packet.kind = (numbers >> 16) as u8;
+    packet.sequence = ports as u32;
+    packet.acknowledged = (numbers >> 32) as u32;
+    // SYN and FIN take a number each (RFC 9293 section 3.4).
+    packet.next = packet
+        .sequence
+        .wrapping_add(length as u32)
+        .wrapping_sub(header_length as u32)
+        .wrapping_add((packet.kind & SYN != 0) as u32)
+        .wrapping_add((packet.kind & FIN != 0) as u32);
+    Some(())
 }
 
 /// Echo request and reply (RFC 792; RFC 4443 section 4).

@@ -1,6 +1,6 @@
 //! What becomes of a packet, and why.
 
-use crate::{abi::Grant, plumbing::Plumbing};
+use crate::abi::Grant;
 
 /// Declares an enum whose numbers, labels and sentences are one list.
 macro_rules! labelled {
@@ -171,7 +171,8 @@ pub enum Verdict {
 /// Why a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grounds {
-    Plumbing(Plumbing),
+    /// What [`plumbing`](crate::plumbing) reads as such.
+    Plumbing,
     /// A rule on its address.
     Rule,
     /// A rule on a name that lent its address.

@@ -5,6 +5,7 @@ use std::{ffi::OsString, fs, path::PathBuf, process::Command, time::Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
+    bench,
     command::{self, Output},
     setup::{self, Purpose},
     toolchain,
@@ -31,11 +32,29 @@ pub(crate) struct Demo {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: cargo xtask bench -- --help")]
+#[command(after_help = "Example: cargo xtask bench --quick --json")]
 pub(crate) struct Bench {
-    /// For the benchmark
-    #[arg(last = true, value_name = "ARGS")]
-    bench: Vec<OsString>,
+    /// Compare filters end to end, in network namespaces
+    #[arg(long, conflicts_with_all = ["growth", "keep"])]
+    e2e: bool,
+    /// Of that, these filters, loads and sides, by their names in JSON
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "e2e")]
+    only: Vec<String>,
+    /// Draw that, as SVG
+    #[arg(long, value_name = "FILE", requires = "e2e")]
+    plot: Option<PathBuf>,
+    /// Draw how costs grow, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with = "keep")]
+    growth: Option<PathBuf>,
+    /// Record what the programs take and cost, which CI compares with
+    #[arg(long)]
+    keep: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Fewer rows, rounds and packets: enough to compare rows of one run
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Builds the release binary.
@@ -68,7 +87,7 @@ pub(crate) fn binary() -> Result<PathBuf> {
 pub(crate) fn tests() -> Result<PathBuf> {
     let build = || {
         let mut cargo = command::cargo();
-        cargo.args(["test", "--locked", "--package", "netfilter-daemon"]);
+        cargo.args(["test", "--locked", "--workspace"]);
         cargo.args(["--test", "tests", "--no-run"]);
         cargo
     };
@@ -95,13 +114,37 @@ pub(crate) fn demo(demo: &Demo) -> Result<()> {
     command::hand_over(lab)
 }
 
-pub(crate) fn bench(bench: &Bench) -> Result<()> {
+pub(crate) fn bench(arguments: &Bench) -> Result<()> {
+    if arguments.keep {
+        return bench::keep();
+    }
+    if let Some(file) = &arguments.growth {
+        return bench::growth(file);
+    }
+    if arguments.e2e {
+        return bench::end_to_end(
+            arguments.json,
+            arguments.quick,
+            &arguments.only,
+            arguments.plot.as_deref(),
+        );
+    }
+    let mut cargo = micro()?;
+    cargo.arg("--");
+    cargo.args(arguments.json.then_some("--json"));
+    cargo.args(arguments.quick.then_some("--quick"));
+    command::hand_over(cargo)
+}
+
+/// The micro-benchmark. In the profile of the tests, which are built already where this runs in
+/// CI: what is measured runs in the kernel, and the BPF object is optimised in every profile.
+pub(crate) fn micro() -> Result<Command> {
     let mut cargo = command::cargo();
-    cargo.args(["bench", "--locked", "--package", "netfilter-daemon"]);
+    cargo.args(["bench", "--locked", "--profile", "dev"]);
+    cargo.args(["--workspace", "--features", "netfilter-daemon/bench"]);
     cargo.args(["--bench", "datapath"]);
     run_as_root(&mut cargo)?;
-    cargo.arg("--").args(&bench.bench);
-    command::hand_over(cargo)
+    Ok(cargo)
 }
 
 pub(crate) fn chaos(chaos: &Chaos) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Developer commands. `cargo xtask demo` shows the product, `cargo xtask test`
 //! runs what CI runs.
 
+mod bench;
 mod build;
 mod catalogue;
 mod command;

@@ -18,6 +18,7 @@ use crate::{
 pub(crate) enum Purpose {
     Demo,
     Tests,
+    Bench,
     Vm,
     Deb,
     Package,
@@ -47,6 +48,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("tmux", "tmux"),
     ("unbound", "unbound"),
 ];
+const FOR_BENCH: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
 const FOR_DEB: &[(&str, &str)] = &[("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
 const FOR_PACKAGE: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
@@ -105,12 +107,16 @@ const UNPACKED: &[(&str, &[&str])] = &[
         "usr/sbin/iptables-nft",
         &["iptables", "libip4tc2", "libip6tc2", "libxtables12"],
     ),
+    ("usr/sbin/ipset", &["ipset", "libipset13"]),
     ("usr/bin/systemd-analyze", &["systemd", "libsystemd-shared"]),
     (
         "lib/systemd/systemd-resolved",
         &["systemd-resolved", "libsystemd-shared"],
     ),
 ];
+
+/// Of them, those that the benchmark compares with.
+const RIVALS: [&str; 2] = ["iptables-nft", "ipset"];
 
 /// The newest `bpf-linker` that was tried, and the LLVMs that it can be built
 /// with.
@@ -156,6 +162,7 @@ impl Purpose {
         let tools = match self {
             Self::Demo => FOR_DEMO,
             Self::Tests => FOR_TESTS,
+            Self::Bench => FOR_BENCH,
             Self::Vm => FOR_VM,
             Self::Deb => FOR_DEB,
             Self::Package => FOR_PACKAGE,
@@ -179,7 +186,12 @@ impl Purpose {
             let there = directory.join(program).is_file()
                 || Path::new("/").join(program).is_file()
                 || toolchain::in_path(name).is_some();
-            (self == Self::Tests && !there).then_some((name, *packages))
+            let wanted = match self {
+                Self::Tests => name != "ipset",
+                Self::Bench => RIVALS.contains(&name),
+                _ => false,
+            };
+            (wanted && !there).then_some((name, *packages))
         });
         let (programs, packages): (Vec<_>, Vec<_>) = missing.unzip();
         Ok((programs, packages.concat()))

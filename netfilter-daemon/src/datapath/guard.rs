@@ -21,7 +21,9 @@ use super::{
     cgroup::{self, Call},
     maps::{self, ArrayOf, Plain},
     pins::{Pins, path},
-    tcx, who,
+    tcx,
+    test_run::Size,
+    who,
 };
 
 /// The second where the kernel refuses the first; see `programs/main.rs`.
@@ -350,10 +352,9 @@ pub fn cookie_of(socket: &OwnedFd) -> io::Result<u64> {
     Ok(cookie)
 }
 
-/// Instructions that the verifier walked through.
-pub(super) fn verified(ebpf: &mut Ebpf, name: &'static str) -> Result<Option<u32>, Unguarded> {
+pub(super) fn size(ebpf: &mut Ebpf, name: &'static str) -> Result<Size, Unguarded> {
     let info = loaded(ebpf, name)?.info().map_err(refused)?;
-    Ok(info.verified_instruction_count())
+    Ok(Size::of(name, &info))
 }
 
 fn copied(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Unguarded> {

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use aya::programs::ProgramInfo;
+
 use super::{Datapath, Error, Pathless, Unguarded, guard, load, pins::Role, who};
 use crate::compile::Image;
 
@@ -18,11 +20,14 @@ pub enum Program {
     Loopback,
     /// What a workload sends, at XDP: `XDP_DROP` (1), `XDP_PASS` (2), `XDP_TX` (3).
     Workload,
+    /// What lets in only what [`Program::Workload`] has judged, or nothing.
+    Judged,
 }
 
 impl Program {
     const fn name(self) -> &'static str {
         match self {
+            Self::Judged => Role::Judged.program(),
             Self::Egress => Role::Egress.program(),
             Self::Ingress => Role::Ingress.program(),
             Self::Loopback => Role::Loopback.program(),
@@ -143,12 +148,11 @@ impl Datapath {
             })
     }
 
-    /// Instructions that the verifier walked through when it accepted the
-    /// program; its limit is a million. `None` before Linux 5.16.
+    /// How large a program is.
     ///
     /// # Errors
     /// Where the kernel refuses the program.
-    pub fn verified_instructions(&mut self, program: Program) -> Result<Option<u32>, Error> {
+    pub fn size(&mut self, program: Program) -> Result<Size, Error> {
         let name = program.name();
         self.load_for(program)?;
         let loaded = self.ebpf.program(name).ok_or(Error::MissingMap(name))?;
@@ -156,7 +160,7 @@ impl Datapath {
             program: name,
             source: Box::new(source),
         })?;
-        Ok(info.verified_instruction_count())
+        Ok(Size::of(name, &info))
     }
 
     /// [`Datapath::load`] on a kernel whose memory may not be read.
@@ -167,15 +171,14 @@ impl Datapath {
         Self::load_with(state_dir, image, Err(Pathless::Unreadable))
     }
 
-    /// Instructions that the verifier walked through, of each program that notes who uses a
-    /// socket.
+    /// The same of each program that notes who uses a socket.
     ///
     /// # Errors
     /// Where the kernel refuses one.
-    pub fn verified_witnesses(&mut self) -> Result<Vec<Option<u32>>, Unguarded> {
+    pub fn sizes_of_witnesses(&mut self) -> Result<Vec<Size>, Unguarded> {
         let programs = who::PROGRAMS.into_iter();
         programs
-            .map(|(name, ..)| who::verified(&mut self.ebpf, name))
+            .map(|(name, ..)| who::size(&mut self.ebpf, name))
             .collect()
     }
 
@@ -183,11 +186,32 @@ impl Datapath {
     ///
     /// # Errors
     /// Where the kernel refuses one.
-    pub fn verified_guards(&mut self) -> Result<Vec<Option<u32>>, Unguarded> {
+    pub fn sizes_of_guards(&mut self) -> Result<Vec<Size>, Unguarded> {
         let programs = guard::PROGRAMS.into_iter();
         programs
-            .map(|name| guard::verified(&mut self.ebpf, name))
+            .map(|name| guard::size(&mut self.ebpf, name))
             .collect()
+    }
+}
+
+/// How large a program is to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub program: &'static str,
+    /// Instructions that the verifier walked through when it accepted the program; its limit
+    /// is a million. `None` before Linux 5.16.
+    pub verified: Option<u32>,
+    /// Bytes of the program as the verifier left it, eight for each instruction.
+    pub translated: Option<u32>,
+}
+
+impl Size {
+    pub(super) fn of(program: &'static str, info: &ProgramInfo) -> Self {
+        Self {
+            program,
+            verified: info.verified_instruction_count(),
+            translated: info.size_translated(),
+        }
     }
 }
 
@@ -204,7 +228,9 @@ pub fn run_as(
 ) -> io::Result<Outcome> {
     match program {
         Program::Workload => run_on_frame(fd, frame, with, repeat),
-        Program::Egress | Program::Ingress | Program::Loopback => run(fd, frame, with, repeat),
+        Program::Egress | Program::Ingress | Program::Loopback | Program::Judged => {
+            run(fd, frame, with, repeat)
+        }
     }
 }
 

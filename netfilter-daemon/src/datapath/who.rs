@@ -12,7 +12,7 @@ use super::{
     btf::{self, Types},
     cgroup::Call,
     guard::{self, Unguarded},
-    test_run::bpf,
+    test_run::{Size, bpf},
 };
 
 /// Programs, the names of their pins, and what they are called at.
@@ -129,10 +129,9 @@ pub(super) fn copied(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Ung
     fd.as_fd().try_clone_to_owned().map_err(guard::refused)
 }
 
-/// Instructions that the verifier walked through.
-pub(super) fn verified(ebpf: &mut Ebpf, name: &'static str) -> Result<Option<u32>, Unguarded> {
+pub(super) fn size(ebpf: &mut Ebpf, name: &'static str) -> Result<Size, Unguarded> {
     let info = loaded(ebpf, name)?.info().map_err(guard::refused)?;
-    Ok(info.verified_instruction_count())
+    Ok(Size::of(name, &info))
 }
 
 fn loaded<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a Program, Unguarded> {

@@ -59,24 +59,44 @@ pub(crate) fn rcode(reason: Reason, settings: &Settings) -> u32 {
     }
 }
 
-/// Counts, reports and refuses.
+/// Counts, reports and refuses. `generation`: that which judged, if there was one.
 #[inline(always)]
-pub(crate) fn conclude<B: Buffer>(buffer: &B, verdict: Verdict, subject: Subject) -> i32 {
-    let code = match verdict {
+pub(crate) fn conclude<B: Buffer>(
+    buffer: &B,
+    verdict: Verdict,
+    subject: Subject,
+    generation: Option<&Generation>,
+) -> i32 {
+    let copy = generation.map_or(NO_COPY, |generation| u64::from(generation.slot()));
+    act_on(buffer, code_of(verdict), subject, copy)
+}
+
+/// A verdict as the number that stages hand on.
+#[inline(always)]
+pub(crate) fn code_of(verdict: Verdict) -> u64 {
+    match verdict {
         Verdict::Pass(_) => PASSED_CODE,
         Verdict::Audit => AUDIT_CODE,
         Verdict::Drop(reason) => reason as u64,
         Verdict::Ask => Reason::DnsMalformed as u64, // judged before; fail closed
-    };
-    act(buffer, code, subject as u64) as i32
+    }
 }
+
+/// [`conclude`] of a verdict's code.
+#[inline(always)]
+pub(crate) fn act_on<B: Buffer>(buffer: &B, code: u64, subject: Subject, copy: u64) -> i32 {
+    act(buffer, code, subject as u64, copy) as i32
+}
+
+/// No copy has this number.
+const NO_COPY: u64 = 2;
 
 const PASSED_CODE: u64 = 0x100;
 const AUDIT_CODE: u64 = 0x101;
 
 seam! {
     /// `code` is the reason of a drop, or more.
-    fn act = (netfilter_conclude, xdp_conclude)<B>(buffer, code: u64, subject: u64) {
+    fn act = (netfilter_conclude, xdp_conclude)<B>(buffer, code: u64, subject: u64, copy: u64) {
         let packet = scratch()
             .filter(|_| subject != Subject::Unread as u64)
             .map(|scratch| &scratch.packet);
@@ -85,13 +105,13 @@ seam! {
             None => (Family::Other, ProtocolLabel::Other),
         };
         if code == PASSED_CODE {
-            count_pass(buffer, family, protocol);
+            count_pass(buffer, slot(buffer), family, protocol);
             return B::PASS as u64;
         }
         let reason = Reason::from_number(code as u8)
             .filter(|_| code != AUDIT_CODE)
             .unwrap_or(Reason::NoRule);
-        let settings = Generation::at_hand().map(|generation| generation.settings);
+        let settings = Generation::of(copy as u32).map(|generation| generation.settings);
         let flags = settings.map_or(0, |settings| settings.flags);
         let audited = code == AUDIT_CODE || flags & SETTING_REPORT != 0;
         count_drop(buffer, reason, family, protocol, audited);
@@ -106,7 +126,7 @@ seam! {
             if code != AUDIT_CODE {
                 wanted::packet(reason);
             }
-            count_pass(buffer, family, protocol);
+            count_pass(buffer, slot(buffer), family, protocol);
             return B::PASS as u64;
         }
         let (Some(packet), Some(settings)) = (packet, settings) else {
@@ -138,10 +158,15 @@ fn slot<B: Buffer>(buffer: &B) -> u32 {
 }
 
 #[inline(always)]
-fn count_pass<B: Buffer>(buffer: &B, family: Family, protocol: ProtocolLabel) {
+pub(crate) fn count_pass<B: Buffer>(
+    buffer: &B,
+    slot: u32,
+    family: Family,
+    protocol: ProtocolLabel,
+) {
     const PROTOCOLS: u32 = ProtocolLabel::ALL.len() as u32;
     const { assert!(COUNTERS_PER_SLOT == PROTOCOLS * Family::ALL.len() as u32) };
-    let index = slot(buffer) * COUNTERS_PER_SLOT + family as u32 * PROTOCOLS + protocol as u32;
+    let index = slot * COUNTERS_PER_SLOT + family as u32 * PROTOCOLS + protocol as u32;
     if let Some(counter) = PASSED.get_ptr_mut(index) {
         add(counter, buffer);
     }

@@ -9,66 +9,158 @@ use netfilter_ebpf::{
 };
 
 use crate::{
-    buffer::Buffer,
+    buffer::{Buffer, seam},
     clock,
     conclude::{self, Subject},
     flow, forgetful,
-    frame::{Frame, has_surplus, read, read_quote},
-    hits,
+    frame::{self, Frame, has_surplus, read, read_quote},
+    hits, interface,
     maps::{FRAGMENTS, Scratch},
     message::scratch,
     plumbing, question, stream,
-    tables::Generation,
+    tables::{Generation, Plain},
 };
 
+/// Three stages, each with a stack of its own: 512 bytes are for all that call each other.
 #[inline(always)]
 pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
     let Some(generation) = Generation::active() else {
-        return conclude::conclude(buffer, Verdict::Drop(Reason::Unready), Subject::Unread);
+        let verdict = Verdict::Drop(Reason::Unready);
+        return conclude::conclude(buffer, verdict, Subject::Unread, None);
     };
     if generation.is_lifted() {
         return B::PASS;
     }
-    match read(buffer) {
-        Ok(Frame::Plumbing) => {
-            conclude::conclude(buffer, Verdict::Pass(Grounds::Rule), Subject::Unread)
-        }
-        Err(reason) => conclude::conclude(buffer, Verdict::Drop(reason), Subject::Unread),
-        Ok(Frame::Ip(_)) if has_surplus(buffer) => {
-            conclude::conclude(buffer, Verdict::Drop(Reason::Surplus), Subject::Packet)
-        }
-        Ok(Frame::Ip(packet)) => {
-            read_quote(buffer);
-            plumbing::read(buffer);
-            let mut verdict = egress::decide(packet, &generation);
-            hits::note(packet, &verdict);
-            let mut subject = Subject::Packet;
-            if let Verdict::Ask = verdict {
-                verdict = if packet.protocol == packet::TCP {
-                    stream::outbound(buffer, &generation, false)
-                } else {
-                    question::datagram(buffer, packet, &generation)
-                };
-                subject = Subject::Question;
+    let copy = u64::from(generation.slot());
+    let (code, subject) = match judge_plain(buffer, copy) {
+        PASSED => return B::PASS,
+        NOT_PLAIN => match read(buffer) {
+            Ok(Frame::Plumbing) => (code_of(Verdict::Pass(Grounds::Rule)), Subject::Unread),
+            Err(reason) => (reason as u64, Subject::Unread),
+            Ok(Frame::Ip(_)) if has_surplus(buffer) => (Reason::Surplus as u64, Subject::Packet),
+            Ok(Frame::Ip(_)) => {
+                read_quote(buffer);
+                plumbing::read(buffer);
+                (judge_any(buffer, copy), Subject::Packet)
             }
-            if let Verdict::Pass(Grounds::Plumbing(_)) = verdict {
-                verdict = if plumbing::affords(buffer) {
-                    Verdict::Pass(Grounds::Rule)
-                } else {
-                    Verdict::Drop(Reason::PlumbingLimit)
-                };
-            } else if let Verdict::Pass(grounds) = verdict {
-                // Nothing of the grounds goes on: the verifier takes no number that
-                // is not set in every case.
-                verdict = if remember(packet, grounds, &generation) {
-                    Verdict::Pass(Grounds::Rule)
-                } else {
-                    Verdict::Drop(Reason::TableFull)
-                };
+        },
+        code => (code, Subject::Packet),
+    };
+    if code == ASKS {
+        return conclude::act_on(buffer, ask(buffer, copy), Subject::Question, copy);
+    }
+    conclude::act_on(buffer, code, subject, copy)
+}
+
+// In place of a verdict's code; see `conclude`.
+const PASSED: u64 = 0x200;
+const NOT_PLAIN: u64 = 0x201;
+const ASKS: u64 = 0x202;
+
+#[inline(always)]
+fn code_of(verdict: Verdict) -> u64 {
+    match verdict {
+        Verdict::Ask => ASKS,
+        verdict => conclude::code_of(verdict),
+    }
+}
+
+/// A plain packet that needs no look at what its bytes hold, and its interface's slot of
+/// the counters.
+#[inline(always)]
+pub(crate) fn plain<B: Buffer>(buffer: &B) -> Option<(Packet, u32)> {
+    let interface = interface::find(buffer.ifindex())?;
+    let packet = frame::plain(buffer, interface)?;
+    let nothing_more = packet.end == buffer.length() && plumbing::is_other(&packet);
+    nothing_more.then_some((packet, interface.slot))
+}
+
+seam! {
+    /// Judges a plain packet. Most pass here, and are counted; others are in the scratch then.
+    fn judge_plain = (netfilter_judge_plain, xdp_judge_plain)<B>(buffer, copy: u64) {
+        let (Some(generation), Some((packet, slot))) =
+            (Generation::of(copy as u32), plain(buffer))
+        else {
+            return NOT_PLAIN;
+        };
+        let verdict = egress::decide(&packet, &Plain(&generation));
+        hits::note(&packet, &verdict, &generation, || frame::park(&packet));
+        match verdict {
+            Verdict::Pass(grounds) => {
+                if let Grounds::Learned(grant) = grounds {
+                    let now = generation.now();
+                    if flow::is_to_learn(&packet, grant, now) {
+                        frame::park(&packet);
+                        flow::learned(grant, now);
+                    }
+                }
+                conclude::count_pass(
+                    buffer,
+                    slot,
+                    packet.family(),
+                    packet.protocol_label(),
+                );
+                PASSED
             }
-            conclude::conclude(buffer, verdict, subject)
+            verdict => {
+                frame::park(&packet);
+                code_of(verdict)
+            }
         }
     }
+}
+
+seam! {
+    /// Judges the packet in the scratch, of any kind.
+    fn judge_any = (netfilter_judge, xdp_judge)<B>(buffer, copy: u64) {
+        let (Some(generation), Some(scratch)) = (Generation::of(copy as u32), scratch()) else {
+            return Reason::Unready as u64;
+        };
+        let packet = &scratch.packet;
+        let verdict = egress::decide(packet, &generation);
+        hits::note(packet, &verdict, &generation, || ());
+        code_of(settle(buffer, packet, verdict, &generation))
+    }
+}
+
+seam! {
+    /// Judges the question in the scratch's packet.
+    fn ask = (netfilter_judge_question, xdp_judge_question)<B>(buffer, copy: u64) {
+        let (Some(generation), Some(scratch)) = (Generation::of(copy as u32), scratch()) else {
+            return Reason::Unready as u64;
+        };
+        // Of what cannot be read no name is reported, nor that of the question before.
+        scratch.question.name_length = 0;
+        if !buffer.own() {
+            return Reason::TableFull as u64;
+        }
+        let packet = &scratch.packet;
+        let verdict = if packet.protocol == packet::TCP {
+            stream::outbound(buffer, &generation, false)
+        } else {
+            question::datagram(buffer, packet, &generation)
+        };
+        conclude::code_of(verdict)
+    }
+}
+
+/// What passes is remembered where later packets will be judged by it, or has a rate.
+#[inline(always)]
+fn settle<B: Buffer>(
+    buffer: &B,
+    packet: &Packet,
+    verdict: Verdict,
+    generation: &Generation,
+) -> Verdict {
+    let refusal = match verdict {
+        Verdict::Pass(Grounds::Plumbing) if !plumbing::affords(buffer) => Reason::PlumbingLimit,
+        Verdict::Pass(grounds) if !remember(packet, grounds, generation) => Reason::TableFull,
+        // Nothing of the grounds goes on: the verifier takes no number that
+        // is not set in every case.
+        Verdict::Pass(_) => return Verdict::Pass(Grounds::Rule),
+        verdict => return verdict,
+    };
+    Verdict::Drop(refusal)
 }
 
 /// Remembers what later packets will be judged by. False: there was no room.
@@ -77,7 +169,10 @@ fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> bool 
     if let Grounds::Learned(grant) = grounds
         && !quote::is_error(packet.protocol, packet.kind)
     {
-        flow::learned(packet, grant, generation.now());
+        let now = generation.now();
+        if flow::is_to_learn(packet, grant, now) {
+            flow::learned(grant, now);
+        }
     }
     match packet.fragment {
         Fragment::First(id) => netfilter_first(id) != 0,

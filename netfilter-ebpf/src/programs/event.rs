@@ -53,6 +53,8 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     if untold == SILENT {
         return count(&LOST, LossStage::RateLimit as u8);
     }
+    // Only now, for it takes longer than to be silent.
+    who::tells(buffer.skb());
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         return count(&LOST, LossStage::RingFull as u8);
     };

@@ -19,7 +19,7 @@ use crate::{
 
 /// A learned flow is remembered when it begins, and again when its grant has less
 /// than this many seconds to live: from then on its own life counts.
-const NEARLY_EXPIRED: u32 = 10;
+pub(crate) const NEARLY_EXPIRED: u32 = 10;
 
 const EEXIST: i32 = -17;
 
@@ -152,13 +152,17 @@ fn keep(key: &netfilter_ebpf::abi::FlowKey, flow: &Flow) {
     }
 }
 
-/// Remembers what a lease lets out, for when the lease ends.
+/// Whether what a lease lets out is to be [`learned`], for when the lease ends.
 #[inline(always)]
-pub(crate) fn learned(packet: &Packet, grant: Grant, now: u32) {
+pub(crate) fn is_to_learn(packet: &Packet, grant: Grant, now: u32) -> bool {
     let marks = packet.kind & (SYN | FIN | RST) != 0;
-    if packet.protocol != TCP || marks || grant.until() < now + NEARLY_EXPIRED {
-        netfilter_learned(grant.name(), grant.until(), now);
-    }
+    packet.protocol != TCP || marks || grant.until() < now + NEARLY_EXPIRED
+}
+
+/// Remembers the flow of the packet in the scratch, which a lease lets out.
+#[inline(always)]
+pub(crate) fn learned(grant: Grant, now: u32) {
+    netfilter_learned(grant.name(), grant.until(), now);
 }
 
 #[inline(never)]
@@ -204,6 +208,16 @@ extern "C" fn netfilter_learned(name: u32, granted: u32, now: u32) -> u64 {
     0
 }
 
+/// Whether the policy lets in an arriving packet, and whether it may be the beginning or
+/// the end of a flow; `None` where no flow is concerned.
+#[inline(always)]
+pub(crate) fn concerns(packet: &Packet, generation: &Generation) -> Option<(bool, bool)> {
+    let came_in = generation.lets_in(packet.protocol, packet.destination_port);
+    let marks = packet.protocol == TCP
+        && (packet.kind & (FIN | RST) != 0 || packet.kind & (SYN | ACK) == SYN | ACK);
+    (came_in || marks).then_some((came_in, marks))
+}
+
 /// Remembers a flow that the policy lets in, so that its replies may leave; and
 /// what the remote of another says of its beginning and end.
 #[inline(always)]
@@ -211,14 +225,14 @@ pub(crate) fn arriving(packet: &Packet, generation: &Generation) {
     if matches!(packet.fragment, Fragment::Later(_)) {
         return;
     }
-    let came_in = generation.lets_in(packet.protocol, packet.destination_port);
-    if packet.protocol == TCP {
-        let marks = packet.kind & (FIN | RST) != 0 || packet.kind & (SYN | ACK) == SYN | ACK;
-        if came_in || marks {
+    match concerns(packet, generation) {
+        None => {}
+        Some((came_in, marks)) if packet.protocol == TCP => {
             netfilter_segment(u64::from(came_in), u64::from(marks));
         }
-    } else if came_in {
-        netfilter_datagram();
+        Some(_) => {
+            netfilter_datagram();
+        }
     }
 }
 

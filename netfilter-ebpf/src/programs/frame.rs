@@ -9,7 +9,7 @@ use netfilter_ebpf::{
 
 use crate::{
     buffer::{Buffer, seam},
-    interface,
+    interface::{self, Place},
     maps::Scratch,
     message::scratch,
 };
@@ -18,6 +18,32 @@ pub(crate) enum Frame {
     /// ARP, or LACP of a bond.
     Plumbing,
     Ip(&'static Packet),
+}
+
+/// Reads a plain packet, as nearly every one is, without the scratch. `None`: it must be
+/// [`read`], or there is none.
+#[inline(always)]
+pub(crate) fn plain<B: Buffer>(buffer: &B, interface: Place) -> Option<Packet> {
+    match interface.flags & (INTERFACE_UNREADABLE | INTERFACE_BARE) {
+        0 => packet::plain::read(buffer),
+        _ => None,
+    }
+}
+
+/// Puts a plain packet into the scratch, for what looks for it there.
+#[inline(always)]
+pub(crate) fn park(packet: &Packet) {
+    if let Some(scratch) = scratch() {
+        scratch.packet = *packet;
+        scratch.quoted.protocol = NOTHING;
+        scratch.plumbing = 0;
+    }
+}
+
+/// The packet in the scratch.
+#[inline(always)]
+pub(crate) fn parked() -> Option<&'static Packet> {
+    scratch().map(|scratch| &scratch.packet)
 }
 
 /// Reads the frame. The reason is that to drop it.

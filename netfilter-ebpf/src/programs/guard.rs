@@ -46,10 +46,10 @@ pub(crate) fn run<const NAMED: bool>(asked: *mut bpf_sockopt) -> i32 {
         return untouched(asked, length);
     }
     let user = bpf_get_current_uid_gid() as u32;
-    let answer = match Generation::in_force() {
-        Some(copy) => match (Generation::of(copy), USERS.get(copy)) {
-            (Some(generation), Some(users)) => guard::answer(generation.settings, users, user),
-            _ => Answer::Refuse,
+    let answer = match Generation::active() {
+        Some(generation) => match USERS.get(generation.slot()) {
+            Some(users) => guard::answer(generation.settings, users, user),
+            None => Answer::Refuse,
         },
         None => Answer::Refuse,
     };
@@ -129,7 +129,7 @@ fn report<const NAMED: bool>(way: Way, user: u32, audited: bool) {
         (NO_PROCESS, [0; 16])
     };
     entry.write(Attempt {
-        time: clock::now(),
+        time: clock::read(),
         process,
         user,
         way: way as u8,
@@ -148,7 +148,7 @@ fn spend() -> bool {
     };
     // SAFETY: a word that is replaced whole.
     let before = unsafe { core::ptr::read_volatile(budget) };
-    gate::spend(before, clock::now(), ATTEMPTS_PER_MINUTE)
+    gate::spend(before, clock::read(), ATTEMPTS_PER_MINUTE)
         .is_some_and(|after| atomic::compare_exchange(budget, before, after))
 }
 

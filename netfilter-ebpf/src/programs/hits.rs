@@ -27,9 +27,14 @@ use crate::{
 /// Seconds of silence after which a flow that has no SYN begins anew.
 const FORGOTTEN: u64 = 60;
 
-/// Counts the rule behind a verdict on the packet in the scratch, if it begins a flow.
+/// Counts the rule behind a verdict, if the packet begins a flow. `park` brings it into the scratch.
 #[inline(always)]
-pub(crate) fn note(packet: &Packet, verdict: &Verdict) {
+pub(crate) fn note(
+    packet: &Packet,
+    verdict: &Verdict,
+    generation: &Generation,
+    park: impl FnOnce(),
+) {
     let (action, name) = match verdict {
         Verdict::Pass(Grounds::Rule) => (DECIDER_ALLOWS, NAME_ID_NONE),
         Verdict::Pass(Grounds::Learned(grant)) => (DECIDER_ALLOWS, grant.name()),
@@ -42,17 +47,20 @@ pub(crate) fn note(packet: &Packet, verdict: &Verdict) {
     {
         return;
     }
-    netfilter_hit(action, name);
+    if netfilter_is_new(hash(packet)) != 0 {
+        park();
+        netfilter_hit(action, name, generation.slot());
+    }
 }
 
 /// A global function, see `message`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_hit(action: u32, name: u32) -> u64 {
-    let Some(Scratch { packet, copy, .. }) = scratch() else {
+extern "C" fn netfilter_hit(action: u32, name: u32, copy: u32) -> u64 {
+    let Some(Scratch { packet, .. }) = scratch() else {
         return 0;
     };
-    let (Some(generation), true) = (Generation::of(*copy), is_new(packet)) else {
+    let Some(generation) = Generation::of(copy) else {
         return 0;
     };
     let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
@@ -60,10 +68,10 @@ extern "C" fn netfilter_hit(action: u32, name: u32) -> u64 {
     };
     let mut next = if name == NAME_ID_NONE {
         let (high, low) = packet.destination.left_aligned();
-        let table = *copy * 2 + u32::from(!packet.destination.is_ipv4());
+        let table = copy * 2 + u32::from(!packet.destination.is_ipv4());
         table::lookup(&Deciders { table }, (high, low)).unwrap_or(0)
     } else {
-        pick(&NAME_DECIDERS, *copy * NAME_IDS + (name & (NAME_IDS - 1))).unwrap_or(0)
+        pick(&NAME_DECIDERS, copy * NAME_IDS + (name & (NAME_IDS - 1))).unwrap_or(0)
     };
     for _ in 0..DECIDERS_AT_ONCE {
         let Some(decider) = DECIDERS.get(next).filter(|_| next != 0) else {
@@ -85,16 +93,17 @@ fn decides(decider: &Decider, action: u32, atom: u8) -> bool {
     decider.action == action && decider.atoms.contains(atom)
 }
 
-/// Whether no packet of its flow was seen lately. The place that it takes is that of the
-/// flow which was silent longest, of the two that share it.
-#[inline(always)]
-fn is_new(packet: &Packet) -> bool {
-    let hash = hash(packet);
+/// Whether no packet of the flow with this [`hash`] was seen lately. The place that it takes is
+/// that of the flow which was silent longest, of the two that share it. A global function, see
+/// `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_is_new(hash: u64) -> u64 {
     let now = u64::from(clock::now()) & 0xff_ffff;
     let set = (hash as u32 & (RECENT_SETS - 1)) * 2;
     let word = hash & !0xff_ffff | now;
     let (Some(one), Some(other)) = (RECENT.get_ptr_mut(set), RECENT.get_ptr_mut(set + 1)) else {
-        return true;
+        return 1;
     };
     // SAFETY: words of map values; other processors replace them whole.
     let (of_one, of_other) = unsafe { (one.read_volatile(), other.read_volatile()) };
@@ -112,12 +121,12 @@ fn is_new(packet: &Packet) -> bool {
     let known = is_its(seen) && silence(seen) < FORGOTTEN;
     // Written rarely, for all processors read it.
     if known && silence(seen) < FORGOTTEN / 4 {
-        return false;
+        return 0;
     }
     // Of two processors with packets of one flow, the second comes too late.
     let is_first = compare_exchange(place, seen, word);
     // SAFETY: as above.
-    !known && (is_first || !is_its(unsafe { place.read_volatile() }))
+    u64::from(!known && (is_first || !is_its(unsafe { place.read_volatile() })))
 }
 
 /// Of its addresses, ports and protocol and, where it is a SYN, of its sequence number. Whoever

@@ -13,12 +13,12 @@ use netfilter_ebpf::{
 
 use crate::{
     answer,
-    buffer::Buffer,
+    buffer::{Buffer, seam},
     clock,
     conclude::{self, Subject},
     flow,
-    frame::{Frame, read},
-    interface,
+    frame::{self, Frame, read},
+    interface::{self, Place},
     maps::{ANSWER_COUNTS, count},
     passage, refuse,
     skb::Skb,
@@ -31,17 +31,34 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     if refuse::is_refusal(skb) {
         return conclude::PASS;
     }
-    let is_delivery = interface::is_workload(skb.ifindex());
+    let interface = interface::find(skb.ifindex());
+    let is_delivery = interface.is_some_and(Place::is_workload);
     let admitted = passage::is_admitted(skb, is_delivery);
     if admitted && !is_delivery {
         return conclude::PASS;
     }
-    let (Some(generation), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
+    let (Some(generation), Some(interface)) = (Generation::active(), interface) else {
         return conclude::PASS;
     };
     if generation.is_lifted() {
         return conclude::PASS;
     }
+    let seen = glance(
+        skb,
+        u64::from(generation.slot()),
+        u64::from(interface.flags),
+    );
+    let packet = match seen {
+        NOTHING => return conclude::PASS,
+        PARKED => frame::parked(),
+        _ => match read(skb) {
+            Ok(Frame::Ip(packet)) => Some(packet),
+            _ => None,
+        },
+    };
+    let Some(packet) = packet else {
+        return conclude::PASS;
+    };
     if egress::is_dns(packet.protocol, packet.source_port) && generation.is_resolver(packet.source)
     {
         if packet.protocol != TCP {
@@ -49,12 +66,41 @@ pub(crate) fn run(skb: &Skb) -> i32 {
         }
         if !stream::inbound(skb, &generation, false) {
             let verdict = Verdict::Drop(Reason::DnsStream);
-            return conclude::conclude(skb, verdict, Subject::Incoming);
+            return conclude::conclude(skb, verdict, Subject::Incoming, Some(&generation));
         }
         passage::admit(skb);
     }
     flow::arriving(packet, &generation);
     conclude::PASS
+}
+
+const NOTHING: u64 = 0;
+const PARKED: u64 = 1;
+const UNREAD: u64 = 2;
+
+seam! {
+    /// Whether a plain packet teaches anything; it is in the scratch then. With a stack of
+    /// its own.
+    fn glance = (netfilter_glance, xdp_glance)<B>(buffer, copy: u64, flags: u64) {
+        let interface = Place { flags: flags as u32, slot: 0 };
+        let (Some(generation), Some(packet)) =
+            (Generation::of(copy as u32), frame::plain(buffer, interface))
+        else {
+            return UNREAD;
+        };
+        if !teaches(&packet, &generation) {
+            return NOTHING;
+        }
+        frame::park(&packet);
+        PARKED
+    }
+}
+
+/// Whether anything is learned from a packet: of nearly all that arrive, nothing is.
+#[inline(always)]
+fn teaches(packet: &Packet, generation: &Generation) -> bool {
+    egress::is_dns(packet.protocol, packet.source_port)
+        || flow::concerns(packet, generation).is_some()
 }
 
 /// A datagram from a resolver is believed if it answers a question in flight, once.
@@ -76,5 +122,10 @@ fn datagram(skb: &Skb, packet: &Packet, generation: &Generation, admitted: bool)
             return conclude::PASS;
         }
     };
-    conclude::conclude(skb, Verdict::Drop(reason), Subject::Incoming)
+    conclude::conclude(
+        skb,
+        Verdict::Drop(reason),
+        Subject::Incoming,
+        Some(generation),
+    )
 }

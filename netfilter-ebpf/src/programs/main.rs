@@ -13,6 +13,8 @@
 
 mod answer;
 mod atomic;
+#[cfg(feature = "bench")]
+mod bench;
 mod buffer;
 mod climb;
 mod clock;
@@ -29,6 +31,7 @@ mod interface;
 mod lease;
 mod loopback;
 mod maps;
+mod memo;
 mod message;
 mod options;
 mod passage;

@@ -207,8 +207,6 @@ pub(crate) static NAMED: HashMap<NamedKey, Named> =
 pub(crate) struct Scratch {
     /// The packet at hand, see `frame`.
     pub(crate) packet: Packet,
-    /// The copy of the policy that judges it.
-    pub(crate) copy: u32,
     /// A DNS message, or the window of a stream.
     pub(crate) message: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
     /// Where `answer` reads in it.

@@ -2,6 +2,7 @@
 
 use netfilter_ebpf::{
     gate,
+    packet::Packet,
     plumbing::{self, KINDS, Kind, Plumbing},
 };
 
@@ -13,12 +14,18 @@ use crate::{
     message::scratch,
 };
 
+/// Whether a packet need not be [`read`].
+#[inline(always)]
+pub(crate) fn is_other(packet: &Packet) -> bool {
+    plumbing::kind(packet).is_none()
+}
+
 /// Reads the packet in the scratch as plumbing; [`at_hand`] has it then.
 #[inline(always)]
 pub(crate) fn read<B: Buffer>(buffer: &B) {
     if let Some(scratch) = scratch() {
         scratch.plumbing = 0;
-        if plumbing::kind(&scratch.packet).is_some() {
+        if !is_other(&scratch.packet) {
             note(buffer);
         }
     }

@@ -180,6 +180,12 @@ impl Bytes for Skb {
     }
 
     #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        // SAFETY: the bounds are those of the packet.
+        unsafe { words(self.ctx.data(), self.ctx.data_end(), offset) }
+    }
+
+    #[inline(always)]
     fn widen(number: usize) -> usize {
         crate::widen::widen(number)
     }
@@ -205,4 +211,36 @@ pub(crate) unsafe fn direct<const N: usize>(
     }
     // SAFETY: within the packet, as just compared; alignment 1.
     Some(unsafe { *(start as *const [u8; N]) })
+}
+
+/// The same of whole words. The compiler would put each together from single bytes, for it
+/// takes a packet for unaligned; the kernels that this runs on do not mind.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+pub(crate) unsafe fn words<const N: usize>(
+    data: usize,
+    data_end: usize,
+    offset: usize,
+) -> Option<[u64; N]> {
+    let mut offset = offset as u64;
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("{0} &= 0x3fff", inout(reg) offset) };
+    let start = data + offset as usize;
+    if start + N * 8 > data_end {
+        return None;
+    }
+    Some(core::array::from_fn(|index| {
+        let word: u64;
+        // SAFETY: within the packet, as just compared.
+        unsafe {
+            core::arch::asm!(
+                "{word} = *(u64 *)({at} + 0)",
+                word = out(reg) word,
+                at = in(reg) start + index * 8,
+            );
+        }
+        u64::from_be(word)
+    }))
 }

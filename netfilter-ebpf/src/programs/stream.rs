@@ -78,9 +78,6 @@ seam! {
             return Reason::TableFull as u64;
         };
         *questions = 0;
-        if !buffer.own() {
-            return Reason::TableFull as u64;
-        }
         *key = egress::flow_key(packet);
         let bare = packet.fragment == Fragment::Whole && gate::is_bare(packet, buffer.length());
         let Some(segment) = segment(buffer, packet).filter(|_| bare) else {

@@ -6,7 +6,6 @@ use netfilter_ebpf::{
     egress::{Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
-    plumbing::Plumbing,
     table::{self, LEAF, Memory, Node, ROOTS_PER_FAMILY},
 };
 
@@ -16,50 +15,44 @@ use crate::{
         ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAF_DECIDERS, LEAVES, NAMES, NODES, ROOT_DECIDERS,
         ROOTS, SETTINGS, Scratch,
     },
+    memo,
     message::scratch,
     plumbing,
+    widen::bounded,
 };
 
-/// No copy has this number.
-const NO_COPY: u32 = 2;
-
 /// One generation of the policy. Read once per packet, so a packet is judged by one.
+#[derive(Clone, Copy)]
 pub(crate) struct Generation {
     slot: u32,
     pub(crate) settings: &'static Settings,
 }
 
 impl Generation {
-    /// The generation that judges the packet at hand. `None` before the first policy.
+    /// The generation in force. `None` before the first policy.
     #[inline(always)]
     pub(crate) fn active() -> Option<Self> {
-        let scratch = scratch()?;
-        scratch.copy = NO_COPY;
-        let copy = Self::in_force()?;
-        scratch.copy = copy;
-        Self::of(copy)
-    }
-
-    /// The copy in force, for what has no scratch. `None` before the first policy.
-    #[inline(always)]
-    pub(crate) fn in_force() -> Option<u32> {
-        // SAFETY: a map value; volatile because user space flips it.
-        let generation = unsafe { core::ptr::read_volatile(ACTIVE.get_ptr(0)?) };
-        if generation == 0 {
+        let number = Self::number();
+        if number == 0 {
             return None;
         }
-        let copy = slot(generation);
-        let expires = SETTINGS.get(copy)?.expires;
-        if expires != 0 && clock::now() >= expires {
-            return Some(slot(copy + 1));
+        let generation = Self::of(slot(number))?;
+        let expires = generation.settings.expires;
+        // Read anew: not all that come by here have a processor to themselves.
+        if expires != 0 && clock::read() >= expires {
+            return Self::of(slot(number + 1));
         }
-        Some(copy)
+        Some(generation)
     }
 
-    /// Once more that of [`Self::active`], whatever was put into force meanwhile.
+    /// That which user space put into force last, or zero. With the copy it tells which
+    /// policy that is.
     #[inline(always)]
-    pub(crate) fn at_hand() -> Option<Self> {
-        Self::of(scratch()?.copy)
+    pub(crate) fn number() -> u32 {
+        // SAFETY: a map value; volatile because user space flips it.
+        ACTIVE
+            .get_ptr(0)
+            .map_or(0, |number| unsafe { number.read_volatile() })
     }
 
     /// Whether nothing is judged.
@@ -200,8 +193,8 @@ impl Tables for Generation {
     fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
         let atoms = ATOMS.get(self.slot)?;
         Some(match protocol {
-            packet::TCP => atoms.tcp[port as usize],
-            packet::UDP => atoms.udp[port as usize],
+            packet::TCP => atoms.tcp[usize::from(bounded(port))],
+            packet::UDP => atoms.udp[usize::from(bounded(port))],
             _ => atoms.other[protocol as usize],
         })
     }
@@ -222,8 +215,8 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn plumbing(&self, _: &Packet) -> Option<Plumbing> {
-        plumbing::at_hand()
+    fn is_plumbing(&self, _: &Packet) -> bool {
+        plumbing::at_hand().is_some()
     }
 
     #[inline(always)]
@@ -235,5 +228,52 @@ impl Tables for Generation {
     #[inline(always)]
     fn now(&self) -> u32 {
         clock::now()
+    }
+}
+
+/// The same, for a plain packet, which is not in the scratch: it is no plumbing, no fragment
+/// and no error.
+pub(crate) struct Plain<'a>(pub(crate) &'a Generation);
+
+impl Tables for Plain<'_> {
+    #[inline(always)]
+    fn class(&self, packet: &Packet) -> Option<&Class> {
+        self.0.class(packet)
+    }
+
+    #[inline(always)]
+    fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
+        self.0.atom(protocol, port)
+    }
+
+    #[inline(always)]
+    fn learned(&self, packet: &Packet, atom: u8) -> Option<Grant> {
+        memo::find(packet.destination, atom, self.now(), self.0)
+    }
+
+    #[inline(always)]
+    fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin> {
+        frame::park(packet);
+        self.0.flow(packet, atom)
+    }
+
+    #[inline(always)]
+    fn quoted(&self, _: &Packet) -> Option<&Packet> {
+        None
+    }
+
+    #[inline(always)]
+    fn is_plumbing(&self, _: &Packet) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn fragment(&self, _: &FragmentKey) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        self.0.now()
     }
 }

@@ -143,11 +143,11 @@ fn note(socket: *mut c_void, moment: Moment) {
     // Who only made the socket, for a child of his, has sent nothing.
     let used = who.moment == Moment::Connect as u8 || who.moment == Moment::Send as u8;
     if used && !current.is_process_of(who) {
-        who.shared = clock::now();
+        who.shared = clock::read();
     }
     if before & 1 != 0 || !atomic::compare_exchange(sequence, before, before + 1) {
         // Another process is writing itself down.
-        who.shared = clock::now();
+        who.shared = clock::read();
         return;
     }
     who.process = current.process;
@@ -174,12 +174,13 @@ fn note(socket: *mut c_void, moment: Moment) {
     atomic::compare_exchange(sequence, before + 1, before + 2);
 }
 
-/// Writes into the scratch who sends this packet, as far as its socket tells.
+/// Writes into the scratch who sends this packet, as far as its socket tells. `whole` is zero
+/// where that is to be told from others only: then the paths stay as they were.
 ///
 /// A global function, see `message`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
+extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64) -> u64 {
     let Some(scratch) = scratch() else {
         return 0;
     };
@@ -213,7 +214,11 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
         // Twice the barrier that is in it.
         let unchanged = || atomic::compare_exchange(sequence, before, before);
         if before & 1 == 0 && before != 0 && unchanged() {
-            copy(noted, who);
+            if whole == 0 {
+                copy_head(noted, who);
+            } else {
+                copy(noted, who);
+            }
             if unchanged() {
                 return 1;
             }
@@ -231,7 +236,7 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
     }
     who.executable.length = 0;
     who.cgroup.length = 0;
-    if layout!(known) != 0 {
+    if whole != 0 && layout!(known) != 0 {
         // The verifier computes with numbers, not with sockets: so it is read back as one.
         let socket = word((&raw const socket) as u64);
         let cgroup = word(socket + layout!(sock_cgroup));
@@ -240,10 +245,10 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff) -> u64 {
     1
 }
 
-/// Who sends the packet: in the scratch.
+/// Who sends the packet: in the scratch, as far as it tells senders apart.
 #[inline(always)]
 pub(crate) fn sends(skb: Option<*mut aya_ebpf::bindings::__sk_buff>) {
-    let known = skb.is_some_and(|skb| netfilter_who(skb) != 0);
+    let known = skb.is_some_and(|skb| netfilter_who(skb, 0) != 0);
     if !known && let Some(scratch) = scratch() {
         let who = &mut scratch.who;
         who.process = NO_PROCESS;
@@ -255,6 +260,22 @@ pub(crate) fn sends(skb: Option<*mut aya_ebpf::bindings::__sk_buff>) {
         who.executable.length = 0;
         who.cgroup.length = 0;
     }
+}
+
+/// The same, and by which paths it is known.
+#[inline(always)]
+pub(crate) fn tells(skb: Option<*mut aya_ebpf::bindings::__sk_buff>) {
+    if let Some(skb) = skb {
+        netfilter_who(skb, 1);
+    }
+}
+
+/// All that stands before the paths.
+#[inline(always)]
+fn copy_head(from: *const Who, to: *mut Who) {
+    const WORDS: usize = offset_of!(Who, executable) / 8;
+    // SAFETY: both begin with as many bytes, at multiples of eight.
+    unsafe { *to.cast::<[u64; WORDS]>() = *from.cast::<[u64; WORDS]>() };
 }
 
 /// Word by word: the verifier takes no call for it.

@@ -59,6 +59,11 @@ fn has_unjudged_tag(skb: &Skb) -> bool {
 fn refuse(skb: &Skb, reason: Reason) -> i32 {
     match Generation::active() {
         Some(generation) if generation.is_lifted() => Skb::PASS,
-        _ => conclude::conclude(skb, Verdict::Drop(reason), Subject::Unread),
+        generation => conclude::conclude(
+            skb,
+            Verdict::Drop(reason),
+            Subject::Unread,
+            generation.as_ref(),
+        ),
     }
 }

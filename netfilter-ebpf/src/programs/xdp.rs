@@ -25,7 +25,7 @@ use crate::{
     buffer::Buffer,
     maps::{Scratch, judged_mark},
     message::{self, scratch},
-    skb::direct,
+    skb::{self, direct},
 };
 
 pub(crate) struct Xdp {
@@ -192,6 +192,12 @@ impl Bytes for Xdp {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // SAFETY: the bounds are those of the packet.
         unsafe { direct(self.data(), self.data_end(), offset) }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        // SAFETY: the bounds are those of the packet.
+        unsafe { skb::words(self.data(), self.data_end(), offset) }
     }
 
     #[inline(always)]

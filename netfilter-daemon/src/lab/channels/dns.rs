@@ -47,6 +47,7 @@ pub(super) const CHANNELS: &[Channel] = &[
     streams::SYN_DATA,
     streams::RESET,
     streams::OUT_OF_ORDER,
+    rewritten::DATAGRAM,
     rewritten::FILE,
     elsewhere::UDP,
     elsewhere::TCP,

@@ -68,6 +68,18 @@ fn a_wildcard_stands_for_several_that_are_used_alike_and_only_where_nobody_else_
     }
 }
 
+/// Odd ones, but anybody can ask for them.
+#[test]
+fn names_without_a_letter_have_rules_with_names() {
+    let mut audit = Audit::default();
+    for name in ["-", "--"] {
+        audit.asked.push(asked(&wire(name), 1));
+    }
+    let additions = suggested(&audit).suggestion.additions;
+    let names: Vec<&str> = additions.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(names, ["rule", "rule-2"]);
+}
+
 #[test]
 fn names_that_are_used_otherwise_have_rules_of_their_own() {
     let mut audit = Audit::default();

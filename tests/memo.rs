@@ -1,0 +1,207 @@
+//! What a processor remembers of a lease lets nothing out that the lease itself would not.
+//!
+//! Each test keeps the memo fresh with segments that begin nothing and end nothing: no flow is
+//! remembered of those, so only a lease, or what is remembered of one, lets them out.
+
+use std::{
+    mem,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use netfilter_daemon::datapath::{Terms, test_run::Program};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    bpffs::{Kernel, PASS, image},
+    frame::{self, ACK, answer, datagram, query, segment, to},
+};
+
+const A: &str =
+    "{ name: a, type: fqdn, destination: { fqdn: a.example, protocol: TCP, port_ranges: '443' } }";
+const B: &str =
+    "{ name: b, type: fqdn, destination: { fqdn: b.example, protocol: TCP, port_ranges: '8443' } }";
+const DENY: &str = "{ name: no, type: ip, action: deny, \
+     destination: { cidr: 192.0.2.0/24, protocol: '*', port_ranges: '*' } }";
+
+/// Rules elsewhere see to it that the same ports are the same atoms in every policy.
+fn policy(rules: &[&str]) -> String {
+    const ELSEWHERE: [&str; 2] = ["443", "8443"];
+    let elsewhere = ELSEWHERE.map(|port| {
+        format!(
+            "{{ name: p{port}, type: ip, \
+             destination: {{ cidr: 198.51.100.1/32, protocol: TCP, port_ranges: '{port}' }} }}"
+        )
+    });
+    let rules = [rules, &elsewhere.each_ref().map(String::as_str)].concat();
+    format!(
+        "dns: {{ minimum_ttl: 0, grace: 0 }}\nresolvers: [10.0.0.53]\noutbound_rules: [{}]",
+        rules.join(", ")
+    )
+}
+
+/// What is remembered is of one processor.
+fn stay_on_one_processor() {
+    // SAFETY: a set of processors may be all zeros; the rest are system calls on it.
+    let stays = unsafe {
+        let mut one: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap(), &mut one);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const one)
+    };
+    assert_eq!(stays, 0);
+}
+
+/// What is remembered is forgotten with the second: what changes it must come within one.
+fn begin_a_second() {
+    let passed = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().tv_nsec();
+    sleep(Duration::from_nanos(
+        u64::try_from(1_005_000_000 - passed).unwrap(),
+    ));
+}
+
+fn learn(kernel: &mut Kernel, name: &str, ttl: u32, address: &str) {
+    let question = query(7, name, 1);
+    let asked = to("10.0.0.53", frame::UDP, datagram(40_000, 53, &question));
+    assert_eq!(kernel.egress(&asked.bytes()).action, PASS, "{name}");
+    let answered = datagram(53, 40_000, &answer(&question, ttl, &[address]));
+    let answered = to(frame::LOCAL, frame::UDP, answered).from("10.0.0.53");
+    assert_eq!(kernel.ingress(&answered.bytes()).action, PASS, "{name}");
+}
+
+fn goes_on(address: &str, port: u16) -> Vec<u8> {
+    to(address, frame::TCP, segment(40_000, port, ACK)).bytes()
+}
+
+/// Twice, so that the second time it is remembered.
+fn passes(kernel: &mut Kernel, address: &str, port: u16) -> bool {
+    let segment = goes_on(address, port);
+    let first = kernel.passes(&segment);
+    assert_eq!(kernel.passes(&segment), first);
+    first
+}
+
+#[test]
+fn a_grant_ends_when_its_time_is_over_however_often_it_was_used() {
+    const TTL: u64 = 12;
+    stay_on_one_processor();
+    let mut kernel = Kernel::new(&policy(&[A]));
+    let begun = Instant::now();
+    learn(&mut kernel, "a.example", TTL as u32, "192.0.2.1");
+    let mut last = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(TTL + 3) {
+        // From another port each time: near its end a grant leaves flows behind.
+        let port = 20_000 + u16::try_from(begun.elapsed().as_millis()).unwrap();
+        let segment = to("192.0.2.1", frame::TCP, segment(port, 443, ACK)).bytes();
+        let before = begun.elapsed();
+        if kernel.passes(&segment) {
+            last = before;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    let (least, most) = (TTL - 1, TTL + 2);
+    assert!(
+        (Duration::from_secs(least)..Duration::from_secs(most)).contains(&last),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn a_grant_is_of_its_address_port_and_protocol() {
+    stay_on_one_processor();
+    let mut kernel = Kernel::new(&policy(&[A, B]));
+    learn(&mut kernel, "a.example", 600, "192.0.2.1");
+    assert!(passes(&mut kernel, "192.0.2.1", 443));
+    // Every other address of the network: some share the place of the first.
+    for last in 2..=255 {
+        let other = format!("192.0.2.{last}");
+        assert!(!passes(&mut kernel, &other, 443), "{other}");
+        assert!(kernel.passes(&goes_on("192.0.2.1", 443)));
+        assert!(!passes(&mut kernel, "192.0.2.1", 8443));
+        assert!(!passes(&mut kernel, "192.0.2.1", 80));
+    }
+    let datagram = to("192.0.2.1", frame::UDP, datagram(40_000, 443, b"x")).bytes();
+    assert!(kernel.passes(&goes_on("192.0.2.1", 443)));
+    assert!(!kernel.passes(&datagram));
+    // An IPv6 address, whose place is the same.
+    assert!(!passes(&mut kernel, "2001:db8::2001:f247:c000:201", 443));
+    learn(&mut kernel, "b.example", 600, "192.0.2.1");
+    assert!(passes(&mut kernel, "192.0.2.1", 8443) && passes(&mut kernel, "192.0.2.1", 443));
+}
+
+#[test]
+fn a_policy_without_the_name_ends_it_at_once_and_one_with_it_brings_it_back() {
+    stay_on_one_processor();
+    let mut kernel = Kernel::new(&policy(&[A, B]));
+    learn(&mut kernel, "a.example", 600, "192.0.2.1");
+    learn(&mut kernel, "b.example", 600, "192.0.2.1");
+    // As many generations as there are copies, and more.
+    for _ in 0..2 {
+        for (rules, opens) in [
+            (&[A, B][..], [true, true]),
+            (&[B], [false, true]),
+            (&[A], [true, false]),
+            (&[A, B], [true, true]),
+            (&[A, B, DENY], [false, false]),
+            (&[A, B], [true, true]),
+            (&[], [false, false]),
+        ] {
+            begin_a_second();
+            for port in [443, 8443] {
+                passes(&mut kernel, "192.0.2.1", port);
+            }
+            kernel.datapath.replace(&image(&policy(rules))).unwrap();
+            for (port, opens) in [(443, opens[0]), (8443, opens[1])] {
+                assert_eq!(
+                    passes(&mut kernel, "192.0.2.1", port),
+                    opens,
+                    "{port} {rules:?}"
+                );
+            }
+        }
+    }
+}
+
+/// The programs of the former daemon run on until they are replaced.
+#[test]
+fn a_restart_with_another_policy_ends_it_in_both_programs() {
+    stay_on_one_processor();
+    let mut kernel = Kernel::new(&policy(&[A]));
+    learn(&mut kernel, "a.example", 600, "192.0.2.1");
+    assert!(passes(&mut kernel, "192.0.2.1", 443));
+    let former = kernel.twin(Program::Egress);
+    let segment = goes_on("192.0.2.1", 443);
+    for (rules, opens) in [(&[B][..], false), (&[A], true), (&[], false)] {
+        begin_a_second();
+        assert_eq!(kernel.passes(&segment), former.run(&segment) == PASS);
+        kernel.restart(&image(&policy(rules)));
+        assert_eq!(former.run(&segment) == PASS, opens, "{rules:?}");
+        assert_eq!(passes(&mut kernel, "192.0.2.1", 443), opens, "{rules:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_nobody_confirms_takes_its_grants_along_and_gives_those_of_the_former_back() {
+    stay_on_one_processor();
+    for (former, unconfirmed) in [(B, A), (A, B)] {
+        let mut kernel = Kernel::new(&policy(&[A, B]));
+        learn(&mut kernel, "a.example", 600, "192.0.2.1");
+        learn(&mut kernel, "b.example", 600, "192.0.2.1");
+        kernel.datapath.replace(&image(&policy(&[former]))).unwrap();
+        let terms = Terms::to_confirm(Duration::from_secs(2));
+        let image = image(&policy(&[unconfirmed]));
+        let begun = Instant::now();
+        kernel.datapath.replace_on(&image, terms).unwrap();
+        let opens = |kernel: &mut Kernel| [443, 8443].map(|port| passes(kernel, "192.0.2.1", port));
+        let of = |rule| [rule == A, rule == B];
+        if begun.elapsed() < Duration::from_secs(1) {
+            assert_eq!(opens(&mut kernel), of(unconfirmed));
+        }
+        while begun.elapsed() < Duration::from_millis(4_000) {
+            let _ = opens(&mut kernel);
+            sleep(Duration::from_millis(10));
+        }
+        assert_eq!(opens(&mut kernel), of(former));
+        kernel.datapath.revert().unwrap();
+        assert_eq!(opens(&mut kernel), of(former));
+    }
+}
