@@ -17,6 +17,11 @@ impl Moment {
         Self(clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from))
     }
 
+    /// The beginning of a second of CLOCK_BOOTTIME, as the programs count them.
+    pub fn at_boottime(seconds: u32) -> Self {
+        Self(Duration::from_secs(seconds.into()))
+    }
+
     /// What the clock that can be set says was at this second since 1970; now, where that
     /// is still to come.
     pub fn at_unix(seconds: u64) -> Self {

@@ -93,13 +93,18 @@ fn between<T: Send>(
         });
         let (near, processor, work) = client;
         let work = || on(processor).and_then(|()| work());
-        let result = near.run(work).map_err(io::Error::other).flatten();
+        let result = near
+            .run(work)
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
         done.store(true, Ordering::Relaxed);
-        let served = serving.join();
-        let served = served.map_err(|_| io::Error::other("a server panicked"))?;
+        let served = serving.join().unwrap_or_else(|_| panicked("a server"));
         // What failed first is what the other end's failure comes from.
         result.and_then(|result| served.map(|()| result))
     })
+}
+
+fn panicked<T>(who: &str) -> io::Result<T> {
+    Err(io::Error::other(format!("{who} panicked")))
 }
 
 /// A listener that gives up waiting.

@@ -42,8 +42,8 @@ const INIT: &str = include_str!("vm/init.sh");
 const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_agrees_with_the_host_on_random \
      bypass::no_other bypass::options::the_option \
      enforcement::two_daemons flows::a_ flows::fragments \
-     live::what_is_permitted names::an_address names::an_answer names::the_verifier privileges:: \
-     reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a suggest::without \
+     live::what_is_permitted memo::a_policy names::an_address names::an_answer names::the_verifier \
+     plain::frames privileges:: reload::a_reload_is_whole reload::the_filter_outlives streams::a_denied streams::an_a suggest::without \
      upgrade::tables_of workload::a_routed_workload_is_judged_where_the_uplink_is_too \
      workload::life::a_virtual";
 /// Without what meets no kernel, or no machine without systemd or without the programs that

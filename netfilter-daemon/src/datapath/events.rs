@@ -5,7 +5,6 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -15,7 +14,7 @@ use netfilter_ebpf::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Error, attach, fill, maps, pins::Pins, state};
+use super::{Error, attach, fill, maps, pins::Pins};
 use crate::{moment, policy::name};
 
 /// More than any ring holds.
@@ -187,8 +186,7 @@ fn take<T>(ring: &mut RingBuf<MapData>, read: fn(&[u8]) -> Option<T>) -> Option<
 
 /// A second of CLOCK_BOOTTIME as seconds since 1970.
 pub(super) fn time(boottime: u32) -> u64 {
-    let age = state::now().unwrap_or(boottime).saturating_sub(boottime);
-    moment::unix_seconds(SystemTime::now()).saturating_sub(age.into())
+    moment::Moment::at_boottime(boottime).unix()
 }
 
 fn system(source: io::Error) -> Error {

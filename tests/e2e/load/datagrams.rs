@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Count, Ends, on};
+use super::{Count, Ends, on, panicked};
 use crate::prefixes::PORT;
 
 /// As many go by one system call.
@@ -45,8 +45,8 @@ pub fn datagrams(ends: &Ends<'_>, processors: &[usize], time: Duration) -> io::R
                 .collect();
             let mut total = (0.0, 0);
             for thread in threads {
-                let sent = thread.join();
-                let (rate, all) = sent.map_err(|_| io::Error::other("a sender panicked"))??;
+                let sent = thread.join().unwrap_or_else(|_| panicked("a sender"));
+                let (rate, all) = sent?;
                 total = (total.0 + rate, total.1 + all);
             }
             io::Result::Ok(total)
