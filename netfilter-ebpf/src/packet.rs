@@ -159,6 +159,33 @@ pub enum Fragment {
 }
 
 impl Packet {
+    /// A whole packet of which no more than this was read. `transport` is where what follows
+    /// the IP header begins.
+    #[inline(always)]
+    pub(crate) const fn between(
+        source: Address,
+        destination: Address,
+        protocol: u8,
+        transport: usize,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            protocol,
+            hops: 0,
+            fragment: Fragment::Whole,
+            source_port: 0,
+            destination_port: 0,
+            kind: 0,
+            sequence: 0,
+            next: 0,
+            acknowledged: 0,
+            network: 0,
+            transport,
+            end: 0,
+        }
+    }
+
     #[must_use]
     pub const fn family(&self) -> Family {
         if self.destination.is_ipv4() {

@@ -78,7 +78,7 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Option<Packet> {
             header[at + 3],
         ]))
     };
-    Some(between(
+    Some(Packet::between(
         address(16),
         address(12),
         header[9],
@@ -117,30 +117,10 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Option<Packet> {
     if matches!(protocol, HOP_BY_HOP | DESTINATION_OPTIONS | FRAGMENT | 43) {
         return None;
     }
-    Some(between(
+    Some(Packet::between(
         Address::from_ipv6(*destination.first_chunk()?),
         Address::from_ipv6(*source.first_chunk()?),
         protocol,
         transport,
     ))
-}
-
-#[inline(always)]
-const fn between(source: Address, destination: Address, protocol: u8, transport: usize) -> Packet {
-    Packet {
-        source,
-        destination,
-        protocol,
-        hops: 0,
-        fragment: Fragment::Whole,
-        source_port: 0,
-        destination_port: 0,
-        kind: 0,
-        sequence: 0,
-        next: 0,
-        acknowledged: 0,
-        network: 0,
-        transport,
-        end: 0,
-    }
 }

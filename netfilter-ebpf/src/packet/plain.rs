@@ -5,9 +5,7 @@
     reason = "parts of words are what is read"
 )]
 
-use super::{
-    Bytes, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Packet, TCP, UDP, segment,
-};
+use super::{Bytes, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP, segment};
 use crate::abi::Address;
 
 /// As [`parse_on`](super::parse_on) reads it behind an Ethernet header without tags; `None`
@@ -70,20 +68,9 @@ const fn between(
     header: usize,
 ) -> Packet {
     Packet {
-        source,
-        destination,
-        protocol,
         hops,
-        fragment: Fragment::Whole,
-        source_port: 0,
-        destination_port: 0,
-        kind: 0,
-        sequence: 0,
-        next: 0,
-        acknowledged: 0,
         network: ETHERNET_HEADER,
-        transport: ETHERNET_HEADER + header,
-        end: 0,
+        ..Packet::between(source, destination, protocol, ETHERNET_HEADER + header)
     }
 }
 
