@@ -161,6 +161,27 @@ fn audit_names_the_destination_that_no_rule_allows() {
     );
 }
 
+#[test]
+fn what_a_rule_for_a_name_has_audited_is_told_with_the_rule() {
+    let world = World::new(Some(zone()));
+    let _daemon = world.enforce(
+        "outbound_rules: [{ name: watched, type: fqdn, action: audit, destination: '*.example.net' }]",
+    );
+    assert!(world.connects_by_name("evil.example.net", 443));
+    let event = &to(&world, "192.0.2.66")[0];
+    assert_eq!(
+        (&event["name"], &event["audited"], &event["rule"]),
+        (&"evil.example.net".into(), &true.into(), &"watched".into())
+    );
+    let counted = |name: &str| world.metric(name);
+    assert!(counted("netfilter_would_drop_packets_total{reason=\"no_rule\"") >= 3);
+    assert_eq!(
+        counted("netfilter_dropped_packets_total{reason=\"no_rule\""),
+        0
+    );
+    assert_eq!(counted("netfilter_rule_hits_total{rule=\"watched\"}"), 1);
+}
+
 /// The answers and the denials wait in two rings when the daemon wakes up.
 #[test]
 fn a_denial_never_overtakes_the_answer_that_names_it() {

@@ -10,6 +10,7 @@
 )]
 
 mod agreement;
+mod audited;
 mod battery;
 mod bpffs;
 mod bypass;

@@ -288,7 +288,7 @@ fn slowly(image: &Image, frame: &[u8]) -> Option<Result<(), Reason>> {
     match image.decide(&packet) {
         Verdict::Drop(reason) => Some(Err(reason)),
         Verdict::Ask => None,
-        Verdict::Pass(_) | Verdict::Audit => Some(Ok(())),
+        Verdict::Pass(_) | Verdict::Audit(_) => Some(Ok(())),
     }
 }
 

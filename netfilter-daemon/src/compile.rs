@@ -5,10 +5,10 @@ use std::{collections::HashMap, net::IpAddr};
 use netfilter_ebpf::{
     abi::{
         ATOM_LINK, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Decider, FragmentKey,
-        Grant, NAME_ID_NONE, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT,
-        SETTING_REPORT, Settings, Users,
+        NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT, SETTING_REPORT,
+        Settings, Users,
     },
-    egress::{self, Origin, Tables},
+    egress::{self, Lent, Origin, Tables},
     packet::{Fragment, Packet},
     table,
     verdict::{Reason, Verdict},
@@ -73,10 +73,6 @@ pub enum Error {
     TooManyAtoms { available: usize },
     #[error("the policy has {names} names, and there is room for {available}")]
     TooManyNames { names: usize, available: usize },
-    #[error(
-        "rule `{rule}`: `action: audit` is for addresses and tags; for a name write allow or deny"
-    )]
-    AuditedName { rule: String },
 }
 
 /// What the rules say of one prefix or name, before flattening and after.
@@ -151,7 +147,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
     let (ipv4, ipv4_prefixes) = flatten(false);
     let (ipv6, ipv6_prefixes) = flatten(true);
 
-    let names = names::flatten(policy, &of_rules, &mut deciders)?;
+    let names = names::flatten(policy, &of_rules, &mut deciders);
     if names.len() >= NAME_IDS as usize {
         return Err(Error::TooManyNames {
             names: names.len(),
@@ -311,7 +307,7 @@ impl Image {
         };
         match egress::decide(&packet, &tables) {
             // A question to a resolver may be sent; which one is the name table's affair.
-            Verdict::Pass(_) | Verdict::Audit | Verdict::Ask => Ok(()),
+            Verdict::Pass(_) | Verdict::Audit(_) | Verdict::Ask => Ok(()),
             Verdict::Drop(reason) => Err(reason),
         }
     }
@@ -373,11 +369,12 @@ impl Image {
         self.names.get(index)
     }
 
-    /// Whether an address learned for `pattern` could be used with this protocol and port
+    /// Whether an address learned for `pattern` could be used with this protocol and port, if
+    /// only audited
     /// (unless an address rule denies the address itself).
     pub fn name_allows(&self, pattern: &Pattern, protocol: u8, port: u16) -> bool {
         self.entry(pattern.wire(), pattern.is_wildcard())
-            .is_some_and(|name| name.set.contains(cut::atom(&self.atoms, protocol, port)))
+            .is_some_and(|name| name.lends(cut::atom(&self.atoms, protocol, port)).is_some())
     }
 }
 
@@ -405,11 +402,8 @@ impl Tables for Static<'_> {
         Some(cut::atom(&self.image.atoms, protocol, port))
     }
 
-    fn learned(&self, _: &Packet, atom: u8) -> Option<Grant> {
-        let name = self.learned?;
-        name.set
-            .contains(atom)
-            .then_some(Grant::new(NAME_ID_NONE, u32::MAX))
+    fn learned(&self, _: &Packet, atom: u8) -> Option<Lent> {
+        self.learned?.lends(atom)
     }
 
     fn flow(&self, _: &Packet, _: u8) -> Option<Origin> {

@@ -18,6 +18,9 @@ pub const ATOM_NONE: u8 = 0;
 /// Plumbing to a unicast address, which is for whom is on the link: DHCP and neighbour
 /// discovery. Granted to the connected subnets.
 pub const ATOM_LINK: u8 = 1;
+/// In the set of a name, whose deciders say what it audits. No packet to a learned address
+/// has this atom.
+pub const ATOM_AUDITS: u8 = ATOM_LINK;
 
 /// Interfaces counted apart. Slot 0 is whatever has no slot of its own.
 pub const INTERFACE_SLOTS: u32 = 64;
@@ -154,6 +157,14 @@ impl AtomSet {
     pub fn without(mut self, other: &Self) -> Self {
         for (word, other) in self.words.iter_mut().zip(&other.words) {
             *word &= !other;
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn intersection(mut self, other: &Self) -> Self {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= other;
         }
         self
     }

@@ -13,8 +13,8 @@ pub trait Tables {
     fn class(&self, packet: &Packet) -> Option<&Class>;
     /// The atom of (protocol, destination port).
     fn atom(&self, protocol: u8, port: u16) -> Option<u8>;
-    /// A grant, in force now, of the atom to the packet's destination, learned from DNS.
-    fn learned(&self, packet: &Packet, atom: u8) -> Option<Grant>;
+    /// What names lend the packet's destination for this atom now.
+    fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent>;
     /// Whether the packet belongs to a flow that is in force now and whose
     /// origin still grants the atom.
     fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin>;
@@ -28,10 +28,20 @@ pub trait Tables {
     fn now(&self) -> u32;
 }
 
+/// A grant that is in force, by what its name's rules do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lent {
+    Allowed(Grant),
+    /// No name allows it.
+    Audited(Grant),
+}
+
 /// What admitted a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Name,
+    /// A name whose rules only audit it.
+    Audited,
     Inbound,
 }
 
@@ -85,19 +95,25 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         }
     }
     let denied = class.deny.contains(atom);
+    let mut audited = None;
     if !denied {
         if class.audit.contains(atom) {
-            return Verdict::Audit;
+            return Verdict::Audit(None);
         }
-        if let Some(grant) = tables.learned(judged, atom) {
-            return Verdict::Pass(Grounds::Learned(grant));
-        }
+        audited = match tables.learned(judged, atom) {
+            Some(Lent::Allowed(grant)) => return Verdict::Pass(Grounds::Learned(grant)),
+            Some(Lent::Audited(grant)) => Some(grant),
+            None => None,
+        };
     }
-    // An outbound deny rule does not cut a connection that came in.
     match tables.flow(judged, atom) {
-        Some(origin) if !denied || origin == Origin::Inbound => Verdict::Pass(Grounds::Flow),
+        // An outbound deny rule does not cut a connection that came in.
+        Some(Origin::Inbound) => Verdict::Pass(Grounds::Flow),
         _ if denied => Verdict::Drop(Reason::DeniedByRule),
-        _ => Verdict::Drop(Reason::NoRule),
+        Some(Origin::Name) => Verdict::Pass(Grounds::Flow),
+        Some(Origin::Audited) => Verdict::Audit(audited),
+        None if audited.is_some() => Verdict::Audit(audited),
+        None => Verdict::Drop(Reason::NoRule),
     }
 }
 

@@ -164,7 +164,8 @@ pub enum Verdict {
     /// A question to a configured resolver: it depends on the name.
     Ask,
     /// Passes because a rule says `action: audit`; counted as what would have been dropped.
-    Audit,
+    /// If it is a rule on a name, what that lent.
+    Audit(Option<Grant>),
     Drop(Reason),
 }
 

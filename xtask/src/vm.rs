@@ -39,7 +39,7 @@ const INIT: &str = include_str!("vm/init.sh");
 
 /// Tests that meet a kernel: those that show what differs between kernels, and that
 /// an emulated machine runs in minutes. In the words of the test runner.
-const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_agrees_with_the_host_on_random \
+const SUBSET: &str = "agreement::a_ agreement::malformed agreement::the_kernel_agrees_with_the_host_on_random audited::w \
      bypass::no_other bypass::options::the_option \
      enforcement::two_daemons flows::a_ flows::fragments \
      live::what_is_permitted memo::a_policy names::an_address names::an_answer names::the_verifier \

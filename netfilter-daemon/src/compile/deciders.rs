@@ -82,6 +82,13 @@ impl Deciders {
         })
     }
 
+    /// All that a chain audits.
+    pub(super) fn audited(&self, first: u32) -> AtomSet {
+        self.walk(first)
+            .filter(|decider| decider.action == DECIDER_AUDITS)
+            .fold(AtomSet::EMPTY, |set, decider| set.union(&decider.atoms))
+    }
+
     fn walk(&self, first: u32) -> impl Iterator<Item = Decider> {
         walk(&self.list, first)
     }

@@ -3,17 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netfilter_ebpf::abi::{AtomSet, Decider};
+use netfilter_ebpf::{
+    abi::{ATOM_AUDITS, AtomSet, DECIDER_AUDITS, Decider, Grant, NAME_ID_NONE},
+    egress::Lent,
+};
 
-use super::{Error, Rights, deciders::Deciders, name_rights};
-use crate::policy::{Action, Pattern, Policy};
+use super::{Rights, deciders::Deciders, name_rights};
+use crate::policy::{Pattern, Policy};
 
 /// An entry of the name table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     pub pattern: Pattern,
-    /// What an address that this name lends may be used for.
+    /// What an address that this name lends may be used for, and [`ATOM_AUDITS`] where more
+    /// than that is [`audited`](Self::audited).
     pub set: AtomSet,
+    /// What it may be used for, and is counted as what would have been dropped.
+    pub audited: AtomSet,
     /// It may be asked for although it lends nothing.
     pub asked: bool,
     /// Where the chain of those begins who decide on what it lends.
@@ -49,6 +55,20 @@ impl Name {
     pub fn may_be_asked(&self) -> bool {
         self.asked || !self.set.is_empty()
     }
+
+    /// What an address that it lends may be used for, as [`Tables::learned`] tells it.
+    ///
+    /// [`Tables::learned`]: netfilter_ebpf::egress::Tables::learned
+    pub(super) fn lends(&self, atom: u8) -> Option<Lent> {
+        let grant = Grant::new(NAME_ID_NONE, u32::MAX);
+        if self.set.contains(atom) {
+            Some(Lent::Allowed(grant))
+        } else if self.audited.contains(atom) {
+            Some(Lent::Audited(grant))
+        } else {
+            None
+        }
+    }
 }
 
 /// Bytes of the name table in the kernel: an LPM trie allocates a node for each
@@ -57,21 +77,12 @@ pub(super) fn bytes(names: &[Name]) -> usize {
     names.len() * (40 + 256 + 4 + 32 + 4)
 }
 
-pub(super) fn flatten(
-    policy: &Policy,
-    of_rules: &[Decider],
-    deciders: &mut Deciders,
-) -> Result<Vec<Name>, Error> {
+pub(super) fn flatten(policy: &Policy, of_rules: &[Decider], deciders: &mut Deciders) -> Vec<Name> {
     let mut own: BTreeMap<(Vec<u8>, bool), Own> = BTreeMap::new();
     for (rule, decider) in policy.rules.iter().zip(of_rules) {
         let Some((pattern, rights)) = name_rights(rule, decider.atoms) else {
             continue;
         };
-        if rule.action == Action::Audit {
-            return Err(Error::AuditedName {
-                rule: rule.name.clone(),
-            });
-        }
         if pattern.is_wildcard() {
             let apex = pattern.apex();
             own.entry(key(&apex)).or_insert_with(|| Own::new(apex));
@@ -100,14 +111,28 @@ pub(super) fn flatten(
             rights = rights.union(&wildcard.rights);
             asked_in_turn.extend(&wildcard.deciders);
         }
+        let class = rights.class();
+        // Who audits only says it of what nobody allows or denies: the programs ask no other.
+        for decider in &mut asked_in_turn {
+            if decider.action == DECIDER_AUDITS {
+                decider.atoms = decider.atoms.intersection(&class.audit);
+            }
+        }
+        let decider = deciders.chain(&asked_in_turn, Deciders::NOBODY);
+        let audited = deciders.audited(decider);
+        let mut set = class.allow;
+        if !audited.is_empty() {
+            set.insert(ATOM_AUDITS);
+        }
         Name {
             pattern: each.pattern.clone(),
-            set: rights.allow.without(&rights.deny),
+            set,
+            audited,
             asked: reverse.contains(&key(&each.pattern)) && rights.deny.is_empty(),
-            decider: deciders.chain(&asked_in_turn, Deciders::NOBODY),
+            decider,
         }
     });
-    Ok(names.collect())
+    names.collect()
 }
 
 /// What the rules say of one pattern itself.

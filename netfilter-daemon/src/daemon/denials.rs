@@ -147,7 +147,8 @@ impl Denials {
         let name = event
             .destination
             .and_then(|address| known.memory.name(address));
-        let rule = known.rules.of_event(&event).map(str::to_owned);
+        let resolved = name.as_ref().map(|(name, _)| name.as_str());
+        let rule = known.rules.of_event(&event, resolved).map(str::to_owned);
         let protocol = event.protocol;
         let event = Event::new(event, name, rule);
         if event.audited {

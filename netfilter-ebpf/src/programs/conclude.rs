@@ -76,7 +76,7 @@ pub(crate) fn conclude<B: Buffer>(
 pub(crate) fn code_of(verdict: Verdict) -> u64 {
     match verdict {
         Verdict::Pass(_) => PASSED_CODE,
-        Verdict::Audit => AUDIT_CODE,
+        Verdict::Audit(_) => AUDIT_CODE,
         Verdict::Drop(reason) => reason as u64,
         Verdict::Ask => Reason::DnsMalformed as u64, // judged before; fail closed
     }

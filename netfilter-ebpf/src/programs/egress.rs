@@ -1,7 +1,7 @@
 //! A packet that leaves.
 
 use netfilter_ebpf::{
-    abi::FRAGMENT_TIMEOUT,
+    abi::{FRAGMENT_TIMEOUT, Grant},
     egress::{self, Tables},
     packet::{self, Fragment, Packet},
     quote,
@@ -87,12 +87,11 @@ seam! {
         hits::note(&packet, &verdict, &generation, || frame::park(&packet));
         match verdict {
             Verdict::Pass(grounds) => {
-                if let Grounds::Learned(grant) = grounds {
-                    let now = generation.now();
-                    if flow::is_to_learn(&packet, grant, now) {
-                        frame::park(&packet);
-                        flow::learned(grant, now);
-                    }
+                if let Grounds::Learned(grant) = grounds
+                    && flow::is_to_learn(&packet, grant, generation.now())
+                {
+                    frame::park(&packet);
+                    flow::learned(grant, generation.now());
                 }
                 conclude::count_pass(
                     buffer,
@@ -104,6 +103,11 @@ seam! {
             }
             verdict => {
                 frame::park(&packet);
+                if let Verdict::Audit(Some(grant)) = verdict
+                    && flow::is_to_learn(&packet, grant, generation.now())
+                {
+                    flow::learned(grant, generation.now());
+                }
                 code_of(verdict)
             }
         }
@@ -152,27 +156,32 @@ fn settle<B: Buffer>(
     verdict: Verdict,
     generation: &Generation,
 ) -> Verdict {
-    let refusal = match verdict {
-        Verdict::Pass(Grounds::Plumbing) if !plumbing::affords(buffer) => Reason::PlumbingLimit,
-        Verdict::Pass(grounds) if !remember(packet, grounds, generation) => Reason::TableFull,
+    let (lent, passed) = match verdict {
+        Verdict::Pass(Grounds::Plumbing) if !plumbing::affords(buffer) => {
+            return Verdict::Drop(Reason::PlumbingLimit);
+        }
+        Verdict::Pass(Grounds::Learned(grant)) => (Some(grant), Verdict::Pass(Grounds::Rule)),
         // Nothing of the grounds goes on: the verifier takes no number that
         // is not set in every case.
-        Verdict::Pass(_) => return Verdict::Pass(Grounds::Rule),
+        Verdict::Pass(_) => (None, Verdict::Pass(Grounds::Rule)),
+        Verdict::Audit(lent) => (lent, Verdict::Audit(None)),
         verdict => return verdict,
     };
-    Verdict::Drop(refusal)
+    if remember(packet, lent, generation) {
+        passed
+    } else {
+        Verdict::Drop(Reason::TableFull)
+    }
 }
 
 /// Remembers what later packets will be judged by. False: there was no room.
 #[inline(always)]
-fn remember(packet: &Packet, grounds: Grounds, generation: &Generation) -> bool {
-    if let Grounds::Learned(grant) = grounds
+fn remember(packet: &Packet, lent: Option<Grant>, generation: &Generation) -> bool {
+    if let Some(grant) = lent
         && !quote::is_error(packet.protocol, packet.kind)
+        && flow::is_to_learn(packet, grant, generation.now())
     {
-        let now = generation.now();
-        if flow::is_to_learn(packet, grant, now) {
-            flow::learned(grant, now);
-        }
+        flow::learned(grant, generation.now());
     }
     match packet.fragment {
         Fragment::First(id) => netfilter_first(id) != 0,

@@ -35,12 +35,14 @@ pub(crate) fn leaving(packet: &Packet, atom: u8, generation: &Generation) -> Opt
     match netfilter_leaving(about) {
         INBOUND_FLOW => Some(Origin::Inbound),
         NAMED_FLOW => Some(Origin::Name),
+        AUDITED_FLOW => Some(Origin::Audited),
         _ => None,
     }
 }
 
 const NAMED_FLOW: u64 = 1;
 const INBOUND_FLOW: u64 = 2;
+const AUDITED_FLOW: u64 = 3;
 
 /// A global function, see `message`. `about`: the atom, the copy of the policy,
 /// whether a quote stands for the packet, whether its local port lets in.
@@ -81,12 +83,16 @@ extern "C" fn netfilter_leaving(about: u64) -> u64 {
     // SAFETY: a map value; the words of the other program may change meanwhile.
     let flow = unsafe { &mut *flow };
     let inbound = flow.origin == FLOW_INBOUND;
-    let granted = if inbound {
-        came_in
+    let origin = if inbound {
+        if came_in { INBOUND_FLOW } else { 0 }
+    } else if lease::name_allows(slot, flow.origin, atom) {
+        NAMED_FLOW
+    } else if lease::name_audits(slot, flow.origin, atom) {
+        AUDITED_FLOW
     } else {
-        lease::name_allows(slot, flow.origin, atom)
+        0
     };
-    if flow.until <= now || !granted {
+    if flow.until <= now || origin == 0 {
         return 0;
     }
     if !stands_for {
@@ -99,7 +105,7 @@ extern "C" fn netfilter_leaving(about: u64) -> u64 {
             flow.until = now + flow::idle(packet.protocol);
         }
     }
-    if inbound { INBOUND_FLOW } else { NAMED_FLOW }
+    origin
 }
 
 /// Which map a flow is in.

@@ -6,22 +6,19 @@
 //! cost TCP two comparisons, and others the look into one cache line.
 
 use netfilter_ebpf::{
-    abi::{
-        DECIDER_ALLOWS, DECIDER_AUDITS, DECIDER_DENIES, DECIDERS_AT_ONCE, Decider, NAME_ID_NONE,
-        NAME_IDS, RECENT_SETS,
-    },
+    abi::{DECIDER_ALLOWS, DECIDER_AUDITS, DECIDER_DENIES, NAME_ID_NONE, RECENT_SETS},
     egress::Tables,
     packet::{ACK, Packet, SYN, TCP},
-    quote, table,
+    quote,
     verdict::{Grounds, Reason, Verdict},
 };
 
 use crate::{
     atomic::{compare_exchange, increment},
-    clock,
-    maps::{DECIDERS, HITS, NAME_DECIDERS, RECENT, Scratch, seed},
+    clock, deciders,
+    maps::{HITS, RECENT, Scratch, seed},
     message::scratch,
-    tables::{Deciders, Generation, pick},
+    tables::Generation,
 };
 
 /// Seconds of silence after which a flow that has no SYN begins anew.
@@ -38,7 +35,10 @@ pub(crate) fn note(
     let (action, name) = match verdict {
         Verdict::Pass(Grounds::Rule) => (DECIDER_ALLOWS, NAME_ID_NONE),
         Verdict::Pass(Grounds::Learned(grant)) => (DECIDER_ALLOWS, grant.name()),
-        Verdict::Audit => (DECIDER_AUDITS, NAME_ID_NONE),
+        Verdict::Audit(lent) => (
+            DECIDER_AUDITS,
+            lent.map_or(NAME_ID_NONE, |grant| grant.name()),
+        ),
         Verdict::Drop(Reason::DeniedByRule) => (DECIDER_DENIES, NAME_ID_NONE),
         _ => return,
     };
@@ -66,31 +66,16 @@ extern "C" fn netfilter_hit(action: u32, name: u32, copy: u32) -> u64 {
     let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
         return 0;
     };
-    let mut next = if name == NAME_ID_NONE {
-        let (high, low) = packet.destination.left_aligned();
-        let table = copy * 2 + u32::from(!packet.destination.is_ipv4());
-        table::lookup(&Deciders { table }, (high, low)).unwrap_or(0)
+    let first = if name == NAME_ID_NONE {
+        deciders::of_address(packet.destination, copy)
     } else {
-        pick(&NAME_DECIDERS, copy * NAME_IDS + (name & (NAME_IDS - 1))).unwrap_or(0)
+        deciders::of_name(name, copy)
     };
-    for _ in 0..DECIDERS_AT_ONCE {
-        let Some(decider) = DECIDERS.get(next).filter(|_| next != 0) else {
-            return 0;
-        };
-        if decides(decider, action, atom) {
-            if let Some(hits) = HITS.get_ptr_mut(&decider.rule) {
-                increment(hits);
-            }
-            return 1;
-        }
-        next = decider.next;
+    let decider = deciders::find(first, action, atom);
+    if let Some(hits) = decider.and_then(|decider| HITS.get_ptr_mut(&decider.rule)) {
+        increment(hits);
     }
     0
-}
-
-#[inline(always)]
-fn decides(decider: &Decider, action: u32, atom: u8) -> bool {
-    decider.action == action && decider.atoms.contains(atom)
 }
 
 /// Whether no packet of the flow with this [`hash`] was seen lately. The place that it takes is

@@ -5,14 +5,16 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use netfilter_ebpf::{
     abi::{
-        ALIAS_GRANTS, Address, Alias, Crowd, Grant, LEASE_GRANTS, Lease, MAX_ANSWER_ADDRESSES,
-        NAME_IDS, Settings,
+        ALIAS_GRANTS, ATOM_AUDITS, Address, Alias, Crowd, DECIDER_AUDITS, Grant, LEASE_GRANTS,
+        Lease, MAX_ANSWER_ADDRESSES, NAME_IDS, Settings,
     },
+    egress::Lent,
     lease::{self, Grants, Place},
 };
 
 use crate::{
     atomic::compare_exchange,
+    deciders,
     maps::{ALIASES, CROWDS, LEASES, NAME_SETS, Scratch},
     message::scratch,
     widen::opaque,
@@ -239,17 +241,20 @@ extern "C" fn netfilter_allows_alias(key: u64, now: u32, slot: u32) -> u64 {
     u64::from(granted && unsafe { (&raw const alias.key).read_volatile() } == key)
 }
 
-/// The grant of the atom to an address that is in force.
+/// What names lend an address for the atom now.
 #[inline(always)]
-pub(crate) fn find(address: Address, atom: u8, now: u32, slot: u32) -> Option<Grant> {
-    let grant = netfilter_leased(
-        address.high,
-        address.low,
-        now,
-        u64::from(atom) | u64::from(slot) << 8,
-    );
-    (grant != 0).then_some(Grant(grant))
+pub(crate) fn find(address: Address, atom: u8, now: u32, slot: u32) -> Option<Lent> {
+    let atom_and_slot = u64::from(atom) | u64::from(slot) << 8;
+    match netfilter_leased(address.high, address.low, now, atom_and_slot) {
+        0 => None,
+        grant if grant & AUDITED != 0 => Some(Lent::Audited(Grant(grant & !AUDITED))),
+        grant => Some(Lent::Allowed(Grant(grant))),
+    }
 }
+
+/// Beside a grant, whose name's id does not reach here.
+const AUDITED: u64 = 1 << 63;
+const _: () = assert!(Grant::new(NAME_IDS, 0).0 < AUDITED);
 
 /// Whether a name grants the atom in a copy of the policy.
 #[inline(always)]
@@ -257,6 +262,19 @@ pub(crate) fn name_allows(slot: u32, name: u32, atom: u8) -> bool {
     NAME_SETS
         .get(slot * NAME_IDS + (name & (NAME_IDS - 1)))
         .is_some_and(|set| set.contains(atom))
+}
+
+/// Whether it audits the atom.
+#[inline(always)]
+pub(crate) fn name_audits(slot: u32, name: u32, atom: u8) -> bool {
+    name_allows(slot, name, ATOM_AUDITS) && netfilter_audits(slot, name, u32::from(atom)) != 0
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_audits(slot: u32, name: u32, atom: u32) -> u64 {
+    let first = deciders::of_name(name, slot);
+    u64::from(deciders::find(first, DECIDER_AUDITS, atom as u8).is_some())
 }
 
 #[inline(never)]
@@ -273,19 +291,49 @@ extern "C" fn netfilter_leased(high: u64, low: u64, now: u32, atom_and_slot: u64
     if let Some(grant) = lease::in_force(&lease.grants, now, allows) {
         return if is_still(lease, address) { grant.0 } else { 0 };
     }
-    // SAFETY: within the value.
-    let last = unsafe { (&raw const lease.grants[LEASE_GRANTS - 1].0).read_volatile() };
-    if last == 0 {
-        return 0;
+    if is_crowded(lease)
+        // SAFETY: as above.
+        && let Some(crowd) = unsafe { CROWDS.get(address) }
+        && let Some(grant) = lease::in_force(&crowd.grants, now, allows)
+        && is_still(crowd, address)
+    {
+        return grant.0;
     }
-    // SAFETY: as above.
-    let Some(crowd) = (unsafe { CROWDS.get(address) }) else {
+    netfilter_audited(high, low, now, atom_and_slot)
+}
+
+/// A grant that is only audited, and marked so. For what no name allows.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_audited(high: u64, low: u64, now: u32, atom_and_slot: u64) -> u64 {
+    let address = Address { high, low };
+    // SAFETY: as in `netfilter_leased`.
+    let Some(lease) = (unsafe { LEASES.get(address) }) else {
         return 0;
     };
-    match lease::in_force(&crowd.grants, now, allows) {
-        Some(grant) if is_still(crowd, address) => grant.0,
-        _ => 0,
+    let (atom, slot) = (atom_and_slot as u8, (atom_and_slot >> 8) as u32);
+    let audits = |name| name_audits(slot, name, atom);
+    if let Some(grant) = lease::in_force(&lease.grants, now, audits)
+        && is_still(lease, address)
+    {
+        return grant.0 | AUDITED;
     }
+    if is_crowded(lease)
+        // SAFETY: as above.
+        && let Some(crowd) = unsafe { CROWDS.get(address) }
+        && let Some(grant) = lease::in_force(&crowd.grants, now, audits)
+        && is_still(crowd, address)
+    {
+        return grant.0 | AUDITED;
+    }
+    0
+}
+
+/// Whether there may be more than what stands with the address.
+#[inline(always)]
+fn is_crowded(lease: &Lease) -> bool {
+    // SAFETY: within the value.
+    unsafe { (&raw const lease.grants[LEASE_GRANTS - 1].0).read_volatile() != 0 }
 }
 
 /// A new value's address is written before its grants, so it is read behind them.

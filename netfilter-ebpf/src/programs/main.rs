@@ -19,6 +19,7 @@ mod buffer;
 mod climb;
 mod clock;
 mod conclude;
+mod deciders;
 mod egress;
 mod event;
 mod flow;

@@ -6,7 +6,10 @@
 //! are few and found by the address: what needs the place takes it.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use netfilter_ebpf::abi::{Address, Grant};
+use netfilter_ebpf::{
+    abi::{Address, Grant},
+    egress::Lent,
+};
 
 use crate::{flow::NEARLY_EXPIRED, lease, tables::Generation};
 
@@ -26,7 +29,7 @@ static MEMOS: PerCpuArray<Memo> = PerCpuArray::with_max_entries(PLACES, 0);
 
 /// As [`lease::find`].
 #[inline(always)]
-pub(crate) fn find(address: Address, atom: u8, now: u32, generation: &Generation) -> Option<Grant> {
+pub(crate) fn find(address: Address, atom: u8, now: u32, generation: &Generation) -> Option<Lent> {
     let about = about(atom, now, generation);
     let hash = (address.high ^ address.low).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let memo = MEMOS.get_ptr_mut((hash >> 56) as u32)?;
@@ -38,16 +41,18 @@ pub(crate) fn find(address: Address, atom: u8, now: u32, generation: &Generation
         && memo.address.high == address.high
         && lasts(memo.grant)
     {
-        return Some(memo.grant);
+        return Some(Lent::Allowed(memo.grant));
     }
-    let grant = lease::find(address, atom, now, generation.slot())?;
+    let lent = lease::find(address, atom, now, generation.slot())?;
     // What ends soon is looked up each time, for it may have been prolonged.
-    if lasts(grant) {
+    if let Lent::Allowed(grant) = lent
+        && lasts(grant)
+    {
         memo.about = about;
         memo.address = address;
         memo.grant = grant;
     }
-    Some(grant)
+    Some(lent)
 }
 
 /// By which policy, for which ports, and when: of the second as many bits as there is room

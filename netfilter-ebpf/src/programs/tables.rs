@@ -2,19 +2,16 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, Grant, SETTING_LIFTED, Settings, slot},
-    egress::{Origin, Tables},
+    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, SETTING_LIFTED, Settings, slot},
+    egress::{Lent, Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
-    table::{self, LEAF, Memory, Node, ROOTS_PER_FAMILY},
+    table::{self, Memory, Node, ROOTS_PER_FAMILY},
 };
 
 use crate::{
     clock, flow, frame, lease,
-    maps::{
-        ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAF_DECIDERS, LEAVES, NAMES, NODES, ROOT_DECIDERS,
-        ROOTS, SETTINGS, Scratch,
-    },
+    maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch},
     memo,
     message::scratch,
     plumbing,
@@ -157,32 +154,6 @@ impl Memory for Trie {
     }
 }
 
-/// The same tables, asked for who decides.
-pub(crate) struct Deciders {
-    pub(crate) table: u32,
-}
-
-impl Memory for Deciders {
-    #[inline(always)]
-    fn root(&self, index: u32) -> Option<u32> {
-        let index = self.table * ROOTS_PER_FAMILY + index;
-        match pick(&ROOTS, index)? {
-            class if class & LEAF != 0 => pick(&ROOT_DECIDERS, index).map(|first| LEAF | first),
-            node => Some(node),
-        }
-    }
-
-    #[inline(always)]
-    fn node(&self, index: u32) -> Option<&Node> {
-        NODES.get(index)
-    }
-
-    #[inline(always)]
-    fn leaf(&self, index: u32) -> Option<u32> {
-        pick(&LEAF_DECIDERS, index)
-    }
-}
-
 impl Tables for Generation {
     #[inline(always)]
     fn class(&self, packet: &Packet) -> Option<&Class> {
@@ -200,7 +171,7 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn learned(&self, packet: &Packet, atom: u8) -> Option<Grant> {
+    fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent> {
         lease::find(packet.destination, atom, self.now(), self.slot)
     }
 
@@ -247,7 +218,7 @@ impl Tables for Plain<'_> {
     }
 
     #[inline(always)]
-    fn learned(&self, packet: &Packet, atom: u8) -> Option<Grant> {
+    fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent> {
         memo::find(packet.destination, atom, self.now(), self.0)
     }
 

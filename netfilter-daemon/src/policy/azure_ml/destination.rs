@@ -105,7 +105,6 @@ pub(super) fn read(
     refuse_stray_fqdns(kind, rule, problems);
     if let (Kind::Fqdn, Value::Scalar { text, .. }) = (kind, &node.value) {
         let destination = name(text, node.at, problems);
-        refuse_audited_name(action, rule, problems);
         let action = action?;
         return Some(Body {
             action,
@@ -123,9 +122,6 @@ pub(super) fn read(
         (Some(inner), None) => self::action(inner, problems),
         (None, _) => action,
     };
-    if matches!(kind, Kind::Fqdn | Kind::PrivateEndpoint) {
-        refuse_audited_name(action, rule, problems);
-    }
     let traffic = match kind {
         Kind::ServiceTag | Kind::Ip => traffic::required(&destination, problems),
         Kind::Fqdn | Kind::PrivateEndpoint => traffic::of_name(action, &destination, problems),
@@ -176,17 +172,6 @@ fn action(node: &Node<'_>, problems: &mut Problems) -> Option<Action> {
         ("audit", Action::Audit),
     ];
     choice("action", node, &ACTIONS, problems)
-}
-
-/// The kernel learns a name's addresses to let them pass, not to watch them.
-fn refuse_audited_name(action: Option<Action>, rule: &Fields<'_, '_>, problems: &mut Problems) {
-    if action == Some(Action::Audit) {
-        let at = rule.get("action").map_or_else(|| rule.at(), |node| node.at);
-        problems.add(
-            at,
-            "`action: audit` is for addresses and service tags; for a name write `allow` or `deny`",
-        );
-    }
 }
 
 fn refuse_stray_fqdns(kind: Kind, rule: &Fields<'_, '_>, problems: &mut Problems) {
