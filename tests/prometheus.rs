@@ -49,6 +49,8 @@ fn traffic(world: &World) {
     assert!(!world.connects_by_name("secret.evil.example", 443));
 }
 
+const JOBS: [&str; 2] = ["netfilter-daemon", "text"];
+
 /// What changes by itself, or is counted by processors of which none stands still.
 const RESTLESS: [&str; 4] = [
     "netfilter_service_tags_age_seconds",
@@ -109,11 +111,13 @@ fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashbo
         "  - { job_name: netfilter-daemon, static_configs: [{ targets: ['127.0.0.1:9477'] }] }\n  \
            - { job_name: text, static_configs: [{ targets: ['127.0.0.1:9478'] }] }\n",
     );
-    // A policy that was there from the first scrape on has not changed.
+    // A policy that was there from the first scrape on has not changed, and each job has its
+    // own first.
     let has_scraped = || {
-        !prometheus
-            .query(&world, "netfilter_policy_generation")
-            .is_empty()
+        JOBS.iter().all(|job| {
+            let of_job = format!("netfilter_policy_generation{{job=\"{job}\"}}");
+            !prometheus.query(&world, &of_job).is_empty()
+        })
     };
     assert!(within(45, has_scraped), "{}", prometheus.log());
     traffic(&world);
@@ -129,7 +133,7 @@ fn prometheus_gets_what_the_kernel_counted_in_both_formats_and_alerts_and_dashbo
     // page's own value.
     let is_restless = |labels: &str| RESTLESS.iter().any(|name| labels.contains(name));
     let mut page = String::new();
-    for job in ["netfilter-daemon", "text"] {
+    for job in JOBS {
         let query = format!("{{__name__=~\"netfilter_.+\", job=\"{job}\"}}");
         let mut missing = Vec::new();
         let same = || {
