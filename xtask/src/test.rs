@@ -49,18 +49,23 @@ enum Step {
     Vm,
 }
 
-/// What the test runners counted.
+/// What the test runners counted, and what the tests said that failed.
 #[derive(Debug, Default, PartialEq)]
 struct Counts {
     passed: u32,
     failed: u32,
     ignored: u32,
+    said: Vec<String>,
 }
+
+/// Lines of one failed test that are said again at the end.
+const SAID_AGAIN: usize = 60;
 
 /// Runs every step, also after one that failed, so that one run tells all.
 pub(crate) fn run(test: &Test) -> Result<()> {
     let mut summary = Vec::new();
     let mut failed = Vec::new();
+    let mut said = Vec::new();
     for step in Step::value_variants() {
         if !test.only.is_empty() && !test.only.contains(step) {
             continue;
@@ -78,9 +83,17 @@ pub(crate) fn run(test: &Test) -> Result<()> {
         }
         eprintln!("   {line}");
         summary.push(format!("   {name:12} {line}"));
+        said.append(&mut counts.said);
         if *step == Step::Setup && !failed.is_empty() {
             break;
         }
+    }
+    // Once more, for it may be far above.
+    if !said.is_empty() {
+        eprintln!("\n== what failed");
+    }
+    for line in said {
+        eprintln!("   {line}");
     }
     eprintln!("\n== summary");
     for line in summary {
@@ -196,6 +209,7 @@ fn tests(mut command: Command, runner: &[OsString], counts: &mut Counts) -> Resu
     for line in &ran.lines {
         counts.add(line);
     }
+    counts.said.extend(of_failures(&ran.lines));
     ran.succeeded()
 }
 
@@ -216,6 +230,26 @@ fn programs(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
 
 fn find() -> Result<Toolchain> {
     toolchain::find().map_err(|missing| anyhow!("{missing}"))
+}
+
+/// What the failed tests said: sections of `---- name stdout ----`, without their stacks.
+fn of_failures(lines: &[String]) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut left = 0;
+    let mut in_stack = false;
+    for line in lines {
+        if line.starts_with("---- ") && line.ends_with(" ----") {
+            (left, in_stack) = (SAID_AGAIN, false);
+        } else if line == "failures:" {
+            left = 0;
+        }
+        in_stack = !line.is_empty() && (in_stack || line == "stack backtrace:");
+        if left > 0 && !in_stack {
+            said.push(line.clone());
+            left -= 1;
+        }
+    }
+    said
 }
 
 impl Counts {
@@ -244,8 +278,9 @@ impl fmt::Display for Counts {
             passed,
             failed,
             ignored,
+            ..
         } = self;
-        if *self == Self::default() {
+        if passed + failed + ignored == 0 {
             return Ok(());
         }
         write!(f, "   {passed} passed, {failed} failed, {ignored} ignored")
@@ -269,6 +304,22 @@ mod tests {
             counts.add(line);
         }
         assert_eq!(counts.to_string(), "   3 passed, 4 failed, 1 ignored");
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept_without_their_stacks() {
+        let lines = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n\
+            ---- b stdout ----\nthread 'b' panicked at b.rs:1:\nleft: 1\nstack backtrace:\n   \
+            0: begin\n   1: b\n\nafterwards\n\nfailures:\n    b\n\ntest result: FAILED. 1 \
+            passed; 1 failed";
+        let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+        let said = of_failures(&lines).join("\n");
+        let expected =
+            "---- b stdout ----\nthread 'b' panicked at b.rs:1:\nleft: 1\n\nafterwards\n";
+        assert_eq!(said, expected);
+        let mut long = vec!["word".to_owned(); 500];
+        long.insert(0, "---- a stdout ----".to_owned());
+        assert_eq!(of_failures(&long).len(), SAID_AGAIN);
     }
 
     #[test]
