@@ -205,3 +205,66 @@ fn a_policy_that_nobody_confirms_takes_its_grants_along_and_gives_those_of_the_f
         assert_eq!(opens(&mut kernel), of(former));
     }
 }
+
+const RULE: &str = "{ name: r, type: ip, \
+     destination: { cidr: 192.0.2.0/25, protocol: TCP, port_ranges: '443' } }";
+
+#[test]
+fn what_a_rule_let_out_ends_with_it_whoever_looks() {
+    stay_on_one_processor();
+    let mut kernel = Kernel::new(&policy(&[RULE]));
+    let segment = goes_on("192.0.2.1", 443);
+    assert!(passes(&mut kernel, "192.0.2.1", 443));
+    assert!(!passes(&mut kernel, "192.0.2.1", 8443));
+    assert!(!passes(&mut kernel, "192.0.2.129", 443));
+    for (rules, opens) in [
+        (&[][..], false),
+        (&[RULE], true),
+        (&[RULE, DENY], false),
+        (&[RULE], true),
+    ] {
+        kernel.datapath.replace(&image(&policy(rules))).unwrap();
+        assert_eq!(passes(&mut kernel, "192.0.2.1", 443), opens, "{rules:?}");
+        let former = kernel.twin(Program::Egress);
+        kernel.restart(&image(&policy(&[])));
+        assert_ne!(former.run(&segment), PASS, "{rules:?}");
+        assert!(!passes(&mut kernel, "192.0.2.1", 443), "{rules:?}");
+        kernel.restart(&image(&policy(rules)));
+        assert_eq!(former.run(&segment) == PASS, opens, "{rules:?}");
+        assert_eq!(passes(&mut kernel, "192.0.2.1", 443), opens, "{rules:?}");
+    }
+    let terms = Terms::to_confirm(Duration::from_secs(1));
+    kernel.datapath.replace(&image(&policy(&[]))).unwrap();
+    let unconfirmed = image(&policy(&[RULE]));
+    kernel.datapath.replace_on(&unconfirmed, terms).unwrap();
+    let begun = Instant::now();
+    let mut last = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let before = begun.elapsed();
+        if kernel.passes(&segment) {
+            last = before;
+        }
+    }
+    assert!(last < Duration::from_millis(2_100), "{last:?}");
+    kernel.datapath.revert().unwrap();
+    assert!(!passes(&mut kernel, "192.0.2.1", 443));
+}
+
+/// One atom may be of port 53 and of others: it is not enough to know a packet's like.
+#[test]
+fn a_question_is_judged_by_its_name_whatever_passed_before_it() {
+    stay_on_one_processor();
+    let all = "{ name: all, type: ip, \
+         destination: { cidr: 10.0.0.53/32, protocol: '*', port_ranges: '*' } }";
+    let text = format!("resolvers: [10.0.0.53]\noutbound_rules: [{A}, {all}]");
+    let mut kernel = Kernel::new(&text);
+    for _ in 0..2 {
+        let other = to("10.0.0.53", frame::UDP, datagram(40_000, 54, b"x"));
+        assert!(kernel.passes(&other.bytes()));
+        let question = query(7, "evil.example", 1);
+        let question = to("10.0.0.53", frame::UDP, datagram(40_000, 53, &question));
+        assert!(!kernel.passes(&question.bytes()));
+        let segment = to("10.0.0.53", frame::TCP, segment(40_000, 53, ACK));
+        assert!(!kernel.passes(&segment.bytes()), "in no stream");
+    }
+}

@@ -16,9 +16,10 @@ use crate::{
     frame::{self, Frame, has_surplus, read, read_quote},
     hits, interface,
     maps::{FRAGMENTS, Scratch},
+    memo,
     message::scratch,
     plumbing, question, stream,
-    tables::{Generation, Plain},
+    tables::Generation,
 };
 
 /// Three stages, each with a stack of its own: 512 bytes are for all that call each other.
@@ -32,7 +33,7 @@ pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
         return B::PASS;
     }
     let copy = u64::from(generation.slot());
-    let (code, subject) = match judge_plain(buffer, copy) {
+    let (code, subject) = match judge_plain(buffer, generation.era()) {
         PASSED => return B::PASS,
         NOT_PLAIN => match read(buffer) {
             Ok(Frame::Plumbing) => (code_of(Verdict::Pass(Grounds::Rule)), Subject::Unread),
@@ -77,13 +78,13 @@ pub(crate) fn plain<B: Buffer>(buffer: &B) -> Option<(Packet, u32)> {
 
 seam! {
     /// Judges a plain packet. Most pass here, and are counted; others are in the scratch then.
-    fn judge_plain = (netfilter_judge_plain, xdp_judge_plain)<B>(buffer, copy: u64) {
+    fn judge_plain = (netfilter_judge_plain, xdp_judge_plain)<B>(buffer, era: u64) {
         let (Some(generation), Some((packet, slot))) =
-            (Generation::of(copy as u32), plain(buffer))
+            (Generation::again(era), plain(buffer))
         else {
             return NOT_PLAIN;
         };
-        let verdict = egress::decide(&packet, &Plain(&generation));
+        let verdict = memo::decide(&packet, &generation);
         hits::note(&packet, &verdict, &generation, || frame::park(&packet));
         match verdict {
             Verdict::Pass(grounds) => {

@@ -1,25 +1,33 @@
-//! What leases granted a moment ago, of this processor: so that a packet of a connection to
-//! a learned address is let out without a look at the table of leases.
+//! What passed a moment ago, of this processor: so that the next packet to the same destination
+//! is let out without a look at the tables.
 //!
-//! Within one generation a grant stays until its time is over. What could be read of a lease
-//! that changed hands at that moment is forgotten with the second, as everything is. Places
-//! are few and found by the address: what needs the place takes it.
+//! Within one generation a rule lets out what it let out before, and a grant stays until its
+//! time is over. What could be read of a lease that changed hands at that moment is forgotten
+//! with the second. Only plain packets come here. Places are few and found by the address: what
+//! needs the place takes it.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use netfilter_ebpf::{
     abi::{Address, Grant},
-    egress::Lent,
+    egress::{self, Tables},
+    packet::Packet,
+    verdict::{Grounds, Reason, Verdict},
 };
 
-use crate::{flow::NEARLY_EXPIRED, lease, tables::Generation};
+use crate::{
+    clock,
+    flow::NEARLY_EXPIRED,
+    tables::{Generation, Plain},
+};
 
 const PLACES: u32 = 256;
 
 #[repr(C)]
 struct Memo {
     address: Address,
-    /// See [`about`]; zero is nobody's.
+    /// By which policy and for which ports, and of a lease when; zero is nobody's.
     about: u64,
+    /// Of a lease.
     grant: Grant,
 }
 
@@ -27,41 +35,90 @@ struct Memo {
 #[map]
 static MEMOS: PerCpuArray<Memo> = PerCpuArray::with_max_entries(PLACES, 0);
 
-/// As [`lease::find`].
+/// As [`egress::decide`], for a plain packet.
 #[inline(always)]
-pub(crate) fn find(address: Address, atom: u8, now: u32, generation: &Generation) -> Option<Lent> {
-    let about = about(atom, now, generation);
-    let hash = (address.high ^ address.low).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let memo = MEMOS.get_ptr_mut((hash >> 56) as u32)?;
-    // SAFETY: a map value of this processor, and none interrupts a tc program but others'.
-    let memo = unsafe { &mut *memo };
-    let lasts = |grant: Grant| grant.until() >= now.saturating_add(NEARLY_EXPIRED);
-    if memo.about == about
-        && memo.address.low == address.low
-        && memo.address.high == address.high
-        && lasts(memo.grant)
-    {
-        return Some(Lent::Allowed(memo.grant));
+pub(crate) fn decide(packet: &Packet, generation: &Generation) -> Verdict {
+    let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
+        return Verdict::Drop(Reason::Unready);
+    };
+    let place = Place::of(packet, generation, atom);
+    if let Some(grounds) = place.as_ref().and_then(Place::recall) {
+        return Verdict::Pass(grounds);
     }
-    let lent = lease::find(address, atom, now, generation.slot())?;
-    // What ends soon is looked up each time, for it may have been prolonged.
-    if let Lent::Allowed(grant) = lent
-        && lasts(grant)
-    {
-        memo.about = about;
-        memo.address = address;
-        memo.grant = grant;
+    let verdict = egress::decide(packet, &Plain { generation, atom });
+    if let (Some(place), Verdict::Pass(grounds)) = (place, verdict) {
+        place.keep(grounds);
     }
-    Some(lent)
+    verdict
 }
 
-/// By which policy, for which ports, and when: of the second as many bits as there is room
-/// for. Never zero.
+/// Where a packet's like is remembered.
+struct Place {
+    memo: &'static mut Memo,
+    address: Address,
+    /// That of what a rule lets out.
+    about: u64,
+}
+
+impl Place {
+    /// `None` for what is looked at each time, for on a question its name decides.
+    #[inline(always)]
+    fn of(packet: &Packet, generation: &Generation, atom: u8) -> Option<Self> {
+        if !generation.is_known() || egress::is_dns(packet.protocol, packet.destination_port) {
+            return None;
+        }
+        let address = packet.destination;
+        let hash = (address.high ^ address.low).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let memo = MEMOS.get_ptr_mut((hash >> 56) as u32)?;
+        Some(Self {
+            // SAFETY: a map value of this processor, and none interrupts a tc program but others'.
+            memo: unsafe { &mut *memo },
+            address,
+            about: generation.era() | u64::from(atom),
+        })
+    }
+
+    #[inline(always)]
+    fn recall(&self) -> Option<Grounds> {
+        let memo = &self.memo;
+        if memo.address.low != self.address.low || memo.address.high != self.address.high {
+            return None;
+        }
+        if memo.about == self.about {
+            return Some(Grounds::Rule);
+        }
+        let now = clock::now();
+        (memo.about == self.about | second(now) && lasts(memo.grant, now))
+            .then_some(Grounds::Learned(memo.grant))
+    }
+
+    #[inline(always)]
+    fn keep(self, grounds: Grounds) {
+        let about = match grounds {
+            Grounds::Rule => self.about,
+            Grounds::Learned(grant) => {
+                let now = clock::now();
+                // What ends soon is looked up each time, for it may have been prolonged.
+                if !lasts(grant, now) {
+                    return;
+                }
+                self.memo.grant = grant;
+                self.about | second(now)
+            }
+            _ => return,
+        };
+        self.memo.about = about;
+        self.memo.address = self.address;
+    }
+}
+
 #[inline(always)]
-fn about(atom: u8, now: u32, generation: &Generation) -> u64 {
-    let second = u64::from(now & 0x7f_ffff);
-    u64::from(Generation::number()) << 32
-        | second << 9
-        | u64::from(generation.slot()) << 8
-        | u64::from(atom)
+fn lasts(grant: Grant, now: u32) -> bool {
+    grant.until() >= now.saturating_add(NEARLY_EXPIRED)
+}
+
+/// The second, as far as there is room for it between the other words of `about`. Never zero.
+#[inline(always)]
+fn second(now: u32) -> u64 {
+    u64::from(now & 0x3f_ffff) << 10 | 1 << 9
 }

@@ -12,7 +12,6 @@ use netfilter_ebpf::{
 use crate::{
     clock, flow, frame, lease,
     maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch},
-    memo,
     message::scratch,
     plumbing,
     widen::bounded,
@@ -22,6 +21,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct Generation {
     slot: u32,
+    /// Zero where it was not told.
+    number: u32,
     pub(crate) settings: &'static Settings,
 }
 
@@ -29,27 +30,18 @@ impl Generation {
     /// The generation in force. `None` before the first policy.
     #[inline(always)]
     pub(crate) fn active() -> Option<Self> {
-        let number = Self::number();
+        // SAFETY: a map value; volatile because user space flips it.
+        let number = unsafe { ACTIVE.get_ptr(0)?.read_volatile() };
         if number == 0 {
             return None;
         }
-        let generation = Self::of(slot(number))?;
+        let generation = Self::numbered(number, slot(number))?;
         let expires = generation.settings.expires;
         // Read anew: not all that come by here have a processor to themselves.
         if expires != 0 && clock::read() >= expires {
-            return Self::of(slot(number + 1));
+            return Self::numbered(number, slot(number + 1));
         }
         Some(generation)
-    }
-
-    /// That which user space put into force last, or zero. With the copy it tells which
-    /// policy that is.
-    #[inline(always)]
-    pub(crate) fn number() -> u32 {
-        // SAFETY: a map value; volatile because user space flips it.
-        ACTIVE
-            .get_ptr(0)
-            .map_or(0, |number| unsafe { number.read_volatile() })
     }
 
     /// Whether nothing is judged.
@@ -61,10 +53,35 @@ impl Generation {
     /// That of a copy.
     #[inline(always)]
     pub(crate) fn of(slot: u32) -> Option<Self> {
+        Self::numbered(0, slot)
+    }
+
+    #[inline(always)]
+    fn numbered(number: u32, slot: u32) -> Option<Self> {
         Some(Self {
             slot,
+            number,
             settings: SETTINGS.get(slot)?,
         })
+    }
+
+    /// Which policy it is, in one word: the number that user space put into force last, and
+    /// the copy. An atom has room in the last byte.
+    #[inline(always)]
+    pub(crate) fn era(&self) -> u64 {
+        u64::from(self.number) << 32 | u64::from(self.slot) << 8
+    }
+
+    /// That of an [`era`](Self::era).
+    #[inline(always)]
+    pub(crate) fn again(era: u64) -> Option<Self> {
+        Self::numbered((era >> 32) as u32, (era >> 8) as u32 & 1)
+    }
+
+    /// Whether [`era`](Self::era) tells it from all others.
+    #[inline(always)]
+    pub(crate) fn is_known(&self) -> bool {
+        self.number != 0
     }
 
     #[inline(always)]
@@ -204,28 +221,31 @@ impl Tables for Generation {
 
 /// The same, for a plain packet, which is not in the scratch: it is no plumbing, no fragment
 /// and no error.
-pub(crate) struct Plain<'a>(pub(crate) &'a Generation);
+pub(crate) struct Plain<'a> {
+    pub(crate) generation: &'a Generation,
+    pub(crate) atom: u8,
+}
 
 impl Tables for Plain<'_> {
     #[inline(always)]
     fn class(&self, packet: &Packet) -> Option<&Class> {
-        self.0.class(packet)
+        self.generation.class(packet)
     }
 
     #[inline(always)]
-    fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
-        self.0.atom(protocol, port)
+    fn atom(&self, _: u8, _: u16) -> Option<u8> {
+        Some(self.atom)
     }
 
     #[inline(always)]
     fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent> {
-        memo::find(packet.destination, atom, self.now(), self.0)
+        self.generation.learned(packet, atom)
     }
 
     #[inline(always)]
     fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin> {
         frame::park(packet);
-        self.0.flow(packet, atom)
+        self.generation.flow(packet, atom)
     }
 
     #[inline(always)]
@@ -245,6 +265,6 @@ impl Tables for Plain<'_> {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        self.0.now()
+        self.generation.now()
     }
 }
