@@ -631,6 +631,10 @@ pub struct Layout {
     pub task_started: u32,
     pub task_executions: u32,
     pub task_cgroups: u32,
+    pub task_process: u32,
+    pub task_rights: u32,
+    pub task_program: u32,
+    pub rights_user: u32,
     pub mm_file: u32,
     pub file_path: u32,
     pub path_mount: u32,
@@ -646,8 +650,8 @@ pub struct Layout {
     pub cgroup_node: u32,
     pub node_name: u32,
     pub node_parent: u32,
+    pub node_id: u32,
     pub sock_cgroup: u32,
-    pub padding: u32,
 }
 
 /// A denied packet or question. Followed by nothing; fixed size.
@@ -836,7 +840,7 @@ layout! {
     Interface = 32, slot = 4, flags = 8, name = 16;
     Path = 264, text = 8;
     Who = 592, process = 32, moment = 44, program = 48, executable = 64, cgroup = 328;
-    Layout = 88;
+    Layout = 104;
     Event = 912, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, untold = 56, name = 64, who = 320;
     Attempt = 32, user = 8, audited = 13, program = 16;
     Users = 256, ids = 4;

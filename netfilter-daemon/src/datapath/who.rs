@@ -67,6 +67,10 @@ fn within(types: &Types) -> Option<Layout> {
         task_started: at("task_struct", &["start_boottime"])?,
         task_executions: at("task_struct", &["self_exec_id"])?,
         task_cgroups: at("task_struct", &["cgroups"])?,
+        task_process: at("task_struct", &["tgid"])?,
+        task_rights: at("task_struct", &["cred"])?,
+        task_program: at("task_struct", &["comm"])?,
+        rights_user: at("cred", &["uid"])?,
         mm_file: at("mm_struct", &["exe_file"])?,
         file_path: at("file", &["f_path"])?,
         path_mount: at("path", &["mnt"])?,
@@ -82,9 +86,9 @@ fn within(types: &Types) -> Option<Layout> {
         node_name: at("kernfs_node", &["name"])?,
         // `__parent` since Linux 6.15.
         node_parent: at("kernfs_node", &["__parent", "parent"])?,
+        node_id: at("kernfs_node", &["id"])?,
         sock_cgroup: at("sock", &["sk_cgrp_data"])?
             .checked_add(at("sock_cgroup_data", &["cgroup", "val"])?)?,
-        padding: 0,
     })
 }
 

@@ -15,6 +15,10 @@ pub(crate) static LAYOUT: Layout = Layout {
     task_started: 0,
     task_executions: 0,
     task_cgroups: 0,
+    task_process: 0,
+    task_rights: 0,
+    task_program: 0,
+    rights_user: 0,
     mm_file: 0,
     file_path: 0,
     path_mount: 0,
@@ -29,8 +33,8 @@ pub(crate) static LAYOUT: Layout = Layout {
     cgroup_node: 0,
     node_name: 0,
     node_parent: 0,
+    node_id: 0,
     sock_cgroup: 0,
-    padding: 0,
 };
 
 macro_rules! layout {
@@ -49,6 +53,30 @@ pub(crate) fn word(at: u64) -> u64 {
     unsafe { bpf_probe_read_kernel((&raw mut word).cast(), 8, at as *const c_void) };
     word
 }
+
+macro_rules! field {
+    ($name:ident, $of:ty, $kind:literal) => {
+        /// The same of a structure whose type the verifier knows, at a place in [`LAYOUT`]:
+        /// without a helper. `of` came from one, or from here.
+        #[inline(always)]
+        pub(crate) fn $name(of: u64, place: u64) -> $of {
+            let found: u64;
+            // SAFETY: the verifier has seen that the structure has such a field.
+            unsafe {
+                core::arch::asm!(
+                    concat!("{found} = *(", $kind, " *)({at} + 0)"),
+                    found = out(reg) found,
+                    at = in(reg) of + place,
+                    options(pure, readonly, nostack),
+                );
+            }
+            found as $of
+        }
+    };
+}
+
+field!(field64, u64, "u64");
+field!(field32, u32, "u32");
 
 /// Names and mounts that are climbed over.
 const STEPS: u32 = 24;

@@ -73,7 +73,8 @@ extern "C" fn netfilter_leaving(about: u64) -> u64 {
         table = Table::Outbound;
         found = OUTBOUND.get_ptr_mut(&*key);
     }
-    if found.is_none() {
+    // Of what left first only TCP comes there, when it is over.
+    if found.is_none() && (came_in || packet.protocol == TCP) {
         table = Table::HalfOpen;
         found = HALF_OPEN.get_ptr_mut(&*key);
     }

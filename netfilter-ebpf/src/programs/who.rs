@@ -13,8 +13,8 @@ use aya_ebpf::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
         bpf_get_current_uid_gid, bpf_get_netns_cookie,
         generated::{
-            bpf_get_current_cgroup_id, bpf_get_socket_uid, bpf_sk_fullsock, bpf_sk_storage_get,
-            bpf_skb_cgroup_id,
+            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_uid,
+            bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id,
         },
     },
 };
@@ -26,7 +26,7 @@ use netfilter_ebpf::{
 
 use crate::{
     atomic,
-    climb::{self, layout, word},
+    climb::{self, field32, field64, layout, word},
     clock,
     maps::{NETWORK, WHO},
     message::scratch,
@@ -69,7 +69,6 @@ struct Current {
     process: u32,
     user: u32,
     cgroup_id: u64,
-    task: u64,
     started: u64,
     executions: u64,
     program: [u64; 2],
@@ -77,23 +76,46 @@ struct Current {
 
 impl Current {
     #[inline(always)]
-    fn ask() -> Self {
-        // SAFETY: helpers without arguments.
-        let (cgroup_id, task) =
-            unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_task() as u64) };
-        let (mut started, mut executions) = (0, 0);
-        if layout!(known) != 0 {
-            started = word(word(task + layout!(task_leader)) + layout!(task_started));
-            executions = word(task + layout!(task_executions));
+    fn get() -> Self {
+        if layout!(known) == 0 {
+            Self::ask()
+        } else {
+            Self::read()
         }
+    }
+
+    /// Where its structures are known: the kernel calls this for each datagram, and a helper
+    /// for each word would take longer than all the rest.
+    #[inline(always)]
+    fn read() -> Self {
+        // SAFETY: a helper without arguments.
+        let task = unsafe { bpf_get_current_task_btf() } as u64;
+        let leader = field64(task, layout!(task_leader));
+        let cgroup = field64(field64(task, layout!(task_cgroups)), layout!(css_cgroup));
+        let rights = field64(task, layout!(task_rights));
+        Self {
+            process: field32(task, layout!(task_process)),
+            user: field32(rights, layout!(rights_user)),
+            cgroup_id: field64(field64(cgroup, layout!(cgroup_node)), layout!(node_id)),
+            started: field64(leader, layout!(task_started)),
+            executions: u64::from(field32(task, layout!(task_executions))),
+            program: [
+                field64(task, layout!(task_program)),
+                field64(task, layout!(task_program) + 8),
+            ],
+        }
+    }
+
+    #[inline(always)]
+    fn ask() -> Self {
         let program: [u8; 16] = bpf_get_current_comm().unwrap_or([0; 16]);
         Self {
             process: (bpf_get_current_pid_tgid() >> 32) as u32,
             user: bpf_get_current_uid_gid() as u32,
-            cgroup_id,
-            task,
-            started,
-            executions,
+            // SAFETY: a helper without arguments.
+            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            started: 0,
+            executions: 0,
             // SAFETY: as many bytes.
             program: unsafe { core::mem::transmute::<[u8; 16], [u64; 2]>(program) },
         }
@@ -133,7 +155,7 @@ fn note(socket: *mut c_void, moment: Moment) {
     let Some(who) = (unsafe { place.as_mut() }) else {
         return;
     };
-    let current = Current::ask();
+    let current = Current::get();
     let sequence = &raw mut who.sequence;
     // SAFETY: a word of a map value.
     let before = unsafe { sequence.read_volatile() };
@@ -163,12 +185,14 @@ fn note(socket: *mut c_void, moment: Moment) {
             .write(current.program);
     }
     if layout!(known) != 0 {
-        let file = word(word(current.task + layout!(task_mm)) + layout!(mm_file));
+        // SAFETY: a helper without arguments.
+        let task = unsafe { bpf_get_current_task() } as u64;
+        let file = word(word(task + layout!(task_mm)) + layout!(mm_file));
         let path = file + layout!(file_path);
         let mount = word(path + layout!(path_mount));
         let dentry = word(path + layout!(path_dentry));
         climb::files(&mut who.executable, dentry, mount);
-        let cgroup = word(word(current.task + layout!(task_cgroups)) + layout!(css_cgroup));
+        let cgroup = word(word(task + layout!(task_cgroups)) + layout!(css_cgroup));
         climb::cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
     }
     atomic::compare_exchange(sequence, before + 1, before + 2);
