@@ -654,7 +654,7 @@ pub struct Layout {
     pub sock_cgroup: u32,
 }
 
-/// A denied packet or question. Followed by nothing; fixed size.
+/// A denied packet or question. In the ring it ends with the last byte of its text that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
@@ -673,17 +673,33 @@ pub struct Event {
     pub protocol: u8,
     /// 1 where it passed all the same, because of audit.
     pub audited: u8,
-    /// Bytes of `name` that count; 0 where the packet is no DNS question.
-    pub name_length: u16,
-    pub padding: u16,
     /// Seconds of CLOCK_BOOTTIME.
     pub time: u32,
+    // As in [`Who`].
+    pub process: u32,
     /// Of the same source, before this one, that were not reported; see [`crate::source`].
     pub untold: u64,
-    /// DNS wire form as it was sent, without the root.
-    pub name: [u8; 256],
-    pub who: Who,
+    pub cgroup_id: u64,
+    pub user: u32,
+    pub shared: u32,
+    pub program: [u8; 16],
+    pub moment: u8,
+    /// [`EVENT_CUT_EXECUTABLE`] and [`EVENT_CUT_CGROUP`].
+    pub cut: u8,
+    /// Bytes of the name that count; 0 where the packet is no DNS question.
+    pub name_length: u16,
+    /// Of two [`Path`]s.
+    pub executable_length: u16,
+    pub cgroup_length: u16,
+    /// The name that was asked for (DNS wire form as it was sent, without the root), the
+    /// executable and the cgroup, each at a multiple of eight bytes.
+    pub text: [u8; EVENT_TEXT],
 }
+
+pub const EVENT_CUT_EXECUTABLE: u8 = 1;
+pub const EVENT_CUT_CGROUP: u8 = 2;
+/// A name has 255 bytes at most.
+pub const EVENT_TEXT: usize = 256 + 2 * PATH;
 
 /// A socket that asked for a way past tc, or would have been refused it. Fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -841,7 +857,7 @@ layout! {
     Path = 264, text = 8;
     Who = 592, process = 32, moment = 44, program = 48, executable = 64, cgroup = 328;
     Layout = 104;
-    Event = 912, ifindex = 32, source_port = 40, reason = 44, name_length = 48, time = 52, untold = 56, name = 64, who = 320;
+    Event = 872, ifindex = 32, source_port = 40, reason = 44, time = 48, untold = 56, user = 72, program = 80, moment = 96, name_length = 98, text = 104;
     Attempt = 32, user = 8, audited = 13, program = 16;
     Users = 256, ids = 4;
     Resolved = 840, time = 4, name = 8, addresses = 264, aliases = 776;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    mem::offset_of,
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -18,7 +19,7 @@ use super::{Error, attach, fill, maps, pins::Pins};
 use crate::{moment, policy::name};
 
 /// More than any ring holds.
-const AT_ONCE: usize = 4096;
+const AT_ONCE: usize = 16_384;
 
 /// A stream of reports; `next` waits.
 pub struct Ring<T> {
@@ -197,13 +198,30 @@ fn system(source: io::Error) -> Error {
 }
 
 fn event(bytes: &[u8]) -> Option<Event> {
-    if bytes.len() < size_of::<abi::Event>() {
+    const HEAD: usize = offset_of!(abi::Event, text);
+    if bytes.len() < HEAD {
         return None;
     }
-    // SAFETY: long enough, and valid for every bit pattern.
-    let event: abi::Event = unsafe { bytes.as_ptr().cast::<abi::Event>().read_unaligned() };
+    // What is missing of the text does not count.
+    let mut whole = [0; size_of::<abi::Event>()];
+    let length = bytes.len().min(whole.len());
+    whole[..length].copy_from_slice(&bytes[..length]);
+    // SAFETY: as long, and valid for every bit pattern.
+    let event: abi::Event = unsafe { whole.as_ptr().cast::<abi::Event>().read_unaligned() };
     let on_ip = event.family != Family::Other as u8;
-    let length = usize::from(event.name_length).min(event.name.len());
+    let mut text = event.text.as_slice();
+    let [name, executable, cgroup] = [
+        event.name_length,
+        event.executable_length,
+        event.cgroup_length,
+    ]
+    .map(|length| {
+        let (part, _) = text.split_at(usize::from(length).min(text.len()));
+        text = text
+            .get(part.len().next_multiple_of(8)..)
+            .unwrap_or_default();
+        part
+    });
     Some(Event {
         time: time(event.time),
         interface: attach::name_of(event.ifindex)
@@ -215,36 +233,38 @@ fn event(bytes: &[u8]) -> Option<Event> {
         protocol: event.protocol,
         source_port: event.source_port,
         destination_port: event.destination_port,
-        question: (length > 0).then(|| name::dotted(&event.name[..length])),
+        question: (!name.is_empty()).then(|| name::dotted(name)),
         bytes: event.bytes,
         untold: event.untold,
-        who: who(&event.who, event.time),
+        who: who(&event, executable, cgroup),
     })
 }
 
 /// Seconds in which whoever used a socket before may still have sent a packet.
 const SHARED: u32 = 2;
 
-fn who(who: &abi::Who, time: u32) -> Option<Who> {
-    let moment = Moment::from_number(who.moment)?;
+fn who(event: &abi::Event, executable: &[u8], cgroup: &[u8]) -> Option<Who> {
+    let moment = Moment::from_number(event.moment)?;
+    let is_cut = |path| event.cut & path != 0;
     let process = (moment != Moment::Owner).then(|| Process {
-        id: who.process,
-        program: text(&who.program),
-        executable: path(&who.executable),
+        id: event.process,
+        program: text(&event.program),
+        executable: path(executable, is_cut(abi::EVENT_CUT_EXECUTABLE)),
     });
+    let cgroup = path(cgroup, is_cut(abi::EVENT_CUT_CGROUP));
     Some(Who {
         moment,
         process,
-        user: who.user,
-        cgroup_id: who.cgroup_id,
-        cgroup: path(&who.cgroup).or_else(|| root(who)),
-        shared: who.shared != 0 && time.saturating_sub(who.shared) <= SHARED,
+        user: event.user,
+        cgroup_id: event.cgroup_id,
+        cgroup: cgroup.or_else(|| root(event.cgroup_id)),
+        shared: event.shared != 0 && event.time.saturating_sub(event.shared) <= SHARED,
     })
 }
 
 /// The root of cgroups has no name, and the number one.
-fn root(who: &abi::Who) -> Option<Written> {
-    (who.cgroup_id == 1).then(|| Written {
+fn root(cgroup_id: u64) -> Option<Written> {
+    (cgroup_id == 1).then(|| Written {
         text: "/".to_owned(),
         cut: false,
     })
@@ -256,13 +276,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned()
 }
 
-fn path(path: &abi::Path) -> Option<Written> {
-    let length = usize::from(path.length).min(path.text.len());
+/// Of an [`abi::Path`], what counts.
+fn path(names: &[u8], cut: bool) -> Option<Written> {
     // A zero is behind each name.
-    let names = path.text.get(..length.checked_sub(1)?)?;
+    let (_, names) = names.split_last()?;
     let names = names.split(|byte| *byte == 0).rev();
     let names: Vec<_> = names.map(String::from_utf8_lossy).collect();
-    let cut = path.cut != 0;
     let mut text = names.join("/");
     if !cut {
         text.insert(0, '/');
@@ -317,46 +336,90 @@ mod tests {
 
     use super::*;
 
-    fn written(names: &[&[u8]], cut: u8) -> abi::Path {
-        let mut path = abi::Path {
-            cut,
-            ..abi::Path::NONE
-        };
-        let text = names.iter().flat_map(|name| [name, &b"\0"[..]].concat());
-        for (to, byte) in path.text.iter_mut().zip(text) {
-            *to = byte;
-            path.length += 1;
-        }
-        path
-    }
-
     #[test]
     fn a_path_is_read_from_its_end() {
-        let read = |names: &[&[u8]], cut| path(&written(names, cut)).map(|path| path.text);
+        let read = |names: &[u8], cut| path(names, cut).map(|path| path.text);
+        assert_eq!(read(b"curl\0bin\0usr\0", false).unwrap(), "/usr/bin/curl");
+        assert_eq!(read(b"curl\0bin\0", true).unwrap(), "bin/curl");
+        assert_eq!(read(b"a\xffb\0", false).unwrap(), "/a\u{fffd}b");
+        assert_eq!(read(b"", false), None);
+    }
+
+    const NOTHING: abi::Event = abi::Event {
+        source: Address { high: 0, low: 0 },
+        destination: Address { high: 0, low: 0 },
+        ifindex: 0,
+        bytes: 60,
+        source_port: 0,
+        destination_port: 0,
+        reason: Reason::NoRule as u8,
+        family: 0,
+        protocol: 0,
+        audited: 0,
+        time: 100,
+        process: 5,
+        untold: 0,
+        cgroup_id: 1,
+        user: 7,
+        shared: 0,
+        program: [0; 16],
+        moment: 0,
+        cut: 0,
+        name_length: 0,
+        executable_length: 0,
+        cgroup_length: 0,
+        text: [0; abi::EVENT_TEXT],
+    };
+
+    #[test]
+    fn an_event_has_the_text_that_its_lengths_say_and_no_more() {
+        let mut told = abi::Event {
+            moment: Moment::Send as u8,
+            name_length: 5,
+            executable_length: 9,
+            cgroup_length: 4,
+            cut: abi::EVENT_CUT_CGROUP,
+            ..NOTHING
+        };
+        told.text[..5].copy_from_slice(b"\x04PyPI");
+        told.text[8..17].copy_from_slice(b"curl\0bin\0");
+        told.text[24..28].copy_from_slice(b"box\0");
+        let read = |told: &abi::Event, length: usize| {
+            // SAFETY: no padding that is not written.
+            let bytes = unsafe {
+                std::slice::from_raw_parts((&raw const *told).cast(), size_of::<abi::Event>())
+            };
+            event(&bytes[..length])
+        };
+        let head = offset_of!(abi::Event, text);
+        let whole = read(&told, head + 28).unwrap();
+        assert_eq!(whole.question.as_deref(), Some("PyPI"));
+        let who = whole.who.unwrap();
+        let executable = who.process.unwrap().executable.unwrap();
         assert_eq!(
-            read(&[b"curl", b"bin", b"usr"], 0).unwrap(),
-            "/usr/bin/curl"
+            (executable.text.as_str(), executable.cut),
+            ("/bin/curl", false)
         );
-        assert_eq!(read(&[b"curl", b"bin"], 1).unwrap(), "bin/curl");
-        assert_eq!(read(&[b"a\xffb"], 0).unwrap(), "/a\u{fffd}b");
-        assert_eq!(read(&[], 0), None);
-        let mut hostile = written(&[b"x"], 0);
-        hostile.length = u16::MAX;
-        assert_eq!(path(&hostile).unwrap().text.len(), 256);
+        let cgroup = who.cgroup.unwrap();
+        assert_eq!((cgroup.text.as_str(), cgroup.cut), ("box", true));
+        assert_eq!(read(&told, head - 1), None);
+        // What cannot be is read all the same.
+        (told.name_length, told.executable_length) = (u16::MAX, u16::MAX);
+        for length in [head, head + 1, size_of::<abi::Event>()] {
+            assert!(read(&told, length).is_some(), "{length}");
+        }
     }
 
     #[test]
     fn who_is_known_only_by_the_socket_has_no_process() {
         let known = |moment, process, shared| {
-            let abi = abi::Who {
+            let event = abi::Event {
                 moment,
                 process,
                 shared,
-                cgroup_id: 1,
-                user: 7,
-                ..abi::Who::NOBODY
+                ..NOTHING
             };
-            who(&abi, 100)
+            who(&event, &[], &[])
         };
         assert_eq!(known(0, 5, 0), None);
         let owner = known(Moment::Owner as u8, 5, 0).unwrap();

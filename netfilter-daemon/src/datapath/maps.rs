@@ -107,7 +107,7 @@ pub(super) const LEARNED: [(&str, u32); 33] = [
     (TURNOVER, 1),
     (SOURCES, 1),
     (WHO, 1),
-    (EVENTS, 2),
+    (EVENTS, 3),
     (ATTEMPTS, 1),
     (ATTEMPT_BUDGET, 1),
     (RESOLVED, 2),

@@ -1,7 +1,10 @@
 //! Reports a denied packet to user space, at a bounded rate; what is lost is counted.
 
+use core::mem::offset_of;
+
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use netfilter_ebpf::{
-    abi::{Address, Event},
+    abi::{Address, EVENT_CUT_CGROUP, EVENT_CUT_EXECUTABLE, Event, PATH, Path},
     dns::HEADER,
     packet::Packet,
     source::{self, MEMBER, PARTY, RESERVE, TOGETHER},
@@ -12,7 +15,7 @@ use crate::{
     atomic,
     buffer::{Buffer, seam},
     clock,
-    maps::{EVENTS, LOST, SOURCES, count, seed},
+    maps::{EVENTS, LOST, SOURCES, Scratch, count, seed},
     message::scratch,
     who,
 };
@@ -55,58 +58,97 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     }
     // Only now, for it takes longer than to be silent.
     who::tells(buffer.skb());
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+    let Some(Scratch {
+        event,
+        who,
+        message,
+        question,
+        ..
+    }) = scratch()
+    else {
         return count(&LOST, LossStage::RingFull as u8);
     };
-    let event = entry.as_mut_ptr();
     let nowhere = Address { high: 0, low: 0 };
-    let (source, destination, source_port, destination_port, family, protocol) = match packet {
-        Some(packet) => (
-            packet.source,
-            packet.destination,
-            packet.source_port,
-            packet.destination_port,
-            packet.family(),
-            packet.protocol,
-        ),
-        None => (nowhere, nowhere, 0, 0, Family::Other, 0),
-    };
-    // SAFETY: reserved for us; every field is written.
-    unsafe {
-        (&raw mut (*event).source).write(source);
-        (&raw mut (*event).destination).write(destination);
-        (&raw mut (*event).ifindex).write(buffer.ifindex());
-        (&raw mut (*event).bytes).write(buffer.length() as u32);
-        (&raw mut (*event).source_port).write(source_port);
-        (&raw mut (*event).destination_port).write(destination_port);
-        (&raw mut (*event).reason).write(reason);
-        (&raw mut (*event).family).write(family as u8);
-        (&raw mut (*event).protocol).write(protocol);
-        (&raw mut (*event).audited).write(audited);
-        (&raw mut (*event).padding).write(0);
-        (&raw mut (*event).time).write(clock::now());
-        (&raw mut (*event).untold).write(untold);
-        if let Some(scratch) = scratch() {
-            who::copy(&raw const scratch.who, &raw mut (*event).who);
-        }
-        let name = (&raw mut (*event).name).cast::<[u64; 32]>();
-        let length = match scratch() {
-            Some(scratch) if named => {
-                let asked = (&raw const scratch.message)
-                    .cast::<u8>()
-                    .add(HEADER)
-                    .cast::<[u64; 32]>();
-                name.write_unaligned(asked.read_unaligned());
-                scratch.question.name_length
-            }
-            _ => {
-                name.write_unaligned([0; 32]);
-                0
-            }
-        };
-        (&raw mut (*event).name_length).write(length as u16);
+    event.source = nowhere;
+    event.destination = nowhere;
+    event.source_port = 0;
+    event.destination_port = 0;
+    event.family = Family::Other as u8;
+    event.protocol = 0;
+    if let Some(packet) = packet {
+        event.source = packet.source;
+        event.destination = packet.destination;
+        event.source_port = packet.source_port;
+        event.destination_port = packet.destination_port;
+        event.family = packet.family() as u8;
+        event.protocol = packet.protocol;
     }
-    entry.submit(0);
+    event.ifindex = buffer.ifindex();
+    event.bytes = buffer.length() as u32;
+    event.reason = reason;
+    event.audited = audited;
+    event.time = clock::now();
+    event.untold = untold;
+    event.process = who.process;
+    event.cgroup_id = who.cgroup_id;
+    event.user = who.user;
+    event.shared = who.shared;
+    event.program = who.program;
+    event.moment = who.moment;
+    event.cut = who.executable.cut * EVENT_CUT_EXECUTABLE | who.cgroup.cut * EVENT_CUT_CGROUP;
+    event.name_length = 0;
+    event.executable_length = who.executable.length;
+    event.cgroup_length = who.cgroup.length;
+    let text = event.text.as_mut_ptr();
+    let mut at = 0;
+    if named {
+        let asked = (&raw const message[HEADER]).cast::<[u64; 32]>();
+        // SAFETY: what is read of a message ends behind the longest name, and there is room.
+        unsafe { text.cast::<[u64; 32]>().write(asked.read_unaligned()) };
+        event.name_length = question.name_length as u16;
+        at = rounded(question.name_length as u64);
+    }
+    append(text, at, &who.executable);
+    at += rounded(u64::from(who.executable.length));
+    append(text, at, &who.cgroup);
+    let mut length = offset_of!(Event, text) as u64 + at + u64::from(who.cgroup.length);
+    // SAFETY: plain arithmetic: no name and no path is that long, but the verifier cannot know.
+    unsafe { core::arch::asm!("{0} &= 0x3ff", inout(reg) length) };
+    // SAFETY: the map, and as many bytes of a map value, behind which there are more.
+    let told = unsafe {
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast(),
+            (&raw mut *event).cast(),
+            length,
+            0,
+        )
+    };
+    if told != 0 {
+        count(&LOST, LossStage::RingFull as u8);
+    }
+}
+
+#[inline(always)]
+const fn rounded(length: u64) -> u64 {
+    (length + 7) & !7
+}
+
+/// Copies a path, in steps of 64 bytes.
+#[inline(always)]
+fn append(text: *mut u8, at: u64, path: &Path) {
+    const STEP: usize = 64;
+    let mut at = at;
+    // SAFETY: as above. It is a multiple of eight.
+    unsafe { core::arch::asm!("{0} &= 0x3f8", inout(reg) at) };
+    let from = path.text.as_ptr().cast::<[u64; STEP / 8]>();
+    // SAFETY: within the scratch, which goes on behind the text; at multiples of eight bytes.
+    let to = unsafe { text.add(at as usize) }.cast::<[u64; STEP / 8]>();
+    for step in 0..PATH / STEP {
+        if usize::from(path.length) > step * STEP {
+            // SAFETY: as above.
+            unsafe { *to.add(step) = *from.add(step) };
+        }
+    }
 }
 
 /// In place of a number: nothing is reported.

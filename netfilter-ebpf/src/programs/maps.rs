@@ -11,7 +11,7 @@ use aya_ebpf::{
 use netfilter_ebpf::{
     abi::{
         Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd,
-        Decider, DropKey, Flow, FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES,
+        Decider, DropKey, Event, Flow, FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES,
         INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, QuestionKey,
         QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted, WantedKey, Who,
     },
@@ -170,7 +170,7 @@ pub(crate) static TURNOVER: PerCpuArray<Turnover> = PerCpuArray::with_max_entrie
 #[map]
 pub(crate) static SOURCES: Array<Source> = Array::with_max_entries(source::PLACES, 0);
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 19, 0);
 /// Who used a socket last.
 #[btf_map]
 pub(crate) static WHO: SkStorage<Who> = SkStorage::new();
@@ -207,6 +207,8 @@ pub(crate) static NAMED: HashMap<NamedKey, Named> =
 pub(crate) struct Scratch {
     /// The packet at hand, see `frame`.
     pub(crate) packet: Packet,
+    /// What is told of it, see `event`. Behind its text is room.
+    pub(crate) event: Event,
     /// A DNS message, or the window of a stream.
     pub(crate) message: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
     /// Where `answer` reads in it.

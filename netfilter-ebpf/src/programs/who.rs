@@ -19,7 +19,7 @@ use aya_ebpf::{
     },
 };
 use netfilter_ebpf::{
-    abi::{NO_PROCESS, NO_USER, Who},
+    abi::{NO_PROCESS, NO_USER, PATH, Path, Who},
     packet::{TCP, UDP},
     verdict::Moment,
 };
@@ -238,10 +238,13 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64)
         // Twice the barrier that is in it.
         let unchanged = || atomic::compare_exchange(sequence, before, before);
         if before & 1 == 0 && before != 0 && unchanged() {
-            if whole == 0 {
-                copy_head(noted, who);
-            } else {
-                copy(noted, who);
+            copy_head(noted, who);
+            if whole != 0 {
+                // SAFETY: fields of a map value.
+                let (executable, cgroup) =
+                    unsafe { (&raw const (*noted).executable, &raw const (*noted).cgroup) };
+                copy_path(executable, &mut who.executable);
+                copy_path(cgroup, &mut who.cgroup);
             }
             if unchanged() {
                 return 1;
@@ -302,9 +305,20 @@ fn copy_head(from: *const Who, to: *mut Who) {
     unsafe { *to.cast::<[u64; WORDS]>() = *from.cast::<[u64; WORDS]>() };
 }
 
-/// Word by word: the verifier takes no call for it.
+/// As far as it counts, in steps of 64 bytes.
 #[inline(always)]
-pub(crate) fn copy(from: *const Who, to: *mut Who) {
-    // SAFETY: of that size, at multiples of eight; a map value is no part of another.
-    unsafe { from.copy_to_nonoverlapping(to, 1) };
+fn copy_path(from: *const Path, to: &mut Path) {
+    const STEP: usize = 64;
+    // SAFETY: a part of a map value. What is read may be changing; whoever asked looks again.
+    unsafe {
+        to.length = (&raw const (*from).length).read_volatile();
+        to.cut = (*from).cut & 1;
+        let from = (&raw const (*from).text).cast::<[u64; STEP / 8]>();
+        let target = to.text.as_mut_ptr().cast::<[u64; STEP / 8]>();
+        for step in 0..PATH / STEP {
+            if usize::from(to.length) > step * STEP {
+                *target.add(step) = *from.add(step);
+            }
+        }
+    }
 }
