@@ -87,9 +87,10 @@ pub(crate) static NETWORK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static NAME_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
 
-// What the programs learn; survives policies, daemons and upgrades. All of it has its
+// What the programs learn; survives policies, daemons and upgrades. Most of it has its
 // memory from the start: a packet cannot wait for memory, and without it an answer
-// would go on unlearned.
+// would go on unlearned. Two tables of flows take it as they fill, for they are large and few
+// machines fill them; a flow that finds none is put there by a later packet of it.
 
 #[map]
 pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65_536, 0);
@@ -119,11 +120,13 @@ pub(crate) static PLUMBING: Array<Bucket> =
 /// TCP connections that came in and whose remote proved that it receives ours:
 /// no flood of other packets gets in here, nor can it push one out.
 #[map]
-pub(crate) static INBOUND: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
+pub(crate) static INBOUND: HashMap<FlowKey, Flow> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 /// Flows that a learned name admitted. A map of their own: what floods from the
 /// inside pushes out nobody who came in.
 #[map]
-pub(crate) static OUTBOUND: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
+pub(crate) static OUTBOUND: HashMap<FlowKey, Flow> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 /// Flows that came in and are not proven, without connection, or over.
 #[map]
 pub(crate) static HALF_OPEN: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
