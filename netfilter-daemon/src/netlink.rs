@@ -8,9 +8,12 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    setsockopt, socket, sockopt::RcvBufForce,
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+        setsockopt, socket, sockopt::RcvBufForce,
+    },
 };
 
 mod message;
@@ -123,6 +126,12 @@ impl Listener {
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+
+    /// Whether there is nothing to [`hear`](Self::hear).
+    pub fn is_silent(&self) -> io::Result<bool> {
+        let mut descriptor = [PollFd::new(self.descriptor(), PollFlags::POLLIN)];
+        Ok(poll(&mut descriptor, PollTimeout::ZERO)? == 0)
     }
 
     /// Takes all that was said, and whether there was anything. What was lost

@@ -330,7 +330,11 @@ impl Keeping {
             }
         }
         guarded?;
-        let now_there = interfaces::present()?;
+        // One may have gone while this looked. What is to be heard stays for the next look.
+        let now_there = match self.listener.is_silent()? {
+            true => present.clone(),
+            false => interfaces::present()?,
+        };
         let still = |each: &&Interface| now_there.iter().any(|now| now.index == each.index);
         Ok(present
             .iter()

@@ -91,7 +91,7 @@ impl View {
     ) -> Result<Self, datapath::Error> {
         // What comes after is told, be it before the first turn.
         let (mut minute, mut hour) = (Minute::default(), Hour::default());
-        let counters = state.counters()?;
+        let counters = state.totals()?;
         minute.note(Instant::now(), &counters);
         hour.note(Moment::now(), &counters);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -170,7 +170,7 @@ impl View {
         self.present().turned = Instant::now();
         self.denials.catch_up();
         let ways_out = self.report().0.ways_out;
-        let counters = self.state.counters()?;
+        let counters = self.state.totals()?;
         let mut present = self.present();
         present.minute.note(Instant::now(), &counters);
         present.hour.note(Moment::now(), &counters);

@@ -82,6 +82,7 @@ impl State {
         attach::attachments(&self.pins)
     }
 
+    /// As metrics show them.
     pub fn counters(&self) -> Result<Counters, Error> {
         let interfaces = self.interfaces()?;
         let name = |slot: u32| {
@@ -90,9 +91,23 @@ impl State {
                 .find(|(known, _)| *known == slot)
                 .map_or_else(|| "other".to_owned(), |(_, name)| name.clone())
         };
+        self.judged(self.passed(&interfaces)?, &name)
+    }
+
+    /// The same without what passed, and all interfaces as one without a name: what is looked
+    /// at each second.
+    pub fn totals(&self) -> Result<Counters, Error> {
+        self.judged(Vec::new(), &|_| String::new())
+    }
+
+    fn judged(
+        &self,
+        passed: Vec<Passed>,
+        name: &impl Fn(u32) -> String,
+    ) -> Result<Counters, Error> {
         Ok(Counters {
-            passed: self.passed(&interfaces)?,
-            dropped: self.dropped(&name)?,
+            passed,
+            dropped: self.dropped(name)?,
             questions: self.counts(maps::QUESTION_COUNTS, Question::ALL, |question| {
                 question as u8
             })?,
