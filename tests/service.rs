@@ -12,7 +12,7 @@ use crate::{resolvers::servers, world::BINARY};
 mod booted;
 
 const UNIT: &str = include_str!("../packaging/netfilter-daemon.service");
-const INSTALLED: &str = "/usr/sbin/netfilter-daemon";
+const INSTALLED: &str = "/usr/bin/netfilter-daemon";
 
 /// Of ten, in tenths: a bound that was reached, for what comes later to keep. Half a point
 /// is for [`LOOKING`], which the daemon gives up after its start.

@@ -149,7 +149,7 @@ fn write_units() {
     fs::create_dir_all(units).unwrap();
     let unit = UNIT.replace("/etc/netfilter-daemon/policy.yaml", mounts::POLICY);
     // A directory that can be hidden from a machine without its missing anything.
-    let unit = unit.replace("/usr/sbin", "/usr/local/sbin");
+    let unit = unit.replace("/usr/bin", "/usr/local/sbin");
     let unit = unit.replace(
         "[Service]",
         &format!("[Service]\nStandardError=append:{LOG}"),
