@@ -24,7 +24,15 @@ promise 'its policy is right, and anybody finds the program and may read it' \
 for page in netfilter-daemon netfilter-daemon-run netfilter-daemon-doctor netfilter-daemon-tags-list; do
     promise "there is a manual page $page" inside sh -c "zcat /usr/share/man/man8/$page.8.gz | grep -q '^\.TH'"
 done
-promise 'bash reads its completions' inside bash -n /usr/share/bash-completion/completions/netfilter-daemon
+completes() {
+    inside bash -c '. /usr/share/bash-completion/completions/netfilter-daemon
+        COMP_WORDS=(netfilter-daemon "$@") COMP_CWORD=$#
+        _netfilter__daemon netfilter-daemon "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+        echo "${COMPREPLY[@]}"' bash "$@"
+}
+promise 'bash completes commands' test "$(completes sugg)" = suggest
+promise 'and commands of commands' test "$(completes tags li)" = list
+promise 'and their options' test "$(completes tags list --js)" = --json
 promise 'the machine is ready, says the doctor' \
     inside netfilter-daemon doctor --policy /etc/netfilter-daemon/policy.yaml
 promise 'systemd enables and starts it' inside systemctl enable --now netfilter-daemon
