@@ -41,7 +41,7 @@ use progress::Progress;
 /// Channels that are unavailable or out of scope are shown, and do not count.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    sudo netfilter-daemon lab --policy /etc/netfilter/policy.yaml\n  \
+    sudo netfilter-daemon lab --policy /etc/netfilter-daemon/policy.yaml\n  \
     sudo netfilter-daemon lab --only policy,dns-* --json\n  \
     sudo netfilter-daemon lab --sink 192.0.2.7 --policy policy.yaml\n  \
     netfilter-daemon lab --list")]

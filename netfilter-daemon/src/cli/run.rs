@@ -45,7 +45,7 @@ use crate::{
 /// ends, however it ends, the filter stays in force; `detach` lifts it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    sudo netfilter-daemon run --policy /etc/netfilter/policy.yaml\n  \
+    sudo netfilter-daemon run --policy /etc/netfilter-daemon/policy.yaml\n  \
     sudo netfilter-daemon run --policy policy.yaml --interface eth0 --audit\n  \
     sudo netfilter-daemon run --policy policy.yaml --confirm 60s")]
 pub(super) struct Run {
