@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use netfilter_ebpf::abi::Users;
+use netfilter_ebpf::{abi::Users, packet::TCP};
 use tokio::runtime::Runtime;
 
 use super::{NO, StateDir, TagsDir, columns::columns, print};
@@ -26,7 +26,7 @@ use crate::{
     datapath::{Ground, guard},
     interfaces::{self, By, Choice, Interface, Places},
     log::Log,
-    policy::Mode,
+    policy::{Mode, Policy, Traffic},
     serve::web::Guard,
     sessions::Owners,
     tags::{self, Outcome, Update, store::Store},
@@ -133,6 +133,9 @@ impl Run {
         for note in remarks.notes.iter().chain(&remarks.warnings) {
             tracing::warn!("{note}");
         }
+        if let Some(told) = unanswered(self.listen, &loaded.policy) {
+            tracing::warn!("{told}");
+        }
         let setup = Setup {
             policy: self.policy,
             listen: self.listen,
@@ -168,6 +171,19 @@ fn because_of_the_store(error: loaded::Error, files: &[Update]) -> anyhow::Error
         ),
         None => error.into(),
     }
+}
+
+/// Whom the filter would keep from scraping: the daemon's own answers are filtered like all else.
+fn unanswered(listen: SocketAddr, policy: &Policy) -> Option<String> {
+    let port = listen.port();
+    let lets_in = |traffic: &Traffic| traffic.covers(TCP, Some(port));
+    let local = listen.ip().is_loopback() || policy.mode == Mode::Report;
+    (!local && !policy.inbound.iter().any(lets_in)).then(|| {
+        format!(
+            "from elsewhere only addresses that a rule allows are answered at {listen}; add \
+             `- {{ protocol: TCP, port_ranges: \"{port}\" }}` to `inbound:` in the policy"
+        )
+    })
 }
 
 /// To the daemon's end, whether or not somebody reads its log.
@@ -289,4 +305,37 @@ fn sockets(users: Users) -> anyhow::Result<String> {
         text.push_str(&format!("{gap} for sockets that pass by the filter\n"));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{self, System, service_tag::Catalogue};
+
+    fn told(listen: &str, text: &str) -> Option<String> {
+        let system = System {
+            resolvers: vec!["192.0.2.53".parse().unwrap()],
+            ..System::default()
+        };
+        let policy = policy::parse(text, "policy.yaml", &system, &|_| Catalogue::built_in());
+        unanswered(listen.parse().unwrap(), &policy.unwrap())
+    }
+
+    #[test]
+    fn who_scrapes_from_elsewhere_and_would_get_no_answer_is_told_of() {
+        let told_of = told("0.0.0.0:9477", "outbound_rules: []\n").unwrap();
+        assert!(told_of.contains("`- { protocol: TCP, port_ranges: \"9477\" }`"));
+        assert!(told("[::]:9477", "outbound_rules: []\n").is_some());
+        let let_in = "inbound: [{ protocol: TCP, port_ranges: '22, 9477' }]\noutbound_rules: []\n";
+        assert_eq!(told("0.0.0.0:9477", let_in), None);
+        assert!(told("0.0.0.0:9478", let_in).is_some());
+    }
+
+    #[test]
+    fn who_is_answered_is_not_told_of() {
+        assert_eq!(told("127.0.0.1:9477", "outbound_rules: []\n"), None);
+        assert_eq!(told("[::1]:9477", "outbound_rules: []\n"), None);
+        let audit = "isolation_mode: allow_internet_outbound\noutbound_rules: []\n";
+        assert_eq!(told("0.0.0.0:9477", audit), None);
+    }
 }
