@@ -53,6 +53,7 @@ pub(crate) fn run() -> Result<PathBuf> {
     fs::create_dir_all(&packages)?;
     let mut pack = Command::new(packer);
     pack.args(["--no-build", "--locked", "--package", "netfilter-daemon"]);
+    pack.arg("--compress-system");
     // It finds what was built there.
     pack.env("CARGO_TARGET_DIR", &target);
     pack.arg("--output").arg(&packages);
@@ -68,7 +69,7 @@ pub(crate) fn run() -> Result<PathBuf> {
 
 fn install(root: &Path) -> Result<()> {
     let mut install = command::cargo();
-    // It packs in seconds, however it was compiled.
+    // It has xz do the work.
     install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     install.env("CARGO_PROFILE_RELEASE_LTO", "off");
     install.args(["install", "cargo-deb", "--locked", "--version", CARGO_DEB]);

@@ -49,7 +49,11 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("unbound", "unbound"),
 ];
 const FOR_BENCH: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
-const FOR_DEB: &[(&str, &str)] = &[("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
+const FOR_DEB: &[(&str, &str)] = &[
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
+];
 const FOR_PACKAGE: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     ("ip", "iproute2"),
