@@ -338,6 +338,12 @@ fn a_first_start_that_nobody_confirms_is_undone() {
     let mut daemon = Daemon::start(run()).unwrap();
     assert!(!world.connects("192.0.2.2", 443));
     daemon.kill();
+    let status = world.daemon(&["status"]);
+    assert!(
+        said(&status).contains("confirm` the state before comes back in "),
+        "{}",
+        said(&status)
+    );
     assert!(eventually(|| world.connects("192.0.2.2", 443)));
     // Confirmed, it stays, and a later start that nobody confirms gives it back.
     drop(world.start());

@@ -40,16 +40,22 @@ pub struct Rights {
 pub struct Look {
     pub passing: Vec<Passing>,
     /// Processes that could not be looked at, for want of `CAP_SYS_PTRACE` for instance.
-    pub unseen: usize,
+    pub unseen: Vec<u32>,
 }
 
 impl Look {
-    /// `2 processes could not be looked at`, if that is so.
+    /// `2 processes (7, 12) could not be looked at`, if that is so.
     pub fn gap(&self) -> Option<String> {
-        match self.unseen {
+        const TOLD: usize = 3;
+        let told: Vec<String> = self.unseen.iter().take(TOLD).map(u32::to_string).collect();
+        let told = told.join(", ");
+        match self.unseen.len() {
             0 => None,
-            1 => Some("1 process could not be looked at".to_owned()),
-            unseen => Some(format!("{unseen} processes could not be looked at")),
+            1 => Some(format!("1 process ({told}) could not be looked at")),
+            count if count > TOLD => Some(format!(
+                "{count} processes ({told}, ...) could not be looked at"
+            )),
+            count => Some(format!("{count} processes ({told}) could not be looked at")),
         }
     }
 }
@@ -122,7 +128,7 @@ pub fn look(network: u64, rights: &Rights) -> io::Result<Look> {
             // It has ended. What was opened of it before is EACCES then.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
             Err(_) if !entry.path().exists() => {}
-            Err(_) => look.unseen += 1,
+            Err(_) => look.unseen.push(process),
         }
     }
     Ok(look)
@@ -346,13 +352,18 @@ mod tests {
 
     #[test]
     fn what_was_not_seen_is_counted() {
-        let gap = |unseen| {
-            let passing = Vec::new();
+        let gap = |unseen: &[u32]| {
+            let (passing, unseen) = (Vec::new(), unseen.to_vec());
             Look { passing, unseen }.gap()
         };
-        assert_eq!(gap(0), None);
-        assert_eq!(gap(1).unwrap(), "1 process could not be looked at");
-        assert_eq!(gap(9).unwrap(), "9 processes could not be looked at");
+        assert_eq!(gap(&[]), None);
+        assert_eq!(gap(&[7]).unwrap(), "1 process (7) could not be looked at");
+        let many = "5 processes (1, 2, 3, ...) could not be looked at";
+        assert_eq!(gap(&[1, 2, 3, 4, 5]).unwrap(), many);
+        assert_eq!(
+            gap(&[1, 2, 3]).unwrap(),
+            "3 processes (1, 2, 3) could not be looked at"
+        );
     }
 
     #[test]

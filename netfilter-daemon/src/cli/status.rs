@@ -81,6 +81,12 @@ impl Status {
 /// `now` in seconds since 1970.
 fn text(status: &status::Status, now: u64) -> String {
     let mut text = in_force(status, now);
+    if let Some(seconds) = status.gives_way_in {
+        text.push_str(&format!(
+            "unconfirmed   without `netfilter-daemon confirm` the state before comes back in {}\n",
+            span(u64::from(seconds))
+        ));
+    }
     match &status.daemon {
         Some(daemon) => {
             text.push_str(&looked_after(daemon, status.generation, now));
@@ -263,7 +269,9 @@ fn sockets(sockets: &Sockets) -> String {
     }
     if let Some(why) = unseen {
         text.push_str(&format!(
-            "PROBLEM       sockets that pass by the filter may have been missed: {why}\n"
+            "PROBLEM       sockets that pass by the filter may have been missed: {why}\n\
+             {:14}(`sudo ls -l /proc/<number>/fd` says what hinders that)\n",
+            ""
         ));
     }
     for untold in untold {

@@ -61,7 +61,7 @@ struct List {
 ///
 /// Exit code 1 when there is no such tag.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: netfilter-daemon tags show Storage.WestUS2 --policy policy.yaml")]
+#[command(after_help = "Example: netfilter-daemon tags show AzureActiveDirectory")]
 struct Show {
     /// The tag, in any letter case
     #[arg(value_name = "TAG")]

@@ -21,6 +21,9 @@ pub struct Status {
     pub attached: Vec<Place>,
     /// Counts the policies that were put into force.
     pub generation: u32,
+    /// Seconds until the policy in force gives way to what was before; `null` where it stays.
+    #[serde(default)]
+    pub gives_way_in: Option<u32>,
     /// `null` when the filter is in force and no daemon looks after it.
     pub daemon: Option<Running>,
     pub learned: Vec<Address>,
@@ -184,6 +187,7 @@ pub fn of_kernel(state: &datapath::State) -> Result<Status, datapath::Error> {
     Ok(Status {
         attached: state.attachments()?.into_iter().map(Place::from).collect(),
         generation: state.generation()?,
+        gives_way_in: state.gives_way_in()?,
         daemon: None,
         learned,
         tables: state.occupancy()?.into_iter().map(Table::from).collect(),

@@ -248,6 +248,7 @@ impl View {
             learned,
             tables,
             sockets,
+            gives_way_in: _,
         } = self.status()?;
         let (names, described) = {
             let policy = &self.present().policy;

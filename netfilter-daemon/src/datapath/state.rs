@@ -11,7 +11,7 @@ use aya::maps::MapData;
 use netfilter_ebpf::{
     abi::{
         Address, COUNTERS_PER_SLOT, Counter, Crowd, DropKey, FlowKey, FragmentKey, Grant,
-        Interface, Lease, NAME_ID_NONE, NAME_WILDCARD, QuestionKey, Turnover, slot,
+        Interface, Lease, NAME_ID_NONE, NAME_WILDCARD, QuestionKey, Settings, Turnover, slot,
     },
     name::KEY_DATA,
     verdict::{Answer, Family, Forgetful, LossStage, LostFlow, ProtocolLabel, Question, Reason},
@@ -76,6 +76,19 @@ impl State {
             .get(&0, 0)
             .map_err(maps::failed("read", maps::ACTIVE))?
             .0)
+    }
+
+    /// Seconds until the policy in force gives way to its predecessor, for nobody has confirmed
+    /// it yet. `None` where it stays.
+    pub fn gives_way_in(&self) -> Result<Option<u32>, Error> {
+        let settings: ArrayOf<Settings> = maps::open(&self.pins, maps::SETTINGS)?;
+        let maps::Plain(settings) = settings
+            .get(&slot(self.generation()?), 0)
+            .map_err(maps::failed("read", maps::SETTINGS))?;
+        let expires = Some(settings.expires).filter(|second| *second != 0);
+        expires
+            .map(|second| Ok(second.saturating_sub(now()?)))
+            .transpose()
     }
 
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {

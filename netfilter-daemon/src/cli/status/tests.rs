@@ -75,6 +75,7 @@ fn without_daemon() -> Report {
     Report {
         attached: vec![place("eth0"), place("eth1")],
         generation: 4,
+        gives_way_in: None,
         daemon: None,
         learned: vec![
             address("*.data.mcr.microsoft.com", "204.79.197.219", 250),
@@ -209,12 +210,13 @@ fn trouble_is_shown_and_audit_is_not_called_enforcing() {
         unguarded: Some(Unguarded::NoCgroup.sentence()),
         rdma: Some("whoever may open /dev/infiniband/uverbs* sends past the filter".to_owned()),
         passing: [false, true].map(passing).into(),
-        unseen: Some("3 processes could not be looked at".to_owned()),
+        unseen: Some("3 processes (7, 8, 9) could not be looked at".to_owned()),
         untold: vec![Pathless::NoTypes.sentence()],
     };
     let daemon = status.daemon.as_mut().unwrap();
     daemon.repairs[0].interface = String::new();
     status.attached.truncate(1);
+    status.gives_way_in = Some(41);
     status.learned.clear();
     golden::check("status-trouble.txt", &text(&status, NOW));
 }
