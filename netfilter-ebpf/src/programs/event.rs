@@ -95,7 +95,7 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     event.shared = who.shared;
     event.program = who.program;
     event.moment = who.moment;
-    event.cut = who.executable.cut * EVENT_CUT_EXECUTABLE | who.cgroup.cut * EVENT_CUT_CGROUP;
+    event.cut = (who.executable.cut * EVENT_CUT_EXECUTABLE) | (who.cgroup.cut * EVENT_CUT_CGROUP);
     event.name_length = 0;
     event.executable_length = who.executable.length;
     event.cgroup_length = who.cgroup.length;
