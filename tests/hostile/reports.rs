@@ -13,8 +13,9 @@ use nix::sys::signal::Signal;
 use super::{POLICY, in_force, signal, world};
 use crate::world::{World, eventually};
 
-/// Of users and processes enough that what the programs report of all fills the ring.
-const MANY: &str = "for my $user (1..3) { for (1..6) { next if fork(); \
+/// Of users and processes enough that what the programs report of all fills the ring, if each
+/// report has a long path.
+const MANY: &str = "for my $user (1..4) { for (1..6) { next if fork(); \
     ($<, $>) = ($user, $user); socket(S, PF_INET, SOCK_DGRAM, 0); \
     send(S, 'x', 0, sockaddr_in(9, inet_aton('192.0.2.66'))) for 1..400; exit } } \
     1 while wait() != -1";
@@ -56,8 +57,14 @@ fn ticks(daemon: &Daemon) -> u64 {
 fn what_nobody_reads_is_counted_as_lost_and_as_denied() {
     let world = world();
     let daemon = world.enforce(POLICY);
+    let directory = tempfile::tempdir().unwrap();
+    let long = ["a", "b"].map(|letter| letter.repeat(110)).join("/");
+    let long = directory.path().join(long);
+    fs::create_dir_all(&long).unwrap();
+    let perl = long.join("perl");
+    fs::copy("/usr/bin/perl", &perl).unwrap();
     signal(&daemon, Signal::SIGSTOP);
-    assert!(world.succeeds("perl", &["-MSocket", "-e", MANY]));
+    assert!(world.succeeds(perl.to_str().unwrap(), &["-MSocket", "-e", MANY]));
     in_force(&world);
     signal(&daemon, Signal::SIGCONT);
     assert!(eventually(|| world.get("/healthz").ends_with("ok\n")));
