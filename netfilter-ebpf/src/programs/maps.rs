@@ -173,7 +173,7 @@ pub(crate) static TURNOVER: PerCpuArray<Turnover> = PerCpuArray::with_max_entrie
 #[map]
 pub(crate) static SOURCES: Array<Source> = Array::with_max_entries(source::PLACES, 0);
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 19, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// Who used a socket last.
 #[btf_map]
 pub(crate) static WHO: SkStorage<Who> = SkStorage::new();
