@@ -10,7 +10,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        Link, SchedClassifier, TcAttachType,
+        Link, ProgramError, SchedClassifier, TcAttachType,
         tc::{
             self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError,
             TcHandle,
@@ -257,9 +257,12 @@ pub(super) fn detach_role(
         {
             for filter in filters(role, &interface, ifindex)? {
                 if is_named(&filter, role) {
-                    attached_filter(&interface, role, filter.handle)?
-                        .detach()
-                        .map_err(refused(&interface))?;
+                    match attached_filter(&interface, role, filter.handle)?.detach() {
+                        // Somebody else took it away meanwhile.
+                        Err(ProgramError::TcError(TcError::NetlinkError(error)))
+                            if error.raw_os_error() == Some(libc::ENOENT) => {}
+                        detached => detached.map_err(refused(&interface))?,
+                    }
                 }
             }
         }
