@@ -9,7 +9,7 @@ use netfilter_ebpf::{
         Settings, Users,
     },
     egress::{self, Lent, Origin, Tables},
-    packet::{Fragment, Packet},
+    packet::Packet,
     table,
     verdict::{Reason, Verdict},
 };
@@ -286,20 +286,9 @@ impl Image {
         learned: Option<&Name>,
     ) -> Result<(), Reason> {
         let packet = Packet {
-            source: Address::default(),
-            destination: self::address(address),
-            protocol,
             hops: 64,
-            fragment: Fragment::Whole,
-            source_port: 0,
             destination_port: port,
-            kind: 0,
-            sequence: 0,
-            next: 0,
-            acknowledged: 0,
-            network: 0,
-            transport: 0,
-            end: 0,
+            ..Packet::between(Address::default(), self::address(address), protocol, 0)
         };
         let tables = Static {
             image: self,
@@ -370,8 +359,7 @@ impl Image {
     }
 
     /// Whether an address learned for `pattern` could be used with this protocol and port, if
-    /// only audited
-    /// (unless an address rule denies the address itself).
+    /// only audited (unless an address rule denies the address itself).
     pub fn name_allows(&self, pattern: &Pattern, protocol: u8, port: u16) -> bool {
         self.entry(pattern.wire(), pattern.is_wildcard())
             .is_some_and(|name| name.lends(cut::atom(&self.atoms, protocol, port)).is_some())

@@ -161,8 +161,9 @@ pub enum Fragment {
 impl Packet {
     /// A whole packet of which no more than this was read. `transport` is where what follows
     /// the IP header begins.
+    #[must_use]
     #[inline(always)]
-    pub(crate) const fn between(
+    pub const fn between(
         source: Address,
         destination: Address,
         protocol: u8,
@@ -330,25 +331,19 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
     if flags & 0x8000 != 0 {
         return Err(Reason::Malformed); // reserved, must be zero (RFC 791)
     }
+    let source = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
+    let destination = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
     let packet = Packet {
-        source: Address::from_ipv4(u32::from_be_bytes([
-            header[12], header[13], header[14], header[15],
-        ])),
-        destination: Address::from_ipv4(u32::from_be_bytes([
-            header[16], header[17], header[18], header[19],
-        ])),
-        protocol: header[9],
         hops: header[8],
         fragment: fragment(flags & 0x1fff, flags & 0x2000 != 0, id),
-        source_port: 0,
-        destination_port: 0,
-        kind: 0,
-        sequence: 0,
-        next: 0,
-        acknowledged: 0,
         network,
-        transport: network + header_length,
         end,
+        ..Packet::between(
+            Address::from_ipv4(source),
+            Address::from_ipv4(destination),
+            header[9],
+            network + header_length,
+        )
     };
     transport(bytes, packet)
 }
@@ -393,21 +388,15 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize) -> Result<Packet, Reason> 
     else {
         return Err(Reason::Malformed);
     };
+    let (source, destination) = (
+        Address::from_ipv6(*source),
+        Address::from_ipv6(*destination),
+    );
     let mut packet = Packet {
-        source: Address::from_ipv6(*source),
-        destination: Address::from_ipv6(*destination),
-        protocol: header[6],
         hops: header[7],
-        fragment: Fragment::Whole,
-        source_port: 0,
-        destination_port: 0,
-        kind: 0,
-        sequence: 0,
-        next: 0,
-        acknowledged: 0,
         network,
-        transport: network + FIXED,
         end,
+        ..Packet::between(source, destination, header[6], network + FIXED)
     };
     // An IPv4-mapped address does not belong on a wire (RFC 4291 section 2.5.5.2),
     // and would be looked up as the IPv4 address.

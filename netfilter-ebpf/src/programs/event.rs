@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use netfilter_ebpf::{
-    abi::{Address, EVENT_CUT_CGROUP, EVENT_CUT_EXECUTABLE, Event, PATH, Path},
+    abi::{Address, EVENT_CUT_CGROUP, EVENT_CUT_EXECUTABLE, Event, Path},
     dns::HEADER,
     packet::Packet,
     source::{self, MEMBER, PARTY, RESERVE, TOGETHER},
@@ -133,22 +133,13 @@ const fn rounded(length: u64) -> u64 {
     (length + 7) & !7
 }
 
-/// Copies a path, in steps of 64 bytes.
 #[inline(always)]
 fn append(text: *mut u8, at: u64, path: &Path) {
-    const STEP: usize = 64;
     let mut at = at;
     // SAFETY: as above. It is a multiple of eight.
     unsafe { core::arch::asm!("{0} &= 0x3f8", inout(reg) at) };
-    let from = path.text.as_ptr().cast::<[u64; STEP / 8]>();
     // SAFETY: within the scratch, which goes on behind the text; at multiples of eight bytes.
-    let to = unsafe { text.add(at as usize) }.cast::<[u64; STEP / 8]>();
-    for step in 0..PATH / STEP {
-        if usize::from(path.length) > step * STEP {
-            // SAFETY: as above.
-            unsafe { *to.add(step) = *from.add(step) };
-        }
-    }
+    unsafe { who::copy_text(path.text.as_ptr(), text.add(at as usize), path.length) };
 }
 
 /// In place of a number: nothing is reported.

@@ -305,20 +305,29 @@ fn copy_head(from: *const Who, to: *mut Who) {
     unsafe { *to.cast::<[u64; WORDS]>() = *from.cast::<[u64; WORDS]>() };
 }
 
-/// As far as it counts, in steps of 64 bytes.
 #[inline(always)]
 fn copy_path(from: *const Path, to: &mut Path) {
-    const STEP: usize = 64;
     // SAFETY: a part of a map value. What is read may be changing; whoever asked looks again.
     unsafe {
         to.length = (&raw const (*from).length).read_volatile();
         to.cut = (*from).cut & 1;
-        let from = (&raw const (*from).text).cast::<[u64; STEP / 8]>();
-        let target = to.text.as_mut_ptr().cast::<[u64; STEP / 8]>();
-        for step in 0..PATH / STEP {
-            if usize::from(to.length) > step * STEP {
-                *target.add(step) = *from.add(step);
-            }
+        let text = (&raw const (*from).text).cast();
+        copy_text(text, to.text.as_mut_ptr(), to.length);
+    }
+}
+
+/// Copies a path's text as far as it counts, in steps of 64 bytes.
+///
+/// # Safety
+/// Both have room for the longest, and are at multiples of eight bytes.
+#[inline(always)]
+pub(crate) unsafe fn copy_text(from: *const u8, to: *mut u8, length: u16) {
+    const STEP: usize = 64;
+    let (from, to) = (from.cast::<[u64; STEP / 8]>(), to.cast::<[u64; STEP / 8]>());
+    for step in 0..PATH / STEP {
+        if usize::from(length) > step * STEP {
+            // SAFETY: the caller's room.
+            unsafe { *to.add(step) = *from.add(step) };
         }
     }
 }
