@@ -49,14 +49,10 @@ impl Look {
         const TOLD: usize = 3;
         let told: Vec<String> = self.unseen.iter().take(TOLD).map(u32::to_string).collect();
         let told = told.join(", ");
-        match self.unseen.len() {
-            0 => None,
-            1 => Some(format!("1 process ({told}) could not be looked at")),
-            count if count > TOLD => Some(format!(
-                "{count} processes ({told}, ...) could not be looked at"
-            )),
-            count => Some(format!("{count} processes ({told}) could not be looked at")),
-        }
+        let count = self.unseen.len();
+        let noun = if count == 1 { "process" } else { "processes" };
+        let more = if count > TOLD { ", ..." } else { "" };
+        (count > 0).then(|| format!("{count} {noun} ({told}{more}) could not be looked at"))
     }
 }
 

@@ -238,7 +238,7 @@ impl Keeping {
         let hooks = hooks.as_mut().context("the programs are gone")?;
         let guarded = self.look_at_guard(hooks);
         self.unguarded = hooks.unguarded().cloned();
-        let present = interfaces::present()?;
+        let mut present = interfaces::present()?;
         let (choice, leave_but) = {
             let orders = self.shared.orders();
             (orders.choice.clone(), orders.leave_but.clone())
@@ -331,14 +331,12 @@ impl Keeping {
         }
         guarded?;
         // One may have gone while this looked. What is to be heard stays for the next look.
-        let now_there = match self.listener.is_silent()? {
-            true => present.clone(),
-            false => interfaces::present()?,
-        };
-        let still = |each: &&Interface| now_there.iter().any(|now| now.index == each.index);
+        if !self.listener.is_silent()? {
+            let now_there = interfaces::present()?;
+            present.retain(|each| now_there.iter().any(|now| now.index == each.index));
+        }
         Ok(present
             .iter()
-            .filter(still)
             .map(|each| {
                 let error = failed.get(&each.index);
                 let filtered = error.is_none() && wanted.contains(&each.index);
