@@ -1,11 +1,11 @@
 //! Policy to tables: flatten prefixes and names, cut ports into atoms.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use netfilter_ebpf::{
     abi::{
         ATOM_LINK, ATOMS, Address, AtomSet, Atoms, CLASS_RESOLVER, Class, Decider, FragmentKey,
-        NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT, SETTING_REPORT,
+        Held, NAME_IDS, QUERY_TYPES, RCODE_DROP, SETTING_ANY_TYPE, SETTING_REJECT, SETTING_REPORT,
         Settings, Users,
     },
     egress::{self, Lent, Origin, Tables},
@@ -26,7 +26,7 @@ mod trie;
 
 use deciders::Deciders;
 pub use names::Name;
-pub use trie::{ByDecider, Trie};
+pub use trie::Trie;
 
 /// Everything that the kernel needs of a policy, as pure data. Indices begin at zero;
 /// whoever copies it into the kernel adds where the copy begins.
@@ -37,6 +37,8 @@ pub struct Image {
     pub atoms: Box<Atoms>,
     /// The first grants nothing.
     pub classes: Vec<Class>,
+    /// What the tries' leaves number. The first is that of addresses in no prefix.
+    pub held: Vec<Held>,
     pub ipv4: Trie,
     pub ipv6: Trie,
     /// A resolver is on this machine: its answers come by the loopback interface.
@@ -133,16 +135,21 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
             .fold(AtomSet::EMPTY, |set, traffic| set.union(cut.set(traffic)))
     };
 
-    let mut classes = Classes::default();
+    let mut classes = Numbered::default();
     let of_rules = policy.rules.iter();
     let of_rules: Vec<Decider> = of_rules
         .map(|rule| Deciders::of(rule, atoms_of(&rule.traffic)))
         .collect();
     let mut deciders = Deciders::default();
+    let mut held = Numbered::default();
     let mut flatten = |ipv6| {
         let said = prefixes::of(policy, &of_rules, ipv6);
-        let flat = prefixes::flatten(said, &mut deciders, |rights| classes.index(rights));
-        (trie::build(&flat.list), flat.count)
+        let flat = prefixes::flatten(said, &mut deciders, |rights| classes.index(rights.class()));
+        let entries = flat.list.iter();
+        let entries: Vec<_> = entries
+            .map(|&(prefix, at)| (prefix, held.index(at)))
+            .collect();
+        (trie::build(&entries), flat.count)
     };
     let (ipv4, ipv4_prefixes) = flatten(false);
     let (ipv6, ipv6_prefixes) = flatten(true);
@@ -154,8 +161,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
             available: NAME_IDS as usize - 1,
         });
     }
-    let classes = classes.list;
-    let deciders = deciders.list;
+    let (classes, held, deciders) = (classes.list, held.list, deciders.list);
     let summary = Summary {
         rules: policy.rules.len(),
         ipv4_prefixes,
@@ -166,6 +172,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         kernel_bytes: ipv4.bytes()
             + ipv6.bytes()
             + size_of_val(classes.as_slice())
+            + size_of_val(held.as_slice())
             + size_of_val(deciders.as_slice())
             + size_of::<Atoms>()
             + names::bytes(&names),
@@ -175,6 +182,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
         settings: settings(policy, atoms_of(&policy.inbound)),
         atoms: cut.atoms,
         classes,
+        held,
         ipv4,
         ipv6,
         local_resolver: policy.resolvers.iter().any(IpAddr::is_loopback),
@@ -223,27 +231,25 @@ fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
     }
 }
 
-/// The distinct sets of rights. The first is that of no rule at all.
-struct Classes {
-    list: Vec<Class>,
-    known: HashMap<Class, u32>,
+/// Distinct values and their numbers. The first is the default: of no rule at all.
+struct Numbered<T> {
+    list: Vec<T>,
+    known: HashMap<T, u32>,
 }
 
-impl Default for Classes {
+impl<T: Copy + Default + Eq + Hash> Default for Numbered<T> {
     fn default() -> Self {
-        let nothing = Class::default();
         Self {
-            list: vec![nothing],
-            known: HashMap::from([(nothing, 0)]),
+            list: vec![T::default()],
+            known: HashMap::from([(T::default(), 0)]),
         }
     }
 }
 
-impl Classes {
-    fn index(&mut self, rights: &Rights) -> u32 {
-        let class = rights.class();
-        *self.known.entry(class).or_insert_with(|| {
-            self.list.push(class);
+impl<T: Copy + Eq + Hash> Numbered<T> {
+    fn index(&mut self, value: T) -> u32 {
+        *self.known.entry(value).or_insert_with(|| {
+            self.list.push(value);
             u32::try_from(self.list.len() - 1).unwrap_or(0) // more than 2³² do not fit in memory; 0 grants nothing
         })
     }
@@ -323,8 +329,9 @@ impl Image {
         } else {
             &self.ipv6
         };
-        self.classes
-            .get(table::lookup(trie, address.left_aligned())? as usize)
+        let leaf = table::lookup(trie, address.left_aligned())?;
+        let held = self.held.get(leaf as usize)?;
+        self.classes.get(held.class as usize)
     }
 
     /// The pattern that the name table finds for a name (wire form, without

@@ -9,7 +9,7 @@ use crate::dns::MAX_ALIASES;
 /// The version of the layout of a policy's tables, which are made anew where it
 /// changed. What outlives policies has a version for each map, beside its name in
 /// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
-pub const TABLES_LAYOUT: u32 = 3;
+pub const TABLES_LAYOUT: u32 = 4;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;
@@ -181,13 +181,24 @@ impl AtomSet {
 pub struct Class {
     /// Allowed, and not denied.
     pub allow: AtomSet,
+    /// [`CLASS_RESOLVER`]. In the first cache line, which is all that permitted packets read.
+    pub flags: u32,
+    pub padding: [u32; 7],
     /// Denied, also to learned addresses.
     pub deny: AtomSet,
     /// Passes, and is counted as what would have been dropped.
     pub audit: AtomSet,
-    /// [`CLASS_RESOLVER`].
-    pub flags: u32,
-    pub padding: [u32; 7],
+}
+
+/// What the leaves of the prefix tables number: what holds at a prefix, and who says so. Prefixes
+/// of different rules that grant the same have one class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Held {
+    /// Index of its [`Class`].
+    pub class: u32,
+    /// Index of the first of its [`Decider`]s; 0: nobody.
+    pub decider: u32,
 }
 
 /// The address is that of a configured resolver.
@@ -838,7 +849,8 @@ layout! {
     Address = 16;
     AtomSet = 32;
     Decider = 48, rule = 32, next = 40, action = 44;
-    Class = 128, deny = 32, audit = 64, flags = 96;
+    Class = 128, flags = 32, deny = 64, audit = 96;
+    Held = 8, decider = 4;
     Atoms = 131_328, udp = 65_536, other = 131_072;
     Settings = 128, flags = 32, denied_name_rcode = 36, minimum_ttl = 40, grace = 44, query_types = 48, wildcard_length = 112, expires = 120;
     Grant = 8;

@@ -1,7 +1,7 @@
 //! The rules' prefixes, flattened: each one's rights are the union of all that enclose it.
 
 use ipnet::IpNet;
-use netfilter_ebpf::abi::Decider;
+use netfilter_ebpf::abi::{Decider, Held};
 
 use super::{Rights, deciders::Deciders, on_link};
 use crate::policy::{Destination, Policy};
@@ -93,13 +93,6 @@ pub(super) fn of(policy: &Policy, deciders: &[Decider], ipv6: bool) -> Vec<Said>
 
 fn is_ipv6(net: &IpNet) -> bool {
     matches!(net, IpNet::V6(_))
-}
-
-/// What holds at a prefix: the index of its class, and where the chain of its deciders begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) struct Held {
-    pub(super) class: u32,
-    pub(super) decider: u32,
 }
 
 /// Prefixes at which something changes.

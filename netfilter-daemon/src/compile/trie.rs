@@ -1,52 +1,25 @@
 //! Builds the prefix table that `netfilter_ebpf::table` looks up.
 
-use std::collections::HashMap;
+use netfilter_ebpf::table::{
+    FAR, LEAF, LIST, MAX_SKIP, Memory, NEAR, Node, ROOT_BITS, ROOTS_PER_FAMILY, STARTS, STRIDE,
+    WINDOW,
+};
 
-use netfilter_ebpf::table::{LEAF, MAX_SKIP, Memory, Node, ROOT_BITS, ROOTS_PER_FAMILY, STRIDE};
+use super::prefixes::Prefix;
 
-use super::prefixes::{Held, Prefix};
-
-/// The table of one family.
+/// The table of one family. Its leaves are numbers of what holds at an address.
 #[derive(Debug, Default)]
 pub struct Trie {
     pub roots: Vec<u32>,
     pub nodes: Vec<Node>,
     pub leaves: Vec<u32>,
-    /// Beside the roots and the leaves: where the chain of deciders begins.
-    pub root_deciders: Vec<u32>,
-    pub leaf_deciders: Vec<u32>,
-}
-
-/// The same table, asked for who decides.
-#[derive(Debug, Clone, Copy)]
-pub struct ByDecider<'a>(pub &'a Trie);
-
-impl Memory for ByDecider<'_> {
-    fn root(&self, index: u32) -> Option<u32> {
-        match self.0.root(index)? {
-            class if class & LEAF != 0 => {
-                let first = self.0.root_deciders.get(index as usize)?;
-                Some(LEAF | first)
-            }
-            node => Some(node),
-        }
-    }
-
-    fn node(&self, index: u32) -> Option<&Node> {
-        self.0.node(index)
-    }
-
-    fn leaf(&self, index: u32) -> Option<u32> {
-        self.0.leaf_deciders.get(index as usize).copied()
-    }
 }
 
 impl Trie {
     pub(super) fn bytes(&self) -> usize {
         size_of_val(self.roots.as_slice())
             + size_of_val(self.nodes.as_slice())
-            + 2 * size_of_val(self.leaves.as_slice())
-            + size_of_val(self.root_deciders.as_slice())
+            + size_of_val(self.leaves.as_slice())
     }
 }
 
@@ -65,44 +38,10 @@ impl Memory for Trie {
 }
 
 /// A prefix, and the number of what holds there.
-type Entry = (Prefix, u32);
+pub(super) type Entry = (Prefix, u32);
 
-/// Builds the table of sorted, distinct prefixes. Addresses in none have class 0 and nobody
-/// who decides.
-pub(super) fn build(prefixes: &[(Prefix, Held)]) -> Trie {
-    let mut all = vec![Held::default()];
-    let mut known = HashMap::from([(Held::default(), 0)]);
-    let entries: Vec<Entry> = prefixes
-        .iter()
-        .map(|&(prefix, held)| {
-            let number = *known.entry(held).or_insert_with(|| {
-                all.push(held);
-                index(all.len() - 1)
-            });
-            (prefix, number)
-        })
-        .collect();
-    let mut trie = of_entries(&entries);
-    let held = |number: u32| all.get(number as usize).copied().unwrap_or_default();
-    let leaves = || trie.leaves.iter().map(|&number| held(number));
-    let leaf_deciders = leaves().map(|held| held.decider).collect();
-    let classes = leaves().map(|held| held.class).collect();
-    (trie.leaves, trie.leaf_deciders) = (classes, leaf_deciders);
-    for root in &mut trie.roots {
-        let mut decider = 0;
-        if *root & LEAF != 0 {
-            let Held {
-                class,
-                decider: of_root,
-            } = held(*root & !LEAF);
-            (*root, decider) = (LEAF | class, of_root);
-        }
-        trie.root_deciders.push(decider);
-    }
-    trie
-}
-
-fn of_entries(prefixes: &[Entry]) -> Trie {
+/// Builds the table of sorted, distinct prefixes. Addresses in none have number 0.
+pub(super) fn build(prefixes: &[Entry]) -> Trie {
     let mut trie = Trie {
         roots: vec![LEAF; ROOTS_PER_FAMILY as usize],
         ..Trie::default()
@@ -110,11 +49,11 @@ fn of_entries(prefixes: &[Entry]) -> Trie {
     let (wide, narrow): (Vec<Entry>, Vec<Entry>) = prefixes
         .iter()
         .partition(|(prefix, _)| u32::from(prefix.length) <= ROOT_BITS);
-    for (prefix, class) in wide {
+    for (prefix, held) in wide {
         // Sorted: what encloses comes first, and is overwritten.
         let first = window(prefix.bits, 0, ROOT_BITS);
         let count = 1usize << (ROOT_BITS - u32::from(prefix.length));
-        trie.roots[first..first + count].fill(LEAF | class);
+        trie.roots[first..first + count].fill(LEAF | held);
     }
     for group in narrow.chunk_by(|(one, _), (other, _)| {
         one.bits >> (128 - ROOT_BITS) == other.bits >> (128 - ROOT_BITS)
@@ -136,33 +75,35 @@ impl Trie {
     }
 
     /// Fills `node` with prefixes that share `depth` bits and are all longer.
-    /// `outside` is the class of addresses there that are in none of them.
+    /// `outside` holds for addresses there that are in none of them.
     fn fill(&mut self, node: usize, prefixes: &[Entry], depth: u32, outside: u32) {
         let skip = skip(prefixes, depth);
         let start = depth + skip;
         let mut filled = Node {
-            leaves: index(self.leaves.len()),
+            skip: u64::from(skip) | bits(prefixes[0].0.bits, depth, skip) << 8,
             ..Node::default()
         };
-        if skip > 0 {
-            filled.skip = u64::from(skip) | (bits(prefixes[0].0.bits, depth, skip) << 8);
-            self.leaves.push(outside);
+        if let Some(list) = List::of(prefixes, start, outside) {
+            filled.skip |= LIST;
+            (filled.words, filled.near) = (list.words, list.near);
+            self.nodes[node] = filled;
+            return;
         }
         let mut rest = prefixes;
         let mut slots: Vec<Slot<'_>> = vec![
             Slot {
-                class: outside,
+                held: outside,
                 below: &[]
             };
             1 << STRIDE
         ];
-        while let Some((prefix, class)) = rest.first() {
+        while let Some((prefix, held)) = rest.first() {
             let length = u32::from(prefix.length);
             let slot = window(prefix.bits, start, STRIDE);
             if length <= start + STRIDE {
                 let count = 1usize << (start + STRIDE - length);
                 for slot in &mut slots[slot..slot + count] {
-                    slot.class = *class;
+                    slot.held = *held;
                 }
                 rest = &rest[1..];
             } else {
@@ -176,32 +117,99 @@ impl Trie {
             }
         }
         let children: Vec<&Slot<'_>> = slots.iter().filter(|slot| !slot.below.is_empty()).collect();
-        filled.children = index(self.reserve(children.len()));
-        let mut run = None;
+        let first_child = self.reserve(children.len());
+        let (mut internal, mut runs) = (0, 0);
+        let mut leaves = vec![outside];
         for (slot, content) in slots.iter().enumerate() {
             if !content.below.is_empty() {
-                filled.internal |= 1 << slot;
-            } else if run != Some(content.class) {
-                filled.runs |= 1 << slot;
-                self.leaves.push(content.class);
-                run = Some(content.class);
+                internal |= 1 << slot;
+            } else if runs == 0 || leaves.last() != Some(&content.held) {
+                runs |= 1 << slot;
+                leaves.push(content.held);
             }
         }
-        self.nodes[node] = filled;
+        let mut far = 0;
+        match near(&leaves) {
+            Some(near) => filled.near = near,
+            None => {
+                far = index(self.leaves.len());
+                self.leaves.extend(leaves);
+                filled.near = [FAR; NEAR];
+            }
+        }
+        filled.words = [internal, runs, 0];
+        self.nodes[node] = filled.moved(index(first_child), far);
         for (child, slot) in children.into_iter().enumerate() {
-            self.fill(
-                filled.children as usize + child,
-                slot.below,
-                start + STRIDE,
-                slot.class,
-            );
+            self.fill(first_child + child, slot.below, start + STRIDE, slot.held);
         }
     }
 }
 
+/// What a node holds that is a list.
+struct List {
+    words: [u64; 3],
+    near: [u16; NEAR],
+}
+
+impl List {
+    /// That of sorted prefixes that share `start` bits. `None` where more is needed.
+    fn of(prefixes: &[Entry], start: u32, outside: u32) -> Option<Self> {
+        let last = start + WINDOW;
+        let mut ranges = vec![(0, outside)];
+        let mut enclosing = vec![(1 << WINDOW, outside)];
+        let mut begin = |at: usize, held: u32| {
+            match ranges.last_mut() {
+                Some((begun, of)) if *begun == at => *of = held,
+                _ => ranges.push((at, held)),
+            }
+            ranges.dedup_by_key(|(_, held)| *held);
+            ranges.len() <= 1 + STARTS
+        };
+        for (prefix, held) in prefixes {
+            let length = u32::from(prefix.length);
+            let at = window(prefix.bits, start, WINDOW);
+            let end = at + (1 << last.checked_sub(length)?);
+            // Those that end before.
+            while let Some(&(ended, _)) = enclosing.last().filter(|(end, _)| *end <= at) {
+                enclosing.pop();
+                let (_, outer) = enclosing.last()?;
+                begin(ended, *outer).then_some(())?;
+            }
+            begin(at, *held).then_some(())?;
+            enclosing.push((end, *held));
+        }
+        while let Some((ended, _)) = enclosing.pop()
+            && ended < 1 << WINDOW
+        {
+            let (_, outer) = enclosing.last()?;
+            begin(ended, *outer).then_some(())?;
+        }
+        let mut words = [u64::MAX; 3];
+        for (lane, (at, _)) in ranges.iter().skip(1).enumerate() {
+            let shift = lane % 4 * 16;
+            words[lane / 4] &= !(0xffff << shift);
+            words[lane / 4] |= (*at as u64) << shift;
+        }
+        let (_, held) = *ranges.last()?;
+        ranges.resize(1 + STARTS, (0, held));
+        let leaves: Vec<u32> = ranges.iter().map(|(_, held)| *held).collect();
+        let near = near(&[&[outside], leaves.as_slice()].concat())?;
+        Some(Self { words, near })
+    }
+}
+
+/// A node's leaves, if it can hold them all.
+fn near(leaves: &[u32]) -> Option<[u16; NEAR]> {
+    let mut near = [0; NEAR];
+    for (number, held) in leaves.iter().enumerate() {
+        *near.get_mut(number)? = u16::try_from(*held).ok().filter(|held| *held != FAR)?;
+    }
+    Some(near)
+}
+
 #[derive(Clone)]
 struct Slot<'a> {
-    class: u32,
+    held: u32,
     /// Prefixes that go on below.
     below: &'a [Entry],
 }
@@ -223,7 +231,8 @@ fn skip(prefixes: &[Entry], depth: u32) -> u32 {
 
 /// `count` bits from `start` on, right-aligned; zeros behind the end.
 fn bits(key: u128, start: u32, count: u32) -> u64 {
-    let aligned = key.checked_shl(start).unwrap_or(0) >> (128 - count);
+    let rest = key.checked_shl(start).unwrap_or(0);
+    let aligned = rest.checked_shr(128 - count).unwrap_or(0); // where there are none
     u64::try_from(aligned).unwrap_or(0) // at most 56 bits
 }
 
@@ -233,4 +242,100 @@ fn window(key: u128, start: u32, count: u32) -> usize {
 
 fn index(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX) // beyond any table; a lookup there finds nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter_ebpf::table;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What holds at an address, asked of each prefix.
+    fn longest(prefixes: &[Entry], address: u128) -> u32 {
+        let holds = |prefix: &Prefix| {
+            prefix.length == 0 || (prefix.bits ^ address) >> (128 - prefix.length) == 0
+        };
+        let holding = prefixes.iter().filter(|(prefix, _)| holds(prefix));
+        let longest = holding.max_by_key(|(prefix, _)| prefix.length);
+        longest.map_or(0, |(_, held)| *held)
+    }
+
+    fn looked_up(trie: &Trie, address: u128) -> Option<u32> {
+        table::lookup(trie, ((address >> 64) as u64, address as u64))
+    }
+
+    fn distinct(list: Vec<(u128, u8, u32)>) -> Vec<Entry> {
+        let masked = |bits: u128, length: u8| match length {
+            0 => 0,
+            _ => bits >> (128 - length) << (128 - length),
+        };
+        let entries = list.into_iter().map(|(bits, length, held)| {
+            let bits = masked(bits, length);
+            (Prefix { bits, length }, held)
+        });
+        let distinct: std::collections::BTreeMap<Prefix, u32> = entries.collect();
+        distinct.into_iter().collect()
+    }
+
+    /// Bits that are often alike, so that prefixes enclose each other and lie side by side; and
+    /// so dense in places that lists overflow.
+    fn clustered() -> impl Strategy<Value = u128> {
+        let few = prop_oneof![Just(0u128), Just(u128::MAX), any::<u128>()];
+        (few, any::<u128>(), 0u32..=128, 0u32..=128).prop_map(|(one, other, from, to)| {
+            let (from, to) = (from.min(to), from.max(to));
+            let between =
+                u128::MAX.checked_shr(from).unwrap_or(0) & !u128::MAX.checked_shr(to).unwrap_or(0);
+            one & !between | other & between
+        })
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let held = prop_oneof![8 => 0u32..4, 1 => 65_533u32..65_537, 1 => any::<u16>().prop_map(u32::from)];
+        let anywhere = (clustered(), 0u8..=128, held.clone());
+        let near = (any::<u16>(), 100u8..=128, held).prop_map(|(low, length, held)| {
+            (0x2001_0db8_u128 << 96 | u128::from(low), length, held)
+        });
+        prop_oneof![
+            prop::collection::vec(anywhere, 0..60),
+            prop::collection::vec(near, 0..400),
+        ]
+        .prop_map(distinct)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(600))]
+
+        /// Asked at random, and where something begins, ends and just beside.
+        #[test]
+        fn a_lookup_finds_what_the_longest_prefix_holds(
+            prefixes in entries(),
+            elsewhere in prop::collection::vec(clustered(), 20),
+        ) {
+            let trie = build(&prefixes);
+            let ends = prefixes.iter().flat_map(|(Prefix { bits, length }, _)| {
+                let last = bits | u128::MAX.checked_shr((*length).into()).unwrap_or(0);
+                [*bits, last, bits.wrapping_sub(1), last.wrapping_add(1)]
+            });
+            for address in ends.chain(elsewhere) {
+                prop_assert_eq!(looked_up(&trie, address), Some(longest(&prefixes, address)), "{:#x}", address);
+            }
+        }
+    }
+
+    /// A /16 of as many ranges as a list holds is one; of one more it is not.
+    #[test]
+    fn a_list_is_filled_to_its_end() {
+        let hosts = |count: u128| -> Vec<Entry> {
+            let host = |number| Prefix {
+                bits: 0x0a01_0001_u128 + 2 * number << 96,
+                length: 32,
+            };
+            (0..count).map(|number| (host(number), 7)).collect()
+        };
+        assert!(build(&hosts(6)).nodes[0].is_list());
+        let trie = build(&hosts(7));
+        assert!(!trie.nodes[0].is_list() && trie.leaves.is_empty());
+        assert_eq!(looked_up(&trie, 0x0a01_000d << 96), Some(7));
+    }
 }

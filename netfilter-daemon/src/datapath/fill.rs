@@ -9,7 +9,8 @@ use std::{
 
 use netfilter_ebpf::{
     abi::{
-        Address, AtomSet, Atoms, Class, Decider, NAME_IDS, SETTING_LIFTED, Settings, Users, slot,
+        Address, AtomSet, Atoms, Class, Decider, Held, NAME_IDS, SETTING_LIFTED, Settings, Users,
+        slot,
     },
     name::KEY_DATA,
     table::{LEAF, Node, ROOTS_PER_FAMILY},
@@ -31,14 +32,13 @@ pub(super) struct Writer {
     roots: Mapping<u32>,
     nodes: Mapping<Node>,
     leaves: Mapping<u32>,
+    held: Mapping<Held>,
     classes: Mapping<Class>,
     /// The bytes of two [`Atoms`].
     atoms: Mapping<u8>,
     pub(super) names: LpmOf<[u8; KEY_DATA], u32>,
     pub(super) name_sets: Mapping<AtomSet>,
     pub(super) deciders: Mapping<Decider>,
-    root_deciders: Mapping<u32>,
-    leaf_deciders: Mapping<u32>,
     pub(super) name_deciders: Mapping<u32>,
     pub(super) name_cursor: ArrayOf<u32>,
     pub(super) hits: HashOf<u64, u64>,
@@ -71,13 +71,12 @@ impl Writer {
             roots: Mapping::open(pins, maps::ROOTS, 2)?,
             nodes: Mapping::open(pins, maps::NODES, 1)?,
             leaves: Mapping::open(pins, maps::LEAVES, 2)?,
+            held: Mapping::open(pins, maps::HELD, 2)?,
             classes: Mapping::open(pins, maps::CLASSES, 1)?,
             atoms: Mapping::open(pins, maps::ATOMS, size_of::<Atoms>())?,
             names: maps::open(pins, maps::NAMES)?,
             name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
             deciders: Mapping::open(pins, maps::DECIDERS, 1)?,
-            root_deciders: Mapping::open(pins, maps::ROOT_DECIDERS, 2)?,
-            leaf_deciders: Mapping::open(pins, maps::LEAF_DECIDERS, 2)?,
             name_deciders: Mapping::open(pins, maps::NAME_DECIDERS, 2)?,
             name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
             hits: maps::open(pins, maps::HITS)?,
@@ -120,6 +119,8 @@ impl Writer {
         let bases = self.bases(half);
         self.classes
             .store(bases.classes, image.classes.iter().copied())?;
+        let held = image.held.iter().map(|held| bases.held(*held));
+        self.held.store_every_second(half, held)?;
         let deciders = image.deciders.iter().map(|decider| Decider {
             next: bases.decider(decider.next),
             ..*decider
@@ -213,24 +214,22 @@ impl Writer {
         let half = copy as usize;
         let family = 2 * ROOTS_PER_FAMILY as usize;
         let (from, to) = (other.bases(half), self.bases(half));
-        let class = |class: u32| to.class(subtract(class, from.classes));
         let node = |node: u32| add(subtract(node, from.nodes), to.nodes);
         let roots = other
             .roots
             .half(half, family)
             .map(|root| match root & LEAF {
                 0 => node(root),
-                _ => LEAF | class(root & !LEAF),
+                _ => root,
             });
         self.roots.store(half * family, roots)?;
         let nodes = other.nodes.half(half, other.nodes.len() / 2);
-        let nodes = nodes.map(|each| Node {
-            children: node(each.children),
-            leaves: add(subtract(each.leaves, from.leaves), to.leaves),
-            ..each
+        let nodes = nodes.map(|each| {
+            let leaf = |leaf: u32| add(subtract(leaf, from.leaves), to.leaves);
+            moved(each, node, leaf)
         });
         self.nodes.store(to.nodes, nodes)?;
-        let leaves = other.leaves.half(half, other.leaves.len() / 2).map(class);
+        let leaves = other.leaves.half(half, other.leaves.len() / 2);
         self.leaves.store(to.leaves, leaves)?;
         let classes = other.classes.half(half, other.classes.len() / 2);
         self.classes.store(to.classes, classes)?;
@@ -238,19 +237,17 @@ impl Writer {
             Deciders::NOBODY => first,
             _ => to.decider(subtract(first, from.deciders)),
         };
+        let held = other.held.every_second(half).map(|held| Held {
+            class: add(subtract(held.class, from.classes), to.classes),
+            decider: decider(held.decider),
+        });
+        self.held.store_every_second(half, held)?;
         let deciders = other.deciders.half(half, other.deciders.len() / 2);
         let deciders = deciders.map(|each| Decider {
             next: decider(each.next),
             ..each
         });
         self.deciders.store(to.deciders, deciders)?;
-        let of_roots = other.root_deciders.half(half, family).map(decider);
-        self.root_deciders.store(half * family, of_roots)?;
-        let of_leaves = other
-            .leaf_deciders
-            .half(half, other.leaf_deciders.len() / 2);
-        self.leaf_deciders
-            .store(to.leaves, of_leaves.map(decider))?;
         let atoms = size_of::<Atoms>();
         self.atoms
             .store(half * atoms, other.atoms.half(half, atoms))?;
@@ -305,39 +302,36 @@ impl Writer {
             image.ipv4.leaves.len() + image.ipv6.leaves.len(),
             self.leaves.len(),
         )?;
+        fits(maps::HELD, image.held.len(), self.held.len())?;
         fits(maps::CLASSES, image.classes.len(), self.classes.len())?;
         fits(maps::DECIDERS, image.deciders.len(), self.deciders.len())
     }
 
     fn fill_trie(&mut self, trie: &Trie, roots: usize, bases: Bases) -> Result<(), Error> {
-        self.leaves.store(
-            bases.leaves,
-            trie.leaves.iter().map(|class| bases.class(*class)),
-        )?;
-        let deciders =
-            |list: &[u32]| -> Vec<u32> { list.iter().map(|first| bases.decider(*first)).collect() };
-        self.leaf_deciders
-            .store(bases.leaves, deciders(&trie.leaf_deciders).into_iter())?;
-        self.root_deciders
-            .store(roots, deciders(&trie.root_deciders).into_iter())?;
+        self.leaves
+            .store(bases.leaves, trie.leaves.iter().copied())?;
         self.nodes.store(
             bases.nodes,
-            trie.nodes.iter().map(|node| Node {
-                children: add(node.children, bases.nodes),
-                leaves: add(node.leaves, bases.leaves),
-                ..*node
+            trie.nodes.iter().map(|node| {
+                let leaf = |leaf| add(leaf, bases.leaves);
+                moved(*node, |child| add(child, bases.nodes), leaf)
             }),
         )?;
         self.roots.store(
             roots,
-            trie.roots.iter().map(|root| {
-                if root & LEAF != 0 {
-                    LEAF | bases.class(root & !LEAF)
-                } else {
-                    add(*root, bases.nodes)
-                }
+            trie.roots.iter().map(|root| match root & LEAF {
+                0 => add(*root, bases.nodes),
+                _ => *root,
             }),
         )
+    }
+}
+
+/// A node among others, with other indices of its children and far leaves.
+fn moved(node: Node, child: impl Fn(u32) -> u32, leaf: impl Fn(u32) -> u32) -> Node {
+    match node.is_list() {
+        true => node,
+        false => node.moved(child(node.children()), leaf(node.far())),
     }
 }
 
@@ -359,8 +353,11 @@ impl Bases {
         }
     }
 
-    fn class(&self, class: u32) -> u32 {
-        add(class, self.classes)
+    fn held(&self, held: Held) -> Held {
+        Held {
+            class: add(held.class, self.classes),
+            decider: self.decider(held.decider),
+        }
     }
 }
 

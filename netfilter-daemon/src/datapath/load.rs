@@ -18,10 +18,11 @@ use crate::compile::Image;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
 
-/// Nodes, leaves, classes and deciders that each copy of a table holds at least, so that
+/// Nodes, leaves, what they number, classes and deciders that each copy of a table holds at least, so that
 /// a policy can grow without the tables being made anew.
-const MIN_NODES: usize = 16_384;
-const MIN_LEAVES: usize = 65_536;
+const MIN_NODES: usize = 8_192;
+const MIN_LEAVES: usize = 1_024;
+const MIN_HELD: usize = 1_024;
 const MIN_CLASSES: usize = 1_024;
 const MIN_DECIDERS: usize = 1_024;
 /// One part in so many stays free where a table needs more: the kernel keeps two copies of it.
@@ -88,13 +89,7 @@ fn read(image: &Image, layout: Option<&Layout>, pins: Option<&Pins>) -> Result<a
                 MIN_LEAVES,
             ),
         )
-        .map_max_entries(
-            maps::LEAF_DECIDERS,
-            capacity(
-                image.ipv4.leaves.len() + image.ipv6.leaves.len(),
-                MIN_LEAVES,
-            ),
-        )
+        .map_max_entries(maps::HELD, capacity(image.held.len(), MIN_HELD))
         .map_max_entries(
             maps::CLASSES,
             2 * capacity(image.classes.len(), MIN_CLASSES),

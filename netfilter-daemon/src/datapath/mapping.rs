@@ -90,6 +90,25 @@ impl<T: Copy> Mapping<T> {
         }
         Ok(())
     }
+
+    /// One copy of a table in which those of two alternate.
+    pub(super) fn every_second(&self, copy: usize) -> impl ExactSizeIterator<Item = T> {
+        // SAFETY: within the mapping; volatile, for others write there.
+        (0..self.count / 2)
+            .map(move |index| unsafe { self.start.add(2 * index + copy).read_volatile() })
+    }
+
+    /// Stores one copy of such a table.
+    pub(super) fn store_every_second(
+        &mut self,
+        copy: usize,
+        values: impl ExactSizeIterator<Item = T>,
+    ) -> Result<(), Error> {
+        for (index, value) in values.enumerate() {
+            self.store(2 * index + copy, std::iter::once(value))?;
+        }
+        Ok(())
+    }
 }
 
 impl<T> Drop for Mapping<T> {

@@ -14,13 +14,12 @@ pub(super) const SETTINGS: &str = "SETTINGS";
 pub(super) const ROOTS: &str = "ROOTS";
 pub(super) const NODES: &str = "NODES";
 pub(super) const LEAVES: &str = "LEAVES";
+pub(super) const HELD: &str = "HELD";
 pub(super) const CLASSES: &str = "CLASSES";
 pub(super) const ATOMS: &str = "ATOMS";
 pub(super) const NAMES: &str = "NAMES";
 pub(super) const NAME_SETS: &str = "NAME_SETS";
 pub(super) const DECIDERS: &str = "DECIDERS";
-pub(super) const ROOT_DECIDERS: &str = "ROOT_DECIDERS";
-pub(super) const LEAF_DECIDERS: &str = "LEAF_DECIDERS";
 pub(super) const NAME_DECIDERS: &str = "NAME_DECIDERS";
 pub(super) const HITS: &str = "HITS";
 pub(super) const RECENT: &str = "RECENT";
@@ -62,19 +61,18 @@ pub(super) const RELAYED: &str = "RELAYED";
 
 /// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
 /// tells whether there are any.
-pub(super) const TABLES: [&str; 14] = [
+pub(super) const TABLES: [&str; 13] = [
     ACTIVE,
     SETTINGS,
     ROOTS,
     NODES,
     LEAVES,
+    HELD,
     CLASSES,
     ATOMS,
     NAMES,
     NAME_SETS,
     DECIDERS,
-    ROOT_DECIDERS,
-    LEAF_DECIDERS,
     NAME_DECIDERS,
     USERS,
 ];

@@ -1,46 +1,16 @@
 //! Which rule decides: chains beside the tables, made by `compile::deciders` in user space.
 
-use netfilter_ebpf::{
-    abi::{Address, DECIDERS_AT_ONCE, Decider, NAME_IDS},
-    table::{self, LEAF, Memory, Node, ROOTS_PER_FAMILY},
-};
+use netfilter_ebpf::abi::{Address, DECIDERS_AT_ONCE, Decider, NAME_IDS};
 
 use crate::{
-    maps::{DECIDERS, LEAF_DECIDERS, NAME_DECIDERS, NODES, ROOT_DECIDERS, ROOTS},
-    tables::pick,
+    maps::{DECIDERS, NAME_DECIDERS},
+    tables::{self, pick},
 };
-
-/// The same tables, asked for who decides.
-struct Deciders {
-    table: u32,
-}
-
-impl Memory for Deciders {
-    #[inline(always)]
-    fn root(&self, index: u32) -> Option<u32> {
-        let index = self.table * ROOTS_PER_FAMILY + index;
-        match pick(&ROOTS, index)? {
-            class if class & LEAF != 0 => pick(&ROOT_DECIDERS, index).map(|first| LEAF | first),
-            node => Some(node),
-        }
-    }
-
-    #[inline(always)]
-    fn node(&self, index: u32) -> Option<&Node> {
-        NODES.get(index)
-    }
-
-    #[inline(always)]
-    fn leaf(&self, index: u32) -> Option<u32> {
-        pick(&LEAF_DECIDERS, index)
-    }
-}
 
 /// Where the chain of an address begins.
 #[inline(always)]
 pub(crate) fn of_address(address: Address, copy: u32) -> u32 {
-    let table = copy * 2 + u32::from(!address.is_ipv4());
-    table::lookup(&Deciders { table }, address.left_aligned()).unwrap_or(0)
+    tables::held(address, copy).map_or(0, |held| held.decider)
 }
 
 /// Where that of a name begins.

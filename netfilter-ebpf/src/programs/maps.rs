@@ -11,7 +11,7 @@ use aya_ebpf::{
 use netfilter_ebpf::{
     abi::{
         Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd,
-        Decider, DropKey, Event, Flow, FlowKey, FragmentKey, HIT_RULES, INTERFACE_INDEXES,
+        Decider, DropKey, Event, Flow, FlowKey, FragmentKey, HIT_RULES, Held, INTERFACE_INDEXES,
         INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, QuestionKey,
         QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted, WantedKey, Who,
     },
@@ -39,7 +39,7 @@ pub(crate) static ACTIVE: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
-/// By copy, family, first 16 bits of the address; in pairs, for an array's
+/// By copy, family, first bits of the address; in pairs, for an array's
 /// elements are no smaller than eight bytes.
 #[map]
 pub(crate) static ROOTS: Array<[u32; 2]> =
@@ -49,6 +49,9 @@ pub(crate) static NODES: Array<Node> = Array::with_max_entries(2, BPF_F_MMAPABLE
 /// In pairs.
 #[map]
 pub(crate) static LEAVES: Array<[u32; 2]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// What leaves number, of each copy.
+#[map]
+pub(crate) static HELD: Array<[Held; 2]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static CLASSES: Array<Class> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 #[map]
@@ -65,12 +68,7 @@ pub(crate) static NAME_SETS: Array<AtomSet> = Array::with_max_entries(2 * NAME_I
 /// The first is nobody.
 #[map]
 pub(crate) static DECIDERS: Array<Decider> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-/// Beside `ROOTS`, `LEAVES` and `NAME_SETS`: indices of deciders, in pairs.
-#[map]
-pub(crate) static ROOT_DECIDERS: Array<[u32; 2]> =
-    Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
-#[map]
-pub(crate) static LEAF_DECIDERS: Array<[u32; 2]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Beside `NAME_SETS`: indices of deciders, in pairs.
 #[map]
 pub(crate) static NAME_DECIDERS: Array<[u32; 2]> =
     Array::with_max_entries(NAME_IDS, BPF_F_MMAPABLE);

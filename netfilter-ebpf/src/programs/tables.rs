@@ -2,7 +2,7 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, SETTING_LIFTED, Settings, slot},
+    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, Held, SETTING_LIFTED, Settings, slot},
     egress::{Lent, Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
@@ -11,7 +11,9 @@ use netfilter_ebpf::{
 
 use crate::{
     clock, flow, frame, lease,
-    maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch},
+    maps::{
+        ACTIVE, ATOMS, CLASSES, FRAGMENTS, HELD, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch,
+    },
     message::scratch,
     plumbing,
     widen::bounded,
@@ -104,12 +106,7 @@ impl Generation {
 
     #[inline(always)]
     fn class_of(&self, address: Address) -> Option<&'static Class> {
-        let (high, low) = address.left_aligned();
-        CLASSES.get(netfilter_class(
-            high,
-            low,
-            u64::from(self.slot * 2 + u32::from(!address.is_ipv4())),
-        ) as u32)
+        CLASSES.get(held(address, self.slot)?.class)
     }
 
     /// What the name table holds for the pattern that a name of `length` bytes matches, whose key is in the scratch.
@@ -131,11 +128,20 @@ impl Generation {
     }
 }
 
-/// The index of the class of a left-aligned address in table `table` (copy times
+/// What holds at an address in a copy of the tables.
+#[inline(always)]
+pub(crate) fn held(address: Address, copy: u32) -> Option<&'static Held> {
+    let (high, low) = address.left_aligned();
+    let table = copy * 2 + u32::from(!address.is_ipv4());
+    let leaf = netfilter_leaf(high, low, u64::from(table)) as u32;
+    HELD.get(leaf).map(|copies| &copies[(copy & 1) as usize])
+}
+
+/// The number of the leaf of a left-aligned address in table `table` (copy times
 /// two, plus one for IPv6). A global function, see `message`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_class(high: u64, low: u64, table: u64) -> u64 {
+extern "C" fn netfilter_leaf(high: u64, low: u64, table: u64) -> u64 {
     table::lookup(
         &Trie {
             table: table as u32,
