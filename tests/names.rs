@@ -71,6 +71,32 @@ fn tell(kernel: &mut Kernel, question: &[u8], reply: &[u8]) -> i32 {
 /// The name of the question, in a record.
 const OWNER: &[u8] = &[0xc0, 12];
 
+/// Who waits for names is woken when many are there, and not for a few.
+#[test]
+fn answers_wake_the_daemon_before_the_ring_is_full_and_not_before_many_are_there() {
+    const MANY: usize = 200;
+    let mut kernel = Kernel::new(POLICY);
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let names = runtime
+        .block_on(async { kernel.datapath.take_resolutions() })
+        .unwrap();
+    let is_woken = |within: Duration| {
+        runtime.block_on(async { tokio::time::timeout(within, names.next()).await.is_ok() })
+    };
+    let mut taken = 0;
+    for _ in 0..2 {
+        (0..MANY).for_each(|_| learn(&mut kernel, "a.example", &["192.0.2.1"]));
+        assert!(!is_woken(Duration::from_millis(300)));
+        (0..MANY).for_each(|_| learn(&mut kernel, "a.example", &["192.0.2.1"]));
+        assert!(is_woken(Duration::from_secs(10) * patience()));
+        taken += 1;
+        while names.waiting().inspect(|_| taken += 1).next().is_some() {}
+        assert!(!is_woken(Duration::from_millis(1)), "none is there");
+    }
+    assert_eq!(taken, 4 * MANY);
+}
+
 #[test]
 fn an_answer_opens_what_its_name_grants_and_nothing_else() {
     let mut kernel = Kernel::new(POLICY);

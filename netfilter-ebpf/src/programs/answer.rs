@@ -10,7 +10,10 @@ use netfilter_ebpf::{
 
 use crate::{
     clock, forgetful, lease,
-    maps::{ALIASES, LOST, QUESTIONS, RESOLVED, RESOLVED_UNREAD, Scratch, count, seed},
+    maps::{
+        ALIASES, LOST, QUESTIONS, RECORD_HEADER, RESOLVED, RESOLVED_STEP, RESOLVED_UNREAD, Scratch,
+        count, seed,
+    },
     message::{self, Window, scratch},
     skb::Skb,
     tables::Generation,
@@ -385,11 +388,13 @@ extern "C" fn netfilter_resolved() -> u64 {
         }
     }
     // To wake the daemon takes longer than all of the above, and nobody needs a name before
-    // something is denied, when who is told of that looks here.
+    // something is denied, when who is told of that looks here. One that is awake already and
+    // finds no processor is not woken by each answer.
     let waits = RESOLVED.query(u64::from(BPF_RB_AVAIL_DATA));
-    entry.submit(u64::from(match waits < RESOLVED_UNREAD {
-        true => BPF_RB_NO_WAKEUP,
-        false => BPF_RB_FORCE_WAKEUP,
+    let is_next_step = waits % RESOLVED_STEP < (size_of::<Resolved>() + RECORD_HEADER) as u64;
+    entry.submit(u64::from(match waits >= RESOLVED_UNREAD && is_next_step {
+        true => BPF_RB_FORCE_WAKEUP,
+        false => BPF_RB_NO_WAKEUP,
     }));
     1
 }

@@ -187,6 +187,10 @@ pub(crate) static RESOLVED: RingBuf = RingBuf::with_byte_size(RESOLVED_SIZE, 0);
 const RESOLVED_SIZE: u32 = 1 << 20;
 /// Bytes in it of which the daemon is not told; it looks each second.
 pub(crate) const RESOLVED_UNREAD: u64 = RESOLVED_SIZE as u64 / 4;
+/// Beyond them it is told again after as many more.
+pub(crate) const RESOLVED_STEP: u64 = RESOLVED_UNREAD / 4;
+/// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
+pub(crate) const RECORD_HEADER: usize = 8;
 
 // What audit let pass, whole, for `suggest`. It takes memory as it fills: most machines enforce,
 // and what finds none is counted, and passes all the same.
