@@ -24,6 +24,7 @@ mod forgery;
 mod frame;
 mod hits;
 mod hostile;
+mod idle;
 mod interfaces;
 mod kept;
 mod kills;

@@ -18,7 +18,7 @@ use netfilter_ebpf::{
 
 use super::{
     Error,
-    mapping::Mapping,
+    mapping::{Mapping, Table},
     maps::{self, ArrayOf, HashOf, LpmOf, Plain},
     pins::Pins,
 };
@@ -29,17 +29,17 @@ pub(super) struct Writer {
     pub(super) active: Mapping<u32>,
     settings: ArrayOf<Settings>,
     users: ArrayOf<Users>,
-    roots: Mapping<u32>,
-    nodes: Mapping<Node>,
-    leaves: Mapping<u32>,
-    held: Mapping<Held>,
-    classes: Mapping<Class>,
+    roots: Table<u32>,
+    nodes: Table<Node>,
+    leaves: Table<u32>,
+    held: Table<Held>,
+    classes: Table<Class>,
     /// The bytes of two [`Atoms`].
-    atoms: Mapping<u8>,
+    atoms: Table<u8>,
     pub(super) names: LpmOf<[u8; KEY_DATA], u32>,
-    pub(super) name_sets: Mapping<AtomSet>,
-    pub(super) deciders: Mapping<Decider>,
-    pub(super) name_deciders: Mapping<u32>,
+    pub(super) name_sets: Table<AtomSet>,
+    pub(super) deciders: Table<Decider>,
+    pub(super) name_deciders: Table<u32>,
     pub(super) name_cursor: ArrayOf<u32>,
     pub(super) hits: HashOf<u64, u64>,
     /// Where the names of all tables are that may be in force.
@@ -65,19 +65,19 @@ impl Writer {
                 .map_err(maps::failed("write", maps::SEED))?;
         }
         Ok(Self {
-            active: Mapping::open(pins, maps::ACTIVE, 1)?,
+            active: Table::open(pins, maps::ACTIVE, 1)?.map()?,
             settings: maps::open(pins, maps::SETTINGS)?,
             users: maps::open(pins, maps::USERS)?,
-            roots: Mapping::open(pins, maps::ROOTS, 2)?,
-            nodes: Mapping::open(pins, maps::NODES, 1)?,
-            leaves: Mapping::open(pins, maps::LEAVES, 2)?,
-            held: Mapping::open(pins, maps::HELD, 2)?,
-            classes: Mapping::open(pins, maps::CLASSES, 1)?,
-            atoms: Mapping::open(pins, maps::ATOMS, size_of::<Atoms>())?,
+            roots: Table::open(pins, maps::ROOTS, 2)?,
+            nodes: Table::open(pins, maps::NODES, 1)?,
+            leaves: Table::open(pins, maps::LEAVES, 2)?,
+            held: Table::open(pins, maps::HELD, 2)?,
+            classes: Table::open(pins, maps::CLASSES, 1)?,
+            atoms: Table::open(pins, maps::ATOMS, size_of::<Atoms>())?,
             names: maps::open(pins, maps::NAMES)?,
-            name_sets: Mapping::open(pins, maps::NAME_SETS, 1)?,
-            deciders: Mapping::open(pins, maps::DECIDERS, 1)?,
-            name_deciders: Mapping::open(pins, maps::NAME_DECIDERS, 2)?,
+            name_sets: Table::open(pins, maps::NAME_SETS, 1)?,
+            deciders: Table::open(pins, maps::DECIDERS, 1)?,
+            name_deciders: Table::open(pins, maps::NAME_DECIDERS, 2)?,
             name_cursor: maps::open(pins, maps::NAME_CURSOR)?,
             hits: maps::open(pins, maps::HITS)?,
             former_names: pins.all(maps::NAMES)?,
@@ -217,32 +217,32 @@ impl Writer {
         let node = |node: u32| add(subtract(node, from.nodes), to.nodes);
         let roots = other
             .roots
-            .half(half, family)
+            .half(half, family)?
             .map(|root| match root & LEAF {
                 0 => node(root),
                 _ => root,
             });
         self.roots.store(half * family, roots)?;
-        let nodes = other.nodes.half(half, other.nodes.len() / 2);
+        let nodes = other.nodes.half(half, other.nodes.len() / 2)?;
         let nodes = nodes.map(|each| {
             let leaf = |leaf: u32| add(subtract(leaf, from.leaves), to.leaves);
             moved(each, node, leaf)
         });
         self.nodes.store(to.nodes, nodes)?;
-        let leaves = other.leaves.half(half, other.leaves.len() / 2);
+        let leaves = other.leaves.half(half, other.leaves.len() / 2)?;
         self.leaves.store(to.leaves, leaves)?;
-        let classes = other.classes.half(half, other.classes.len() / 2);
+        let classes = other.classes.half(half, other.classes.len() / 2)?;
         self.classes.store(to.classes, classes)?;
         let decider = |first: u32| match first {
             Deciders::NOBODY => first,
             _ => to.decider(subtract(first, from.deciders)),
         };
-        let held = other.held.every_second(half).map(|held| Held {
+        let held = other.held.every_second(half)?.map(|held| Held {
             class: add(subtract(held.class, from.classes), to.classes),
             decider: decider(held.decider),
         });
         self.held.store_every_second(half, held)?;
-        let deciders = other.deciders.half(half, other.deciders.len() / 2);
+        let deciders = other.deciders.half(half, other.deciders.len() / 2)?;
         let deciders = deciders.map(|each| Decider {
             next: decider(each.next),
             ..each
@@ -250,11 +250,11 @@ impl Writer {
         self.deciders.store(to.deciders, deciders)?;
         let atoms = size_of::<Atoms>();
         self.atoms
-            .store(half * atoms, other.atoms.half(half, atoms))?;
+            .store(half * atoms, other.atoms.half(half, atoms)?)?;
         let sets = NAME_IDS as usize;
         self.name_sets
-            .store(half * sets, other.name_sets.half(half, sets))?;
-        let of_names = other.name_deciders.half(half, sets).map(decider);
+            .store(half * sets, other.name_sets.half(half, sets)?)?;
+        let of_names = other.name_deciders.half(half, sets)?.map(decider);
         self.name_deciders.store(half * sets, of_names)?;
         for entry in other.names.iter() {
             let (key, id) = entry.map_err(maps::failed("list", maps::NAMES))?;

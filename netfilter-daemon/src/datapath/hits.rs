@@ -28,7 +28,7 @@ impl Writer {
     /// are neither in it nor in the one in force.
     pub(super) fn count_rules(&mut self, copy: u32, image: &Image) -> Result<(), Error> {
         let in_force = 1 - copy as usize;
-        let in_force = self.deciders.half(in_force, self.deciders.len() / 2);
+        let in_force = self.deciders.half(in_force, self.deciders.len() / 2)?;
         // The first is nobody, and so is who comes behind the last.
         let in_force = in_force.skip(1).map(|decider| decider.rule);
         let in_force = in_force.take_while(|rule| *rule != 0);

@@ -1,24 +1,34 @@
 //! An array map in this process's memory: stores there are ten times as fast as updates by call.
+//!
+//! What is mapped is resident as a whole, so it is only while it is read or filled.
 
-use std::{marker::PhantomData, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull};
+use std::{marker::PhantomData, num::NonZeroUsize, ops::Range, os::fd::AsFd, ptr::NonNull};
 
+use aya::maps::MapData;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{Error, maps, pins::Pins};
 
-/// The elements of a mapped array map, which other processors read at the same time.
-pub(super) struct Mapping<T> {
-    start: NonNull<T>,
-    bytes: NonZeroUsize,
+/// An array map that can be mapped.
+pub(super) struct Table<T> {
+    data: MapData,
     count: usize,
     name: &'static str,
     element: PhantomData<T>,
 }
 
+/// Its elements, which other processors read at the same time.
+pub(super) struct Mapping<T> {
+    start: NonNull<T>,
+    bytes: NonZeroUsize,
+    count: usize,
+    name: &'static str,
+}
+
 // SAFETY: it owns its mapping, which is not bound to a thread.
 unsafe impl<T> Send for Mapping<T> {}
 
-impl<T: Copy> Mapping<T> {
+impl<T: Copy> Table<T> {
     /// `per_value`: elements in one value of the map.
     pub(super) fn open(pins: &Pins, name: &'static str, per_value: usize) -> Result<Self, Error> {
         let data = maps::data(pins, name)?;
@@ -26,28 +36,9 @@ impl<T: Copy> Mapping<T> {
             .info()
             .map_err(maps::failed("inspect", name))?
             .max_entries();
-        let count = values as usize * per_value;
-        let system = |source: nix::Error| Error::System {
-            operation: "map a table into memory",
-            source: source.into(),
-        };
-        let bytes = NonZeroUsize::new((count * size_of::<T>()).next_multiple_of(4096))
-            .ok_or(Error::MissingMap(name))?;
-        // SAFETY: a new mapping of a file descriptor, at an address of the kernel's choice.
-        let start = unsafe {
-            mmap(
-                None,
-                bytes,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                data.fd().as_fd(),
-                0,
-            )
-        };
         Ok(Self {
-            start: start.map_err(system)?.cast(),
-            bytes,
-            count,
+            data,
+            count: values as usize * per_value,
             name,
             element: PhantomData,
         })
@@ -57,17 +48,95 @@ impl<T: Copy> Mapping<T> {
         self.count
     }
 
-    pub(super) fn load(&self, index: usize) -> Option<T> {
-        // SAFETY: within the mapping; volatile, for others write there.
-        (index < self.count).then(|| unsafe { self.start.add(index).read_volatile() })
+    pub(super) fn map(&self) -> Result<Mapping<T>, Error> {
+        let system = |source: nix::Error| Error::System {
+            operation: "map a table into memory",
+            source: source.into(),
+        };
+        let bytes = NonZeroUsize::new((self.count * size_of::<T>()).next_multiple_of(4096))
+            .ok_or(Error::MissingMap(self.name))?;
+        // SAFETY: a new mapping of a file descriptor, at an address of the kernel's choice.
+        let start = unsafe {
+            mmap(
+                None,
+                bytes,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                self.data.fd().as_fd(),
+                0,
+            )
+        };
+        Ok(Mapping {
+            start: start.map_err(system)?.cast(),
+            bytes,
+            count: self.count,
+            name: self.name,
+        })
+    }
+
+    pub(super) fn read(
+        &self,
+        range: Range<usize>,
+    ) -> Result<impl ExactSizeIterator<Item = T> + use<T>, Error> {
+        let mapping = self.map()?;
+        let last = range.end.min(self.count);
+        // SAFETY: it is within.
+        Ok((range.start.min(last)..last).map(move |index| unsafe { mapping.get(index) }))
     }
 
     /// One copy of a table of two, of so many elements each.
-    pub(super) fn half(&self, half: usize, elements: usize) -> impl ExactSizeIterator<Item = T> {
-        let first = (half * elements).min(self.count);
-        let last = (first + elements).min(self.count);
+    pub(super) fn half(
+        &self,
+        half: usize,
+        elements: usize,
+    ) -> Result<impl ExactSizeIterator<Item = T> + use<T>, Error> {
+        self.read(half * elements..(half + 1) * elements)
+    }
+
+    /// Stores `values` from `first` on.
+    pub(super) fn store(
+        &mut self,
+        first: usize,
+        values: impl ExactSizeIterator<Item = T>,
+    ) -> Result<(), Error> {
+        self.map()?.store(first, values)
+    }
+
+    /// One copy of a table in which those of two alternate.
+    pub(super) fn every_second(
+        &self,
+        copy: usize,
+    ) -> Result<impl ExactSizeIterator<Item = T> + use<T>, Error> {
+        let mapping = self.map()?;
+        // SAFETY: it is within.
+        Ok((0..self.count / 2).map(move |index| unsafe { mapping.get(2 * index + copy) }))
+    }
+
+    /// Stores one copy of such a table.
+    pub(super) fn store_every_second(
+        &mut self,
+        copy: usize,
+        values: impl ExactSizeIterator<Item = T>,
+    ) -> Result<(), Error> {
+        let mut mapping = self.map()?;
+        for (index, value) in values.enumerate() {
+            mapping.store(2 * index + copy, std::iter::once(value))?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Copy> Mapping<T> {
+    pub(super) fn load(&self, index: usize) -> Option<T> {
+        // SAFETY: it is within.
+        (index < self.count).then(|| unsafe { self.get(index) })
+    }
+
+    /// # Safety
+    /// Of an element that there is.
+    unsafe fn get(&self, index: usize) -> T {
         // SAFETY: within the mapping; volatile, for others write there.
-        (first..last).map(|index| unsafe { self.start.add(index).read_volatile() })
+        unsafe { self.start.add(index).read_volatile() }
     }
 
     /// Stores `values` from `first` on.
@@ -87,25 +156,6 @@ impl<T: Copy> Mapping<T> {
         for (offset, value) in values.enumerate() {
             // SAFETY: within the mapping; volatile, for others read there.
             unsafe { self.start.add(first + offset).write_volatile(value) };
-        }
-        Ok(())
-    }
-
-    /// One copy of a table in which those of two alternate.
-    pub(super) fn every_second(&self, copy: usize) -> impl ExactSizeIterator<Item = T> {
-        // SAFETY: within the mapping; volatile, for others write there.
-        (0..self.count / 2)
-            .map(move |index| unsafe { self.start.add(2 * index + copy).read_volatile() })
-    }
-
-    /// Stores one copy of such a table.
-    pub(super) fn store_every_second(
-        &mut self,
-        copy: usize,
-        values: impl ExactSizeIterator<Item = T>,
-    ) -> Result<(), Error> {
-        for (index, value) in values.enumerate() {
-            self.store(2 * index + copy, std::iter::once(value))?;
         }
         Ok(())
     }

@@ -131,10 +131,10 @@ impl Writer {
             });
         }
         let other = ((1 - copy) * NAME_IDS) as usize;
+        let mut sets = self.name_sets.map()?;
         for &id in &free {
             // The policy before this one, which may come back, may have had a name of this id.
-            self.name_sets
-                .store(other + id as usize, std::iter::once(AtomSet::EMPTY))?;
+            sets.store(other + id as usize, std::iter::once(AtomSet::EMPTY))?;
         }
         let last = free.iter().copied().max().unwrap_or(0).max(cursor);
         self.name_cursor

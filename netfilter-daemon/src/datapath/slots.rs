@@ -12,13 +12,13 @@ use netfilter_ebpf::abi::{
 
 use super::{
     Error,
-    mapping::Mapping,
+    mapping::Table,
     maps::{self, PerCpuArrayOf, PerCpuHashOf, Plain},
     pins::Pins,
 };
 
 pub(super) struct Slots {
-    map: Mapping<Interface>,
+    map: Table<Interface>,
     passed: PerCpuArrayOf<Counter>,
     dropped: PerCpuHashOf<DropKey, Counter>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Slots {
 impl Slots {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         Ok(Self {
-            map: Mapping::open(pins, maps::INTERFACES, 1)?,
+            map: Table::open(pins, maps::INTERFACES, 1)?,
             passed: maps::open(pins, maps::PASSED)?,
             dropped: maps::open(pins, maps::DROPPED)?,
         })
@@ -34,7 +34,7 @@ impl Slots {
 
     /// Tells the programs of an interface, before they are attached to it.
     pub(super) fn describe(&mut self, ifindex: u32, name: &str, flags: u32) -> Result<(), Error> {
-        let entries = self.entries();
+        let entries = self.entries()?;
         let place = place(&entries, ifindex, name).ok_or(Error::TooManyInterfaces)?;
         if place.fresh {
             self.clear(place.slot)?;
@@ -54,7 +54,7 @@ impl Slots {
 
     /// Keeps the counters of all that are not there any more, and their names.
     pub(super) fn retire(&mut self, is_there: impl Fn(u32) -> bool) -> Result<(), Error> {
-        for (at, entry) in self.entries() {
+        for (at, entry) in self.entries()? {
             if entry.ifindex != 0 && !is_there(entry.ifindex) {
                 self.store(
                     at,
@@ -68,10 +68,11 @@ impl Slots {
         Ok(())
     }
 
-    fn entries(&self) -> Vec<(usize, Interface)> {
-        let all = (0..self.map.len()).filter_map(|at| Some((at, self.map.load(at)?)));
-        all.filter(|(_, entry)| *entry != Interface::default())
-            .collect()
+    fn entries(&self) -> Result<Vec<(usize, Interface)>, Error> {
+        let all = self.map.read(0..self.map.len())?.enumerate();
+        Ok(all
+            .filter(|(_, entry)| *entry != Interface::default())
+            .collect())
     }
 
     fn store(&mut self, at: usize, entry: Interface) -> Result<(), Error> {

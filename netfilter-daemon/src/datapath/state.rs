@@ -19,7 +19,7 @@ use netfilter_ebpf::{
 
 use super::{
     Attachment, Counters, Dropped, Error, Learned, Occupancy, Passed, attach, fill,
-    mapping::Mapping,
+    mapping::Table,
     maps::{self, ArrayOf, HashOf, LpmOf, PerCpuArrayOf, PerCpuHashOf},
     names,
     pins::Pins,
@@ -132,9 +132,9 @@ impl State {
 
     /// Slots and the names of their interfaces.
     fn interfaces(&self) -> Result<Vec<(u32, String)>, Error> {
-        let map: Mapping<Interface> = Mapping::open(&self.pins, maps::INTERFACES, 1)?;
+        let map: Table<Interface> = Table::open(&self.pins, maps::INTERFACES, 1)?;
         let mut names = Vec::new();
-        for interface in (0..map.len()).filter_map(|index| map.load(index)) {
+        for interface in map.read(0..map.len())? {
             if interface.slot != 0 {
                 let name = attach::name_of(interface.ifindex);
                 let name = name.unwrap_or_else(|| slots::name(&interface));
