@@ -345,8 +345,9 @@ impl Daemon {
         self.web.read(Some(edition));
     }
 
-    /// Makes room among the learned addresses.
+    /// Makes room among the learned addresses, and in the memory.
     fn tidy(&self) {
+        heap::give_back();
         match block_in_place(|| self.datapath.state().forget_expired()) {
             Ok(forgotten) => tracing::debug!("{forgotten} learned addresses have expired"),
             Err(error) => tracing::error!("expired addresses stay: {error}"),
