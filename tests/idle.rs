@@ -1,6 +1,6 @@
 //! What the daemon takes while nothing happens.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use crate::world::{World, eventually};
 
@@ -11,6 +11,16 @@ const TABLES: u64 = 64;
 fn number(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim_end_matches(" kB").trim().parse().ok()
+}
+
+/// How often its threads have gone to sleep.
+fn sleeps(daemon: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
+    let sleeps = threads.map(|thread| {
+        let status = fs::read_to_string(thread.unwrap().path().join("status"));
+        number(&status.unwrap_or_default(), "voluntary_ctxt_switches:").unwrap_or(0)
+    });
+    sleeps.sum()
 }
 
 /// Kilobytes that it may reach, and those that are in its memory, of what is mapped in this way.
@@ -27,6 +37,21 @@ fn mapped(daemon: u32, permissions: &str, file: &str) -> (u64, u64) {
         }
     }
     (reach, resident)
+}
+
+#[test]
+fn it_wakes_twice_a_second_and_no_oftener() {
+    let world = World::new(None);
+    let daemon = world.enforce("outbound_rules: []\n");
+    let slept = || {
+        let before = sleeps(daemon.id());
+        thread::sleep(Duration::from_secs(5));
+        sleeps(daemon.id()) - before
+    };
+    // A new namespace's interfaces say something at first.
+    let slept: Vec<u64> = (0..6).map(|_| slept()).collect();
+    assert!(slept.iter().all(|slept| *slept >= 8), "{slept:?}");
+    assert!(slept.iter().any(|slept| *slept <= 15), "{slept:?}");
 }
 
 #[test]

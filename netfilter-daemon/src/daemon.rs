@@ -289,11 +289,10 @@ impl Daemon {
     }
 
     async fn attend(&mut self) -> End {
-        let mut tick = interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tidying = interval(TIDY);
         tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let keeper = self.keeper.shared();
             tokio::select! {
                 _ = self.signals.terminate.recv() => return End::Signal,
                 _ = self.signals.interrupt.recv() => return End::Signal,
@@ -310,7 +309,7 @@ impl Daemon {
                     self.want(Wanted::by("a new list of service tags"));
                 }
                 read = self.readings.read() => self.finish(read),
-                _ = tick.tick() => self.turn(),
+                () = keeper.second() => self.turn(),
                 _ = tidying.tick() => self.tidy(),
             }
         }

@@ -18,6 +18,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
 };
+use tokio::sync::Notify;
 
 use super::{
     repairs::Repairs,
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     orders: Mutex<Orders>,
     report: Mutex<Seen>,
     wake: EventFd,
+    second: Notify,
 }
 
 struct Orders {
@@ -76,6 +78,7 @@ impl Keeper {
                 error: None,
             }),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            second: Notify::new(),
         });
         let mut keeping = Keeping {
             listener: Listener::open()?,
@@ -156,6 +159,12 @@ impl Shared {
         (seen.report.clone(), seen.at.elapsed(), seen.error.clone())
     }
 
+    /// Waits for the next look of each second. Whoever works each second does so then: to wake the
+    /// processor costs more than most of what is done.
+    pub(super) async fn second(&self) {
+        self.second.notified().await;
+    }
+
     pub(super) fn choice(&self) -> Choice {
         self.orders().choice.clone()
     }
@@ -196,6 +205,7 @@ impl Keeping {
             self.look_and_report();
             if next <= Instant::now() {
                 next = Instant::now() + LOOK;
+                self.shared.second.notify_one();
             }
         }
     }
