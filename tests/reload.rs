@@ -47,6 +47,28 @@ fn a_reload_is_whole_and_a_wrong_policy_changes_nothing() {
 }
 
 #[test]
+fn a_subnet_that_comes_or_goes_is_noticed_and_a_second_address_in_one_is_none() {
+    let world = World::new(None);
+    let _daemon = world.enforce(ONE);
+    let generation = || world.metric("netfilter_policy_generation ");
+    let changes = |what: &str, to: u64| {
+        world.protected().ip(what).unwrap();
+        assert!(eventually(|| generation() == to), "{what}");
+    };
+    changes("address add 10.98.0.2/24 dev eth0", 2);
+    world
+        .protected()
+        .ip("address add 10.98.0.3/24 dev eth0")
+        .unwrap();
+    changes("address add fd98::2/64 dev eth0 nodad", 3);
+    changes("address del fd98::2/64 dev eth0", 4);
+    plug(&world, "eth1");
+    changes("address add 10.97.0.2/24 dev eth1", 5);
+    unplug(&world, "eth1");
+    assert!(eventually(|| generation() == 6));
+}
+
+#[test]
 fn the_filter_outlives_its_daemon_and_the_next_one_adopts_it() {
     let world = World::new(None);
     let daemon = world.enforce(ONE);

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch as channel},
@@ -16,7 +15,7 @@ use crate::{
     control::{Ask, Socket},
     datapath::{self, Attachment, Datapath, On, State, Terms},
     interfaces::{self, Choice, Places},
-    policy::{Mode, source},
+    policy::Mode,
     refresh::{self, Names},
     serve::{self, web::Guard},
     tags::{self, Update, store::Store},
@@ -64,7 +63,7 @@ use pending::{Former, Pending};
 use reading::{Readings, Wanted};
 use status::Place;
 use view::View;
-use watch::{Stamp, Watch};
+use watch::{Stamp, Subnets, Watch};
 
 /// Between two removals of expired addresses: the table holds what a minute of
 /// the busiest resolver brings.
@@ -103,7 +102,7 @@ pub struct Daemon {
     denials: Arc<Denials>,
     health: Arc<tags::keep::Health>,
     watch: Watch<Stamp>,
-    subnets: Watch<Vec<IpNet>>,
+    subnets: Subnets,
     /// The web configuration and what it names.
     web: Watch<Vec<Option<Stamp>>>,
     names: channel::Sender<Names>,
@@ -242,7 +241,8 @@ impl Daemon {
         tokio::spawn(show(listener, Arc::clone(&view), Arc::clone(&setup.web)));
         let control = tokio::spawn(socket.serve(sender, stopped));
         let watch = Watch::new(loaded.stamp);
-        let subnets = Watch::new(loaded.connected);
+        let subnets =
+            Subnets::new(loaded.connected).context("cannot listen for changed addresses")?;
         let web = Watch::new(Some(setup.web_stamps()));
         drop((loaded.policy, loaded.image));
         heap::give_back();
@@ -326,7 +326,7 @@ impl Daemon {
         let may_change = self.pending.is_none() && self.readings.is_idle();
         if may_change && self.watch.poll(Stamp::of(&self.setup.policy)) {
             self.want(Wanted::by("a change of the file"));
-        } else if may_change && self.subnets.poll(source::subnets().ok()) {
+        } else if may_change && self.subnets.poll() {
             self.want(Wanted::by("a change of the machine's subnets"));
         }
     }

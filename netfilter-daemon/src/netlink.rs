@@ -112,13 +112,24 @@ pub fn filters(ifindex: u32, direction: Direction) -> io::Result<Vec<Filter>> {
     dump(libc::RTM_GETTFILTER, &body, message::filter)
 }
 
-/// Hears of every interface that comes, goes or changes, and of changed filters.
+/// Hears of what changes.
 pub struct Listener(OwnedFd);
 
 impl Listener {
-    pub fn open() -> io::Result<Self> {
+    /// Of every interface that comes, goes or changes, and of filters.
+    pub fn of_interfaces() -> io::Result<Self> {
         // RTMGRP_LINK and RTMGRP_TC (include/uapi/linux/rtnetlink.h).
-        let socket = open(0x1 | 0x8)?;
+        Self::open(0x1 | 0x8)
+    }
+
+    /// Of the addresses of interfaces.
+    pub fn of_addresses() -> io::Result<Self> {
+        // RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
+        Self::open(0x10 | 0x100)
+    }
+
+    fn open(groups: u32) -> io::Result<Self> {
+        let socket = open(groups)?;
         // A burst of new interfaces; where it overruns, `hear` says so.
         setsockopt(&socket, RcvBufForce, &(1 << 20))?;
         Ok(Self(socket))

@@ -81,7 +81,7 @@ impl Keeper {
             second: Notify::new(),
         });
         let mut keeping = Keeping {
-            listener: Listener::open()?,
+            listener: Listener::of_interfaces()?,
             shared: Arc::clone(&shared),
             known: HashMap::new(),
             repairs: Repairs::default(),

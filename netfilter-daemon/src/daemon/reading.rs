@@ -13,7 +13,7 @@ use super::{
     loaded::{self, Read},
     watch::Stamp,
 };
-use crate::{control::Reply, policy::source};
+use crate::control::Reply;
 
 /// Who wants the policy to be read, and how it is to come into force.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Daemon {
             let (policy, audit) = (self.setup.policy.clone(), self.setup.audit);
             let store = self.setup.tags.clone();
             self.watch.read(Stamp::of(&policy));
-            self.subnets.read(source::subnets().ok());
+            self.subnets.read();
             let read = spawn_blocking(move || loaded::load(&policy, audit, &store));
             self.readings.current = Some((wanted, read));
         }

@@ -1,6 +1,10 @@
 //! Has what the policy is read from changed: its file, and the subnets of the machine?
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+
+use ipnet::IpNet;
+
+use crate::{netlink::Listener, policy::source};
 
 /// What differs between two editions of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,41 @@ impl<T: PartialEq> Watch<T> {
 
     pub(super) fn read(&mut self, edition: Option<T>) {
         *self = Self::new(edition);
+    }
+}
+
+/// The subnets of the machine, which are listed again where an address came or went.
+pub(super) struct Subnets {
+    listener: Listener,
+    seen: Option<Vec<IpNet>>,
+    watch: Watch<Vec<IpNet>>,
+}
+
+impl Subnets {
+    pub(super) fn new(read: Option<Vec<IpNet>>) -> io::Result<Self> {
+        Ok(Self {
+            listener: Listener::of_addresses()?,
+            seen: None,
+            watch: Watch::new(read),
+        })
+    }
+
+    pub(super) fn poll(&mut self) -> bool {
+        let seen = self.look();
+        self.watch.poll(seen)
+    }
+
+    pub(super) fn read(&mut self) {
+        let seen = self.look();
+        self.watch.read(seen);
+    }
+
+    fn look(&mut self) -> Option<Vec<IpNet>> {
+        // Whoever cannot hear looks.
+        if self.listener.hear().unwrap_or(true) || self.seen.is_none() {
+            self.seen = source::subnets().ok();
+        }
+        self.seen.clone()
     }
 }
 
