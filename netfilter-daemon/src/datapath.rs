@@ -49,6 +49,7 @@ mod sockets;
 mod state;
 mod tcx;
 pub mod test_run;
+mod totals;
 pub mod wanted;
 mod who;
 mod xdp;
@@ -61,6 +62,7 @@ pub use hits::RuleHits;
 pub use hooks::{Cause, Hooks, Target};
 pub use runs::{Run, Runs};
 pub use state::State;
+pub use totals::Totals;
 pub use wanted::{Audit, Notebook};
 pub use who::Pathless;
 

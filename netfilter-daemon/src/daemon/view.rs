@@ -25,7 +25,7 @@ use super::{
     ways_out::{self, Report, Told},
 };
 use crate::{
-    datapath::{self, Datapath, RuleHits, Runs, State},
+    datapath::{self, Datapath, RuleHits, Runs, State, Totals},
     explain::Deciding,
     log,
     metrics::{PerFamily, Snapshot},
@@ -61,6 +61,7 @@ struct Present {
     turned: Instant,
     told: Told,
     runs: Runs,
+    totals: Totals,
 }
 
 pub(super) struct PolicyInForce {
@@ -91,7 +92,8 @@ impl View {
     ) -> Result<Self, datapath::Error> {
         // What comes after is told, be it before the first turn.
         let (mut minute, mut hour) = (Minute::default(), Hour::default());
-        let counters = state.totals()?;
+        let totals = state.totals()?;
+        let counters = totals.read()?;
         minute.note(Instant::now(), &counters);
         hour.note(Moment::now(), &counters);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -112,6 +114,7 @@ impl View {
                 turned: Instant::now(),
                 told: Told::default(),
                 runs: Runs::default(),
+                totals,
             }),
         })
     }
@@ -135,8 +138,13 @@ impl View {
 
     /// These programs judge from here on.
     pub(super) fn judged_by(&self, datapath: &Datapath) {
-        if let Err(error) = self.present().runs.follow(datapath) {
+        let mut present = self.present();
+        if let Err(error) = present.runs.follow(datapath) {
             tracing::warn!("how often the programs run is not counted: {error}");
+        }
+        // Pins that somebody removed were made anew.
+        if let Ok(totals) = self.state.totals() {
+            present.totals = totals;
         }
     }
 
@@ -170,8 +178,8 @@ impl View {
         self.present().turned = Instant::now();
         self.denials.catch_up();
         let ways_out = self.report().0.ways_out;
-        let counters = self.state.totals()?;
         let mut present = self.present();
+        let counters = present.totals.read()?;
         present.minute.note(Instant::now(), &counters);
         present.hour.note(Moment::now(), &counters);
         present.told.log_changes(&ways_out);

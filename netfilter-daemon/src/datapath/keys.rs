@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use aya::maps::MapData;
+use aya::{maps::MapData, util::nr_cpus};
 
 use super::test_run::bpf;
 
@@ -67,8 +67,16 @@ pub(super) fn count<K: Copy>(map: &MapData) -> io::Result<u64> {
 /// Visits the keys of a hash map, bucket by bucket, so that it never begins anew.
 /// `K` must be the map's key type, and be valid for every bit pattern.
 pub(super) fn walk<K: Copy>(map: &MapData, mut visit: impl FnMut(&K)) -> io::Result<()> {
-    let value_size = map.info().map_err(io::Error::other)?.value_size() as usize;
-    batches(map, value_size, |key, _| visit(key))
+    batches(map, 1, |key, _| visit(key))
+}
+
+/// As [`walk`], of a map that each processor has for itself, or an array: with the words of their
+/// values, one processor's after the other's.
+pub(super) fn walk_per_cpu<K: Copy>(
+    map: &MapData,
+    visit: impl FnMut(&K, &[u64]),
+) -> io::Result<()> {
+    batches(map, nr_cpus().map_err(|(_, error)| error)?, visit)
 }
 
 /// As [`walk`], with the values; the same holds for `V`.
@@ -76,21 +84,27 @@ pub(super) fn walk_entries<K: Copy, V: Copy>(
     map: &MapData,
     mut visit: impl FnMut(&K, &V),
 ) -> io::Result<()> {
-    batches(map, size_of::<V>(), |key, value| {
+    batches(map, 1, |key, value| {
         // SAFETY: the caller's promise; it has the size of a value.
         visit(key, &unsafe { value.as_ptr().cast::<V>().read_unaligned() });
     })
 }
 
+/// `values`: of each key.
 fn batches<K: Copy>(
     map: &MapData,
-    value_size: usize,
-    mut visit: impl FnMut(&K, &[u8]),
+    values: usize,
+    mut visit: impl FnMut(&K, &[u64]),
 ) -> io::Result<()> {
-    const AT_ONCE: u32 = 4096;
-    let value_size = value_size.next_multiple_of(8);
-    let mut keys = vec![MaybeUninit::<K>::zeroed(); AT_ONCE as usize];
-    let mut values = vec![0u8; value_size * AT_ONCE as usize];
+    /// What scrapers cause should be small. No bucket has as many entries as are read at least.
+    const WORDS: usize = 1 << 13;
+    let info = map.info().map_err(io::Error::other)?;
+    let words = (info.value_size() as usize).div_ceil(8) * values;
+    let at_once = u32::try_from((WORDS / words).clamp(64, 1024)).unwrap_or(64);
+    // One more than there are, so that the first batch of a small map is known to be the last.
+    let at_once = at_once.min(info.max_entries() + 1);
+    let mut keys = vec![MaybeUninit::<K>::zeroed(); at_once as usize];
+    let mut values = vec![0u64; words * at_once as usize];
     let (mut from, mut to) = (0u32, 0u32);
     let mut begun = false;
     loop {
@@ -99,7 +113,7 @@ fn batches<K: Copy>(
             to: (&raw mut to) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: AT_ONCE,
+            count: at_once,
             map: descriptor(map),
             element_flags: 0,
             flags: 0,
@@ -109,7 +123,7 @@ fn batches<K: Copy>(
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(error),
         };
-        let entries = keys.iter().zip(values.chunks_exact(value_size));
+        let entries = keys.iter().zip(values.chunks_exact(words));
         for (key, value) in entries.take(attributes.count as usize) {
             // SAFETY: the caller's promise, and it was zeroed before.
             visit(unsafe { key.assume_init_ref() }, value);

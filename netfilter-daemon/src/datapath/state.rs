@@ -14,13 +14,13 @@ use netfilter_ebpf::{
         Interface, Lease, NAME_ID_NONE, NAME_WILDCARD, QuestionKey, Settings, Turnover, slot,
     },
     name::KEY_DATA,
-    verdict::{Answer, Family, Forgetful, LossStage, LostFlow, ProtocolLabel, Question, Reason},
+    verdict::{Family, Forgetful, ProtocolLabel},
 };
 
 use super::{
-    Attachment, Counters, Dropped, Error, Learned, Occupancy, Passed, attach, fill,
+    Attachment, Counters, Error, Learned, Occupancy, Passed, Totals, attach, fill,
     mapping::Table,
-    maps::{self, ArrayOf, HashOf, LpmOf, PerCpuArrayOf, PerCpuHashOf},
+    maps::{self, ArrayOf, HashOf, LpmOf, PerCpuArrayOf},
     names,
     pins::Pins,
     slots,
@@ -104,30 +104,7 @@ impl State {
                 .find(|(known, _)| *known == slot)
                 .map_or_else(|| "other".to_owned(), |(_, name)| name.clone())
         };
-        self.judged(self.passed(&interfaces)?, &name)
-    }
-
-    /// The same without what passed, and all interfaces as one without a name: what is looked
-    /// at each second.
-    pub fn totals(&self) -> Result<Counters, Error> {
-        self.judged(Vec::new(), &|_| String::new())
-    }
-
-    fn judged(
-        &self,
-        passed: Vec<Passed>,
-        name: &impl Fn(u32) -> String,
-    ) -> Result<Counters, Error> {
-        Ok(Counters {
-            passed,
-            dropped: self.dropped(name)?,
-            questions: self.counts(maps::QUESTION_COUNTS, Question::ALL, |question| {
-                question as u8
-            })?,
-            answers: self.counts(maps::ANSWER_COUNTS, Answer::ALL, |answer| answer as u8)?,
-            lost_events: self.counts(maps::LOST, LossStage::ALL, |stage| stage as u8)?,
-            lost_flows: self.counts(maps::LOST_FLOWS, LostFlow::ALL, |flow| flow as u8)?,
-        })
+        Totals::open(&self.pins)?.judged(self.passed(&interfaces)?, &name)
     }
 
     /// Slots and the names of their interfaces.
@@ -180,82 +157,6 @@ impl State {
             }
         }
         Ok(passed)
-    }
-
-    fn dropped(&self, name: &impl Fn(u32) -> String) -> Result<Vec<Dropped>, Error> {
-        let map: PerCpuHashOf<DropKey, Counter> = maps::open(&self.pins, maps::DROPPED)?;
-        let mut dropped: Vec<Dropped> = Vec::new();
-        for entry in map.iter() {
-            let (key, values) = entry.map_err(maps::failed("read", maps::DROPPED))?;
-            let DropKey {
-                interface,
-                reason,
-                family,
-                protocol,
-                audited,
-            } = key.0;
-            let (Some(reason), Some(family), Some(protocol)) = (
-                Reason::from_number(reason),
-                Family::from_number(family),
-                ProtocolLabel::from_number(protocol),
-            ) else {
-                continue; // of a newer build with the same layout
-            };
-            let (packets, bytes) = sum(values.iter().map(|value| value.0));
-            let interface = match reason {
-                // A socket, wherever it would have sent.
-                Reason::RawSocket => String::new(),
-                _ => name(interface),
-            };
-            dropped.push(Dropped {
-                interface,
-                reason,
-                family,
-                protocol,
-                audited: audited != 0,
-                packets,
-                bytes,
-            });
-        }
-        dropped.sort_by(|one, other| {
-            let key = |entry: &Dropped| {
-                (
-                    entry.interface.clone(),
-                    entry.reason,
-                    entry.family,
-                    entry.protocol,
-                    entry.audited,
-                )
-            };
-            key(one).cmp(&key(other))
-        });
-        dropped.dedup_by(|one, kept| {
-            let label = |each: &Dropped| (each.reason, each.family, each.protocol, each.audited);
-            let same = one.interface == kept.interface && label(one) == label(kept);
-            if same {
-                kept.packets += one.packets;
-                kept.bytes += one.bytes;
-            }
-            same
-        });
-        Ok(dropped)
-    }
-
-    fn counts<T: Copy>(
-        &self,
-        name: &'static str,
-        all: &[T],
-        number: impl Fn(T) -> u8,
-    ) -> Result<Vec<(T, u64)>, Error> {
-        let map: PerCpuArrayOf<u64> = maps::open(&self.pins, name)?;
-        all.iter()
-            .map(|&label| {
-                let values = map
-                    .get(&u32::from(number(label)), 0)
-                    .map_err(maps::failed("read", name))?;
-                Ok((label, values.iter().map(|value| value.0).sum()))
-            })
-            .collect()
     }
 
     /// Addresses learned from DNS whose time has not passed.
