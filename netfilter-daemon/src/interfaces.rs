@@ -1,6 +1,9 @@
 //! Which network interfaces are filtered.
 
-use std::{fs, io};
+use std::{
+    fs::File,
+    io::{self, Read},
+};
 
 use crate::netlink;
 
@@ -214,11 +217,14 @@ fn automatic(
     Ok(choice(names))
 }
 
-/// A kernel without IPv6 has no such file.
+/// A kernel without IPv6 has no such file. None has a length, and whoever asks for it reads in small
+/// pieces.
 fn read(path: &str) -> Result<String, Error> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        result => result.map_err(Error::List),
+    let mut text = String::with_capacity(1 << 13);
+    let read = File::open(path).and_then(|file| file.take(u64::MAX).read_to_string(&mut text));
+    match read {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::List(error)),
+        _ => Ok(text),
     }
 }
 

@@ -306,11 +306,7 @@ pub(super) fn attachments(pins: &Pins) -> Result<Vec<Attachment>, Error> {
 
 /// The indexes of the interfaces by which nothing leaves unjudged, also of those that are gone.
 pub(super) fn filtered(pins: &Pins) -> Result<Vec<u32>, Error> {
-    let mut filtered = pins.links(Role::Egress)?;
-    filtered.extend(pins.links(Role::Workload)?);
-    filtered.sort_unstable();
-    filtered.dedup();
-    Ok(filtered)
+    pins.links_of(&[Role::Egress, Role::Workload])
 }
 
 pub(super) fn name_of(ifindex: u32) -> Option<String> {

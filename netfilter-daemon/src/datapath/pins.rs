@@ -325,18 +325,22 @@ impl Pins {
 
     /// The interfaces that have a pin of this role, sorted.
     pub(super) fn links(&self, role: Role) -> Result<Vec<u32>, Error> {
+        self.links_of(&[role])
+    }
+
+    /// The same of several roles, each interface once.
+    pub(super) fn links_of(&self, roles: &[Role]) -> Result<Vec<u32>, Error> {
         let mut links: Vec<u32> = list(&self.directory(LINKS))?
             .into_iter()
             .filter_map(|entry| {
                 let name = entry.file_name();
-                name.to_str()?
-                    .strip_prefix(role.label())?
-                    .strip_prefix('-')?
-                    .parse()
-                    .ok()
+                let (label, ifindex) = name.to_str()?.split_once('-')?;
+                roles.iter().find(|role| role.label() == label)?;
+                ifindex.parse().ok()
             })
             .collect();
         links.sort_unstable();
+        links.dedup();
         Ok(links)
     }
 
