@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use aya::{Ebpf, programs::Program};
@@ -47,11 +48,17 @@ impl Pathless {
     }
 }
 
-/// What the programs must know to find paths.
+/// What the programs must know to find paths. It is read once: a kernel's types stay as they are,
+/// and take 14 MB for a moment.
 pub(super) fn layout() -> Result<Layout, Pathless> {
-    if !may_read() {
-        return Err(Pathless::Unreadable);
+    static LAYOUT: OnceLock<Result<Layout, Pathless>> = OnceLock::new();
+    match may_read() {
+        true => *LAYOUT.get_or_init(read),
+        false => Err(Pathless::Unreadable),
     }
+}
+
+fn read() -> Result<Layout, Pathless> {
     let bytes = fs::read(btf::PATH).or(Err(Pathless::NoTypes))?;
     let types = Types::parse(&bytes).ok_or(Pathless::Unknown)?;
     within(&types).ok_or(Pathless::Unknown)
