@@ -423,7 +423,9 @@ pub struct FlowKey {
     pub local_port: u16,
     pub remote_port: u16,
     pub protocol: u8,
-    pub padding: [u8; 3],
+    /// In two words: three bytes at once would be a call.
+    pub padding: u8,
+    pub more_padding: u16,
 }
 
 /// What is known of a flow; see [`crate::flow`]. Two programs write to it at once,
@@ -482,7 +484,9 @@ pub struct FragmentKey {
     pub destination: Address,
     pub id: u32,
     pub protocol: u8,
-    pub padding: [u8; 3],
+    /// In two words: three bytes at once would be a call.
+    pub padding: u8,
+    pub more_padding: u16,
 }
 
 /// Seconds that fragments may follow their first (RFC 8200 section 4.5: 60).
@@ -859,10 +863,10 @@ layout! {
     QuestionKey = 48, hash = 32, client_port = 40, id = 42, protocol = 44;
     Alias = 72, grants = 8;
     QuestionValue = 16, alias = 8;
-    FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37;
+    FlowKey = 40, local_port = 32, remote_port = 34, protocol = 36, padding = 37, more_padding = 38;
     Flow = 32, granted = 8, sent = 12, acknowledged = 16, our_end = 20, their_end = 24, local = 28, remote = 30;
     Turnover = 16;
-    FragmentKey = 40, id = 32, protocol = 36, padding = 37;
+    FragmentKey = 40, id = 32, protocol = 36, padding = 37, more_padding = 38;
     Counter = 16;
     DropKey = 8;
     Interface = 32, slot = 4, flags = 8, name = 16;

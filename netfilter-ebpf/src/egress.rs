@@ -134,7 +134,8 @@ pub const fn flow_key(packet: &Packet) -> FlowKey {
         local_port: packet.source_port,
         remote_port: packet.destination_port,
         protocol: packet.protocol,
-        padding: [0; 3],
+        padding: 0,
+        more_padding: 0,
     }
 }
 
@@ -148,7 +149,8 @@ pub const fn inbound_flow_key(packet: &Packet) -> FlowKey {
         local_port: packet.destination_port,
         remote_port: packet.source_port,
         protocol: packet.protocol,
-        padding: [0; 3],
+        padding: 0,
+        more_padding: 0,
     }
 }
 
@@ -160,6 +162,7 @@ pub const fn fragment_key(packet: &Packet, id: u32) -> FragmentKey {
         destination: packet.destination,
         id,
         protocol: packet.protocol,
-        padding: [0; 3],
+        padding: 0,
+        more_padding: 0,
     }
 }

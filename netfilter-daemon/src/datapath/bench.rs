@@ -152,7 +152,8 @@ impl Bench<'_> {
                 local_port,
                 remote_port,
                 protocol: TCP,
-                padding: [0; 3],
+                padding: 0,
+                more_padding: 0,
             };
             map.insert(Plain(key), Plain(flow), 0)
                 .map_err(maps::failed("write", maps::INBOUND))?;

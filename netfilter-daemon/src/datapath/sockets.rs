@@ -40,7 +40,8 @@ pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> 
             local_port: port,
             remote_port: session.remote.port(),
             protocol: TCP,
-            padding: [0; 3],
+            padding: 0,
+            more_padding: 0,
         };
         match flows.insert(Plain(key), Plain(flow), BPF_NOEXIST) {
             Err(MapError::SyscallError(error))
