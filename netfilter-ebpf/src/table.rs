@@ -56,6 +56,7 @@ const _: () = assert!(core::mem::size_of::<Node>() == 64);
 impl Node {
     /// Index of a branch's first child.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
     #[inline(always)]
     pub const fn children(&self) -> u32 {
         self.words[2] as u32

@@ -88,5 +88,10 @@ fn a_tag_beside_a_frame_does_not_come_in() {
     let _daemon = enforce(&topology, &["--workload", WORKLOAD]);
     assert_eq!(arrives(&topology, 1), 0);
     drop(tagging);
-    assert_eq!(arrives(&topology, 2), SECRET, "without a tag it is allowed");
+    // A child that another test has forked has the descriptor, too, until it executes its program.
+    let mut later = (2..20).map(|round| arrives(&topology, round));
+    assert!(
+        later.any(|arrived| arrived == SECRET),
+        "without a tag it is allowed"
+    );
 }

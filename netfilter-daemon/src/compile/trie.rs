@@ -262,7 +262,8 @@ mod tests {
     }
 
     fn looked_up(trie: &Trie, address: u128) -> Option<u32> {
-        table::lookup(trie, ((address >> 64) as u64, address as u64))
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap();
+        table::lookup(trie, (half(address >> 64), half(address)))
     }
 
     fn distinct(list: Vec<(u128, u8, u32)>) -> Vec<Entry> {
@@ -328,7 +329,7 @@ mod tests {
     fn a_list_is_filled_to_its_end() {
         let hosts = |count: u128| -> Vec<Entry> {
             let host = |number| Prefix {
-                bits: 0x0a01_0001_u128 + 2 * number << 96,
+                bits: (0x0a01_0001 + 2 * number) << 96,
                 length: 32,
             };
             (0..count).map(|number| (host(number), 7)).collect()
