@@ -24,7 +24,7 @@ use crate::{
 const ROUNDS: usize = 9;
 const REPEAT: u32 = 50_000;
 
-const NAMES: [usize; 5] = [10, 100, 1_000, 10_000, 30_000];
+const NAMES: [usize; 5] = [10, 100, 1_000, 10_000, 20_000];
 const RULES: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 
 /// The lines of the picture.

@@ -65,6 +65,13 @@ struct Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    if let Some(file) = &arguments.plot {
+        // Said before it is measured, not after.
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(file)?;
+    }
     if let Some(file) = &arguments.growth {
         let sheet = growth::measure(Some(&fs::read_to_string(file)?))?;
         if let Some(file) = &arguments.plot {
