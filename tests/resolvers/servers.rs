@@ -40,10 +40,12 @@ pub struct Data {
 /// A way to start a server at 10.99.0.1.
 pub type Start = fn(&World, &Data) -> Server;
 
+const SAID: &str = "stderr";
+
 /// A server, killed when dropped.
 pub struct Server {
     child: Child,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
     upstream: Option<Box<Server>>,
 }
 
@@ -60,6 +62,7 @@ impl Server {
         for (name, content) in files {
             fs::write(directory.path().join(name), content.replace("DIR", path)).unwrap();
         }
+        let said = fs::File::create(directory.path().join(SAID)).unwrap();
         let child = command(namespace, program)
             .args(
                 arguments
@@ -68,14 +71,19 @@ impl Server {
             )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(said)
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask test` installs it"));
         Self {
             child,
-            _files: directory,
+            files: directory,
             upstream: None,
         }
+    }
+
+    /// What it has written to its standard error.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.files.path().join(SAID)).unwrap_or_default()
     }
 
     /// Waits until the protected machine gets an answer.

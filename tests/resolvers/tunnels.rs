@@ -190,7 +190,7 @@ fn dig(enforced: bool, resolver: fn(&World) -> Server) -> Vec<(bool, bool)> {
     let _resolver = resolver(&world).answering(&world, "10.99.0.1");
     let _daemon = enforced.then(|| world.enforce(super::POLICY));
     let tap = Tap::open(&world.topology.internet).unwrap();
-    let _near_ends: Vec<_> = TUNNELS.iter().map(|tunnel| tunnel.dig_in(&world)).collect();
+    let near_ends: Vec<_> = TUNNELS.iter().map(|tunnel| tunnel.dig_in(&world)).collect();
     let carried: Vec<_> = thread::scope(|scope| {
         let attempts: Vec<_> = TUNNELS
             .iter()
@@ -203,6 +203,13 @@ fn dig(enforced: bool, resolver: fn(&World) -> Server) -> Vec<(bool, bool)> {
     let asked = |tunnel: &Tunnel| {
         seen.packet(tunnel.far_end().into(), UDP, Some(53)) || tunnel.carried(&world) > 0
     };
+    let silent = near_ends
+        .iter()
+        .zip(&carried)
+        .filter(|(_, carried)| !**carried);
+    for (near_end, _) in silent.filter(|_| !enforced) {
+        eprintln!("carries nothing: {}", near_end.said());
+    }
     carried.into_iter().zip(TUNNELS.iter().map(asked)).collect()
 }
 
