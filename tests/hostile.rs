@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::world::{BINARY, World};
+use crate::world::{BINARY, World, number};
 
 mod clients;
 mod disk;
@@ -102,8 +102,7 @@ fn limited(command: &mut Command, resource: libc::__rlimit_resource_t, soft: u64
 /// A number that the kernel tells of a process, such as `VmRSS`, in its unit.
 fn of_process(daemon: &Daemon, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    number(&status, field).unwrap()
 }
 
 fn files(daemon: &Daemon) -> usize {

@@ -2,16 +2,10 @@
 
 use std::{fs, thread, time::Duration};
 
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, number};
 
 /// Kilobytes of tables that stay mapped: the word that flips, and where each ring has been read.
 const TABLES: u64 = 64;
-
-/// A number of a process or thread, as `/proc` tells it in `status`.
-fn number(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim_end_matches(" kB").trim().parse().ok()
-}
 
 /// How often its threads have gone to sleep.
 fn sleeps(daemon: u32) -> u64 {

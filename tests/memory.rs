@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, number};
 
 #[path = "load/large.rs"]
 #[allow(dead_code, reason = "the benchmark uses the rest of it")]
@@ -18,11 +18,7 @@ const ALL: u64 = 64_000_000;
 
 fn own(daemon: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-    kilobytes.parse().unwrap()
+    number(&status, "RssAnon:").unwrap()
 }
 
 /// Of all maps that the process has open, each once.
@@ -31,11 +27,7 @@ fn maps(process: u32) -> u64 {
     for descriptor in fs::read_dir(format!("/proc/{process}/fdinfo")).unwrap() {
         // Some are closed again meanwhile.
         let text = fs::read_to_string(descriptor.unwrap().path()).unwrap_or_default();
-        let field = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse().ok()
-        };
-        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
+        if let (Some(id), Some(bytes)) = (number(&text, "map_id:"), number(&text, "memlock:")) {
             seen.insert(id, bytes);
         }
     }

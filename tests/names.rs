@@ -76,8 +76,10 @@ const OWNER: &[u8] = &[0xc0, 12];
 fn answers_wake_the_daemon_before_the_ring_is_full_and_not_before_many_are_there() {
     const MANY: usize = 200;
     let mut kernel = Kernel::new(POLICY);
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let names = runtime
         .block_on(async { kernel.datapath.take_resolutions() })
         .unwrap();

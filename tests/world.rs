@@ -187,6 +187,12 @@ pub fn patience() -> u32 {
     env::var("NETFILTER_PATIENCE").map_or(1, |text| text.parse().unwrap())
 }
 
+/// A number that the kernel tells of a process, such as `VmRSS` in its `status`, in its unit.
+pub fn number(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 pub fn echo_tcp(address: SocketAddr) -> bool {
     let wait = Duration::from_secs(2) * patience();
     let attempt = || -> std::io::Result<bool> {

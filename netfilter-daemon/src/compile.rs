@@ -161,7 +161,7 @@ pub fn compile(policy: &Policy) -> Result<Image, Error> {
             available: NAME_IDS as usize - 1,
         });
     }
-    let (classes, held, deciders) = (classes.list, held.list, deciders.list);
+    let (classes, held, deciders) = (classes.list, held.list, deciders.0.list);
     let summary = Summary {
         rules: policy.rules.len(),
         ipv4_prefixes,
@@ -231,7 +231,7 @@ fn settings(policy: &Policy, inbound: AtomSet) -> Settings {
     }
 }
 
-/// Distinct values and their numbers. The first is the default: of no rule at all.
+/// Distinct values and their numbers. The first is the default: of no rule at all, and nobody's.
 struct Numbered<T> {
     list: Vec<T>,
     known: HashMap<T, u32>,

@@ -47,7 +47,7 @@ pub struct Node {
     pub words: [u64; 3],
     /// The first is for whatever does not match the skip. Behind it those of the ranges, of a list
     /// as many as there can be; or of the runs. A branch for which there is no room here
-    /// has all of them among the far leaves too.
+    /// has all of them among the far leaves instead.
     pub near: [u16; NEAR],
 }
 
@@ -69,9 +69,9 @@ impl Node {
         (self.words[2] >> 32) as u32
     }
 
-    /// The branch with its children and far leaves elsewhere.
+    /// The branch with its children and far leaves there.
     #[must_use]
-    pub const fn moved(mut self, children: u32, far: u32) -> Self {
+    pub const fn leading_to(mut self, children: u32, far: u32) -> Self {
         self.words[2] = (far as u64) << 32 | children as u64;
         self
     }

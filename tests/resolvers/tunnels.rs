@@ -203,12 +203,10 @@ fn dig(enforced: bool, resolver: fn(&World) -> Server) -> Vec<(bool, bool)> {
     let asked = |tunnel: &Tunnel| {
         seen.packet(tunnel.far_end().into(), UDP, Some(53)) || tunnel.carried(&world) > 0
     };
-    let silent = near_ends
-        .iter()
-        .zip(&carried)
-        .filter(|(_, carried)| !**carried);
-    for (near_end, _) in silent.filter(|_| !enforced) {
-        eprintln!("carries nothing: {}", near_end.said());
+    for (near_end, carried) in near_ends.iter().zip(&carried) {
+        if !enforced && !carried {
+            eprintln!("carries nothing: {}", near_end.said());
+        }
     }
     carried.into_iter().zip(TUNNELS.iter().map(asked)).collect()
 }

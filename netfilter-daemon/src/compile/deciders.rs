@@ -4,12 +4,11 @@
 //! Of several rules that do the same to a packet, the one decides whose prefix or name is the
 //! most specific; of those, the first in the policy's order.
 
-use std::collections::HashMap;
-
 use netfilter_ebpf::abi::{
     AtomSet, DECIDER_ALLOWS, DECIDER_AUDITS, DECIDER_DENIES, DECIDERS_AT_ONCE, Decider,
 };
 
+use super::Numbered;
 use crate::policy::{Action, Rule};
 
 /// A rule's key in the kernel. It is the same in every policy that has a rule of this name.
@@ -20,19 +19,8 @@ pub fn key(name: &str) -> u64 {
 }
 
 /// Chains of deciders; equal ends are one. The first is nobody, and the end of each.
-pub(crate) struct Deciders {
-    pub(super) list: Vec<Decider>,
-    known: HashMap<Decider, u32>,
-}
-
-impl Default for Deciders {
-    fn default() -> Self {
-        Self {
-            list: vec![Decider::default()],
-            known: HashMap::new(),
-        }
-    }
-}
+#[derive(Default)]
+pub(crate) struct Deciders(pub(super) Numbered<Decider>);
 
 impl Deciders {
     pub(crate) const NOBODY: u32 = 0;
@@ -69,17 +57,9 @@ impl Deciders {
         asked.truncate(DECIDERS_AT_ONCE as usize);
         let mut next = Self::NOBODY;
         for decider in asked.into_iter().rev() {
-            next = self.index(Decider { next, ..decider });
+            next = self.0.index(Decider { next, ..decider });
         }
         next
-    }
-
-    fn index(&mut self, decider: Decider) -> u32 {
-        let list = &mut self.list;
-        *self.known.entry(decider).or_insert_with(|| {
-            list.push(decider);
-            u32::try_from(list.len() - 1).unwrap_or(Self::NOBODY) // more do not fit in memory
-        })
     }
 
     /// All that a chain audits.
@@ -90,7 +70,7 @@ impl Deciders {
     }
 
     fn walk(&self, first: u32) -> impl Iterator<Item = Decider> {
-        walk(&self.list, first)
+        walk(&self.0.list, first)
     }
 }
 
@@ -140,7 +120,7 @@ mod tests {
         for rule in 2..100 {
             deciders.chain(&[says(rule, DECIDER_ALLOWS, &[3])], wide);
         }
-        assert_eq!(deciders.list.len(), 1 + 1 + 98);
+        assert_eq!(deciders.0.list.len(), 1 + 1 + 98);
         assert_eq!(deciders.chain(&[says(1, DECIDER_ALLOWS, &[2])], 0), wide);
     }
 

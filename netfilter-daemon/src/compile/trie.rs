@@ -79,14 +79,10 @@ impl Trie {
     fn fill(&mut self, node: usize, prefixes: &[Entry], depth: u32, outside: u32) {
         let skip = skip(prefixes, depth);
         let start = depth + skip;
-        let mut filled = Node {
-            skip: u64::from(skip) | bits(prefixes[0].0.bits, depth, skip) << 8,
-            ..Node::default()
-        };
-        if let Some(list) = List::of(prefixes, start, outside) {
-            filled.skip |= LIST;
-            (filled.words, filled.near) = (list.words, list.near);
-            self.nodes[node] = filled;
+        let skipped = u64::from(skip) | bits(prefixes[0].0.bits, depth, skip) << 8;
+        if let Some(list) = list(prefixes, start, outside) {
+            let skip = skipped | list.skip;
+            self.nodes[node] = Node { skip, ..list };
             return;
         }
         let mut rest = prefixes;
@@ -128,74 +124,70 @@ impl Trie {
                 leaves.push(content.held);
             }
         }
-        let mut far = 0;
-        match near(&leaves) {
-            Some(near) => filled.near = near,
-            None => {
-                far = index(self.leaves.len());
-                self.leaves.extend(leaves);
-                filled.near = [FAR; NEAR];
-            }
-        }
-        filled.words = [internal, runs, 0];
-        self.nodes[node] = filled.moved(index(first_child), far);
+        let far = index(self.leaves.len());
+        let near = near(&leaves).unwrap_or_else(|| {
+            self.leaves.extend(leaves);
+            [FAR; NEAR]
+        });
+        let branch = Node {
+            skip: skipped,
+            words: [internal, runs, 0],
+            near,
+        };
+        self.nodes[node] = branch.leading_to(index(first_child), far);
         for (child, slot) in children.into_iter().enumerate() {
             self.fill(first_child + child, slot.below, start + STRIDE, slot.held);
         }
     }
 }
 
-/// What a node holds that is a list.
-struct List {
-    words: [u64; 3],
-    near: [u16; NEAR],
-}
-
-impl List {
-    /// That of sorted prefixes that share `start` bits. `None` where more is needed.
-    fn of(prefixes: &[Entry], start: u32, outside: u32) -> Option<Self> {
-        let last = start + WINDOW;
-        let mut ranges = vec![(0, outside)];
-        let mut enclosing = vec![(1 << WINDOW, outside)];
-        let mut begin = |at: usize, held: u32| {
-            match ranges.last_mut() {
-                Some((begun, of)) if *begun == at => *of = held,
-                _ => ranges.push((at, held)),
-            }
-            ranges.dedup_by_key(|(_, held)| *held);
-            ranges.len() <= 1 + STARTS
-        };
-        for (prefix, held) in prefixes {
-            let length = u32::from(prefix.length);
-            let at = window(prefix.bits, start, WINDOW);
-            let end = at + (1 << last.checked_sub(length)?);
-            // Those that end before.
-            while let Some(&(ended, _)) = enclosing.last().filter(|(end, _)| *end <= at) {
-                enclosing.pop();
-                let (_, outer) = enclosing.last()?;
-                begin(ended, *outer).then_some(())?;
-            }
-            begin(at, *held).then_some(())?;
-            enclosing.push((end, *held));
+/// The list of sorted prefixes that share `start` bits, without its skip. `None` where more is needed.
+fn list(prefixes: &[Entry], start: u32, outside: u32) -> Option<Node> {
+    let last = start + WINDOW;
+    let mut ranges = vec![(0, outside)];
+    let mut enclosing = vec![(1 << WINDOW, outside)];
+    let mut begin = |at: usize, held: u32| {
+        match ranges.last_mut() {
+            Some((begun, of)) if *begun == at => *of = held,
+            _ => ranges.push((at, held)),
         }
-        while let Some((ended, _)) = enclosing.pop()
-            && ended < 1 << WINDOW
-        {
+        ranges.dedup_by_key(|(_, held)| *held);
+        ranges.len() <= 1 + STARTS
+    };
+    for (prefix, held) in prefixes {
+        let length = u32::from(prefix.length);
+        let at = window(prefix.bits, start, WINDOW);
+        let end = at + (1 << last.checked_sub(length)?);
+        // Those that end before.
+        while let Some(&(ended, _)) = enclosing.last().filter(|(end, _)| *end <= at) {
+            enclosing.pop();
             let (_, outer) = enclosing.last()?;
             begin(ended, *outer).then_some(())?;
         }
-        let mut words = [u64::MAX; 3];
-        for (lane, (at, _)) in ranges.iter().skip(1).enumerate() {
-            let shift = lane % 4 * 16;
-            words[lane / 4] &= !(0xffff << shift);
-            words[lane / 4] |= (*at as u64) << shift;
-        }
-        let (_, held) = *ranges.last()?;
-        ranges.resize(1 + STARTS, (0, held));
-        let leaves: Vec<u32> = ranges.iter().map(|(_, held)| *held).collect();
-        let near = near(&[&[outside], leaves.as_slice()].concat())?;
-        Some(Self { words, near })
+        begin(at, *held).then_some(())?;
+        enclosing.push((end, *held));
     }
+    while let Some((ended, _)) = enclosing.pop()
+        && ended < 1 << WINDOW
+    {
+        let (_, outer) = enclosing.last()?;
+        begin(ended, *outer).then_some(())?;
+    }
+    let mut words = [u64::MAX; 3];
+    for (lane, (at, _)) in ranges.iter().skip(1).enumerate() {
+        let shift = lane % 4 * 16;
+        words[lane / 4] &= !(0xffff << shift);
+        words[lane / 4] |= (*at as u64) << shift;
+    }
+    let (_, held) = *ranges.last()?;
+    ranges.resize(1 + STARTS, (0, held));
+    let held = ranges.iter().map(|(_, held)| *held);
+    let leaves: Vec<u32> = std::iter::once(outside).chain(held).collect();
+    Some(Node {
+        skip: LIST,
+        words,
+        near: near(&leaves)?,
+    })
 }
 
 /// A node's leaves, if it can hold them all.

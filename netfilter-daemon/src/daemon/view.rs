@@ -143,8 +143,9 @@ impl View {
             tracing::warn!("how often the programs run is not counted: {error}");
         }
         // Pins that somebody removed were made anew.
-        if let Ok(totals) = self.state.totals() {
-            present.totals = totals;
+        match self.state.totals() {
+            Ok(totals) => present.totals = totals,
+            Err(error) => tracing::warn!("the counters of the former programs are shown: {error}"),
         }
     }
 

@@ -331,7 +331,7 @@ impl Writer {
 fn moved(node: Node, child: impl Fn(u32) -> u32, leaf: impl Fn(u32) -> u32) -> Node {
     match node.is_list() {
         true => node,
-        false => node.moved(child(node.children()), leaf(node.far())),
+        false => node.leading_to(child(node.children()), leaf(node.far())),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::compile::Image;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
 
-/// Nodes, leaves, what they number, classes and deciders that each copy of a table holds at least, so that
-/// a policy can grow without the tables being made anew.
+/// Nodes, far leaves, what leaves number, classes and deciders that each copy of a table holds at
+/// least, so that a policy can grow without the tables being made anew.
 const MIN_NODES: usize = 8_192;
 const MIN_LEAVES: usize = 1_024;
 const MIN_HELD: usize = 1_024;
