@@ -91,6 +91,8 @@ impl Kernel {
         let state_dir = StateDir::new();
         let datapath =
             Datapath::start(state_dir.path(), image, &[]).unwrap_or_else(|error| panic!("{error}"));
+        // As a daemon does at once.
+        datapath.state().thin_remotes().unwrap();
         Self::with(datapath, state_dir)
     }
 

@@ -40,6 +40,7 @@ mod plumbing;
 mod privileges;
 mod prometheus;
 mod reload;
+mod remotes;
 mod resolvers;
 mod series;
 mod service;

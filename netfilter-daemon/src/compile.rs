@@ -397,6 +397,10 @@ impl Tables for Static<'_> {
         Some(cut::atom(&self.image.atoms, protocol, port))
     }
 
+    fn knows(&self, _: Address) -> bool {
+        true
+    }
+
     fn learned(&self, _: &Packet, atom: u8) -> Option<Lent> {
         self.learned?.lends(atom)
     }

@@ -351,6 +351,9 @@ impl Daemon {
             Ok(forgotten) => tracing::debug!("{forgotten} learned addresses have expired"),
             Err(error) => tracing::error!("expired addresses stay: {error}"),
         }
+        if let Err(error) = block_in_place(|| self.datapath.state().thin_remotes()) {
+            tracing::error!("denied packets take longer than they must: {error}");
+        }
     }
 
     fn leave(&mut self) -> anyhow::Result<()> {

@@ -43,6 +43,7 @@ mod names;
 mod pins;
 pub mod rehearsal;
 mod remedy;
+mod remotes;
 mod runs;
 mod slots;
 mod sockets;

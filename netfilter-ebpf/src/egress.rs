@@ -1,7 +1,7 @@
 //! The decision on a packet that leaves.
 
 use crate::{
-    abi::{ATOM_LINK, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
+    abi::{ATOM_LINK, Address, CLASS_RESOLVER, Class, FlowKey, FragmentKey, Grant},
     packet::{DNS_PORT, Fragment, Packet, TCP, UDP},
     plumbing, quote,
     verdict::{Grounds, Reason, Verdict},
@@ -13,6 +13,8 @@ pub trait Tables {
     fn class(&self, packet: &Packet) -> Option<&Class>;
     /// The atom of (protocol, destination port).
     fn atom(&self, protocol: u8, port: u16) -> Option<u8>;
+    /// Whether a lease or a flow may be stored for an address. Where it says no, there is none.
+    fn knows(&self, remote: Address) -> bool;
     /// What names lend the packet's destination for this atom now.
     fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent>;
     /// Whether the packet belongs to a flow that is in force now and whose
@@ -95,11 +97,17 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         }
     }
     let denied = class.deny.contains(atom);
+    if !denied && class.audit.contains(atom) {
+        return Verdict::Audit(None);
+    }
+    if !tables.knows(judged.destination) {
+        return Verdict::Drop(match denied {
+            true => Reason::DeniedByRule,
+            false => Reason::NoRule,
+        });
+    }
     let mut audited = None;
     if !denied {
-        if class.audit.contains(atom) {
-            return Verdict::Audit(None);
-        }
         audited = match tables.learned(judged, atom) {
             Some(Lent::Allowed(grant)) => return Verdict::Pass(Grounds::Learned(grant)),
             Some(Lent::Audited(grant)) => Some(grant),

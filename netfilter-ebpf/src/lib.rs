@@ -32,6 +32,7 @@ pub mod packet;
 pub mod plumbing;
 pub mod quote;
 pub mod refusal;
+pub mod remote;
 pub mod source;
 pub mod stream;
 pub mod surplus;

@@ -19,6 +19,7 @@ use netfilter_ebpf::{
 use super::{
     Datapath, Error, load,
     maps::{self, ArrayOf, HashOf, Plain},
+    remotes,
     slots::Slots,
 };
 use crate::compile::address;
@@ -158,7 +159,8 @@ impl Bench<'_> {
             map.insert(Plain(key), Plain(flow), 0)
                 .map_err(maps::failed("write", maps::INBOUND))?;
         }
-        Ok(())
+        remotes::unmarked(&self.0.pins, || Ok(()))?;
+        self.0.state().thin_remotes().map(|_| ())
     }
 
     /// Takes what was reported, and lets every source report as much as it may at once.

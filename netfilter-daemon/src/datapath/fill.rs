@@ -371,7 +371,7 @@ fn add(index: u32, base: usize) -> u32 {
 
 /// Waits until no program reads the idle copy any more: programs run in RCU
 /// read-side sections, and `MEMBARRIER_CMD_GLOBAL` waits for all of those.
-fn wait_for_readers() -> Result<(), Error> {
+pub(super) fn wait_for_readers() -> Result<(), Error> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: a system call without pointers.
     if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0 {

@@ -13,6 +13,8 @@ use super::{
     Datapath, Error,
     maps::{self, HashOf, Plain},
     names,
+    pins::Pins,
+    remotes,
     state::now,
 };
 use crate::{
@@ -43,18 +45,22 @@ impl Datapath {
             let grant = lease::grant(id, *ttl, now, settings.minimum_ttl, settings.grace);
             grants.entry(address).or_default().push(grant);
         }
-        let mut leases: HashOf<Address, Lease> = maps::open(&self.pins, maps::LEASES)?;
-        let mut crowds: HashOf<Address, Crowd> = maps::open(&self.pins, maps::CROWDS)?;
-        for (address, mut grants) in grants {
-            grants.truncate(GRANTS);
-            let (few, more) = grants.split_at(grants.len().min(LEASE_GRANTS));
-            if !more.is_empty() {
-                lend(&mut crowds, maps::CROWDS, address, more)?;
-            }
-            lend(&mut leases, maps::LEASES, address, few)?;
-        }
-        Ok(())
+        remotes::unmarked(&self.pins, || lend_all(&self.pins, grants))
     }
+}
+
+fn lend_all(pins: &Pins, grants: HashMap<Address, Vec<Grant>>) -> Result<(), Error> {
+    let mut leases: HashOf<Address, Lease> = maps::open(pins, maps::LEASES)?;
+    let mut crowds: HashOf<Address, Crowd> = maps::open(pins, maps::CROWDS)?;
+    for (address, mut grants) in grants {
+        grants.truncate(GRANTS);
+        let (few, more) = grants.split_at(grants.len().min(LEASE_GRANTS));
+        if !more.is_empty() {
+            lend(&mut crowds, maps::CROWDS, address, more)?;
+        }
+        lend(&mut leases, maps::LEASES, address, few)?;
+    }
+    Ok(())
 }
 
 fn lend<const COUNT: usize>(

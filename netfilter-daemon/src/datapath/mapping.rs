@@ -2,7 +2,10 @@
 //!
 //! What is mapped is resident as a whole, so it is only while it is read or filled.
 
-use std::{marker::PhantomData, num::NonZeroUsize, ops::Range, os::fd::AsFd, ptr::NonNull};
+use std::{
+    marker::PhantomData, num::NonZeroUsize, ops::Range, os::fd::AsFd, ptr::NonNull,
+    sync::atomic::AtomicU64,
+};
 
 use aya::maps::MapData;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -158,6 +161,15 @@ impl<T: Copy> Mapping<T> {
             unsafe { self.start.add(first + offset).write_volatile(value) };
         }
         Ok(())
+    }
+}
+
+impl Mapping<u64> {
+    /// For words that programs write to as well.
+    pub(super) fn atomic(&self, index: usize) -> Option<&AtomicU64> {
+        // SAFETY: within the mapping, which lives as long, and at a multiple of eight bytes. Programs
+        // write whole words.
+        (index < self.count).then(|| unsafe { AtomicU64::from_ptr(self.start.add(index).as_ptr()) })
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) const NAME_CURSOR: &str = "NAME_CURSOR";
 pub(super) const SEED: &str = "SEED";
 pub(super) const LEASES: &str = "LEASES";
 pub(super) const CROWDS: &str = "CROWDS";
+pub(super) const REMOTES: &str = "REMOTES";
 pub(super) const QUESTIONS: &str = "QUESTIONS";
 pub(super) const ALIASES: &str = "ALIASES";
 pub(super) const STREAMS: &str = "STREAMS";
@@ -78,12 +79,13 @@ pub(super) const TABLES: [&str; 13] = [
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 33] = [
+pub(super) const LEARNED: [(&str, u32); 34] = [
     (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
     (LEASES, 2),
     (CROWDS, 1),
+    (REMOTES, 1),
     (QUESTIONS, 1),
     (ALIASES, 1),
     (STREAMS, 1),

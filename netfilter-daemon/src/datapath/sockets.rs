@@ -11,6 +11,7 @@ use super::{
     Error,
     maps::{self, HashOf, Plain},
     pins::Pins,
+    remotes,
     state::now,
 };
 use crate::{
@@ -27,6 +28,10 @@ pub(super) fn remember_inbound(pins: &Pins, image: &Image) -> Result<(), Error> 
         operation: "read the table of connections",
         source,
     })?;
+    remotes::unmarked(pins, || remember(pins, image, sessions))
+}
+
+fn remember(pins: &Pins, image: &Image, sessions: Vec<sessions::Session>) -> Result<(), Error> {
     let mut flows: HashOf<FlowKey, Flow> = maps::open(pins, maps::INBOUND)?;
     let flow = Flow::adopted(now()?);
     for session in sessions {

@@ -14,6 +14,7 @@ use crate::{
     clock, forgetful, frame, lease,
     maps::{HALF_OPEN, INBOUND, LOST_FLOWS, OUTBOUND, Scratch, count},
     message::scratch,
+    remotes,
     tables::Generation,
 };
 
@@ -154,6 +155,7 @@ extern "C" fn netfilter_end(table: u64, origin: u32, now: u32, over: u64) -> u64
 /// Where a flood can push it out.
 #[inline(always)]
 fn keep(key: &netfilter_ebpf::abi::FlowKey, flow: &Flow) {
+    remotes::note(key.remote);
     if forgetful::put(&HALF_OPEN, Forgetful::HalfOpen, key, flow).is_err() {
         count(&LOST_FLOWS, LostFlow::HalfOpen as u8);
     }
@@ -208,6 +210,7 @@ extern "C" fn netfilter_learned(name: u32, granted: u32, now: u32) -> u64 {
         return 0;
     }
     *fresh = Flow::left(packet, name, granted, now);
+    remotes::note(key.remote);
     match OUTBOUND.insert(&*key, &*fresh, u64::from(BPF_NOEXIST)) {
         Ok(()) | Err(EEXIST) => {}
         Err(_) => count(&LOST_FLOWS, LostFlow::Outbound as u8),
@@ -221,7 +224,8 @@ extern "C" fn netfilter_learned(name: u32, granted: u32, now: u32) -> u64 {
 pub(crate) fn concerns(packet: &Packet, generation: &Generation) -> Option<(bool, bool)> {
     let came_in = generation.lets_in(packet.protocol, packet.destination_port);
     let marks = packet.protocol == TCP
-        && (packet.kind & (FIN | RST) != 0 || packet.kind & (SYN | ACK) == SYN | ACK);
+        && (packet.kind & (FIN | RST) != 0 || packet.kind & (SYN | ACK) == SYN | ACK)
+        && remotes::is_known(packet.source);
     (came_in || marks).then_some((came_in, marks))
 }
 
@@ -348,6 +352,7 @@ fn promote(flow: &mut Flow) {
     else {
         return;
     };
+    remotes::note(key.remote);
     match INBOUND.insert(&*key, &*fresh, u64::from(BPF_NOEXIST)) {
         Ok(()) | Err(EEXIST) => {
             _ = forgetful::remove(&HALF_OPEN, Forgetful::HalfOpen, &*key);

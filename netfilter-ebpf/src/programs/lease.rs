@@ -17,6 +17,7 @@ use crate::{
     deciders,
     maps::{ALIASES, CROWDS, LEASES, NAME_SETS, Scratch},
     message::scratch,
+    remotes,
     widen::opaque,
 };
 
@@ -62,6 +63,7 @@ extern "C" fn netfilter_lend(index: u32, name: u32, now: u32, minimum_ttl: u32, 
             Prolonged::NoRoom => return 0,
             Prolonged::Absent => {}
         }
+        remotes::note(found.address);
         lease.address = found.address;
         lease.grants[0] = grant; // the rest of it is zero and stays so
         match LEASES.insert(found.address, &*lease, u64::from(BPF_NOEXIST)) {

@@ -39,6 +39,7 @@ mod passage;
 mod plumbing;
 mod question;
 mod refuse;
+mod remotes;
 mod skb;
 mod stream;
 mod tables;

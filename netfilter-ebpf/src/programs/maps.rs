@@ -19,7 +19,7 @@ use netfilter_ebpf::{
     gate::Bucket,
     name::{KEY_DATA, KeyBuffer},
     packet::Packet,
-    plumbing,
+    plumbing, remote,
     source::{self, Source},
     stream::{Inbound, Stream, Walk},
     table::{Node, ROOTS_PER_FAMILY},
@@ -95,6 +95,9 @@ pub(crate) static LEASES: HashMap<Address, Lease> = HashMap::with_max_entries(65
 /// Of the addresses that many names lend.
 #[map]
 pub(crate) static CROWDS: HashMap<Address, Crowd> = HashMap::with_max_entries(4_096, 0);
+/// Which addresses these two and the flows below know, see [`netfilter_ebpf::remote`].
+#[map]
+pub(crate) static REMOTES: Array<u64> = Array::with_max_entries(remote::STATE + 1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static QUESTIONS: LruHashMap<QuestionKey, QuestionValue> =
     LruHashMap::with_max_entries(16_384, 0);

@@ -15,7 +15,7 @@ use crate::{
         ACTIVE, ATOMS, CLASSES, FRAGMENTS, HELD, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch,
     },
     message::scratch,
-    plumbing,
+    plumbing, remotes,
     widen::bounded,
 };
 
@@ -194,6 +194,11 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
+    fn knows(&self, remote: Address) -> bool {
+        remotes::is_known(remote)
+    }
+
+    #[inline(always)]
     fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent> {
         lease::find(packet.destination, atom, self.now(), self.slot)
     }
@@ -241,6 +246,11 @@ impl Tables for Plain<'_> {
     #[inline(always)]
     fn atom(&self, _: u8, _: u16) -> Option<u8> {
         Some(self.atom)
+    }
+
+    #[inline(always)]
+    fn knows(&self, remote: Address) -> bool {
+        self.generation.knows(remote)
     }
 
     #[inline(always)]
