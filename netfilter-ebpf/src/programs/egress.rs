@@ -84,12 +84,14 @@ seam! {
         else {
             return NOT_PLAIN;
         };
-        let verdict = memo::decide(&packet, &generation);
+        let (verdict, is_remembered) = memo::decide(&packet, &generation);
         hits::note(&packet, &verdict, &generation, || frame::park(&packet));
         match verdict {
             Verdict::Pass(grounds) => {
                 if let Grounds::Learned(grant) = grounds
-                    && flow::is_to_learn(&packet, grant, generation.now())
+                    && flow::is_to_learn(&packet, || {
+                        !is_remembered && flow::ends_soon(grant, generation.now())
+                    })
                 {
                     frame::park(&packet);
                     flow::learned(grant, generation.now());
@@ -105,7 +107,7 @@ seam! {
             verdict => {
                 frame::park(&packet);
                 if let Verdict::Audit(Some(grant)) = verdict
-                    && flow::is_to_learn(&packet, grant, generation.now())
+                    && flow::is_to_learn(&packet, || flow::ends_soon(grant, generation.now()))
                 {
                     flow::learned(grant, generation.now());
                 }
@@ -180,7 +182,7 @@ fn settle<B: Buffer>(
 fn remember(packet: &Packet, lent: Option<Grant>, generation: &Generation) -> bool {
     if let Some(grant) = lent
         && !quote::is_error(packet.protocol, packet.kind)
-        && flow::is_to_learn(packet, grant, generation.now())
+        && flow::is_to_learn(packet, || flow::ends_soon(grant, generation.now()))
     {
         flow::learned(grant, generation.now());
     }

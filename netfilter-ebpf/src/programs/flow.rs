@@ -20,7 +20,7 @@ use crate::{
 
 /// A learned flow is remembered when it begins, and again when its grant has less
 /// than this many seconds to live: from then on its own life counts.
-pub(crate) const NEARLY_EXPIRED: u32 = 10;
+const NEARLY_EXPIRED: u32 = 10;
 
 const EEXIST: i32 = -17;
 
@@ -163,9 +163,14 @@ fn keep(key: &netfilter_ebpf::abi::FlowKey, flow: &Flow) {
 
 /// Whether what a lease lets out is to be [`learned`], for when the lease ends.
 #[inline(always)]
-pub(crate) fn is_to_learn(packet: &Packet, grant: Grant, now: u32) -> bool {
+pub(crate) fn is_to_learn(packet: &Packet, ends_soon: impl FnOnce() -> bool) -> bool {
     let marks = packet.kind & (SYN | FIN | RST) != 0;
-    packet.protocol != TCP || marks || grant.until() < now + NEARLY_EXPIRED
+    packet.protocol != TCP || marks || ends_soon()
+}
+
+#[inline(always)]
+pub(crate) fn ends_soon(grant: Grant, now: u32) -> bool {
+    grant.until() < now.saturating_add(NEARLY_EXPIRED)
 }
 
 /// Remembers the flow of the packet in the scratch, which a lease lets out.

@@ -16,7 +16,7 @@ use netfilter_ebpf::{
 
 use crate::{
     clock,
-    flow::NEARLY_EXPIRED,
+    flow::ends_soon,
     tables::{Generation, Plain},
 };
 
@@ -35,21 +35,22 @@ struct Memo {
 #[map]
 static MEMOS: PerCpuArray<Memo> = PerCpuArray::with_max_entries(PLACES, 0);
 
-/// As [`egress::decide`], for a plain packet.
+/// As [`egress::decide`], for a plain packet; and whether it is remembered, and so a grant
+/// in it is none that [ends soon](crate::flow::ends_soon).
 #[inline(always)]
-pub(crate) fn decide(packet: &Packet, generation: &Generation) -> Verdict {
+pub(crate) fn decide(packet: &Packet, generation: &Generation) -> (Verdict, bool) {
     let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
-        return Verdict::Drop(Reason::Unready);
+        return (Verdict::Drop(Reason::Unready), false);
     };
     let place = Place::of(packet, generation, atom);
     if let Some(grounds) = place.as_ref().and_then(Place::recall) {
-        return Verdict::Pass(grounds);
+        return (Verdict::Pass(grounds), true);
     }
     let verdict = egress::decide(packet, &Plain { generation, atom });
     if let (Some(place), Verdict::Pass(grounds)) = (place, verdict) {
         place.keep(grounds);
     }
-    verdict
+    (verdict, false)
 }
 
 /// Where a packet's like is remembered.
@@ -88,7 +89,7 @@ impl Place {
             return Some(Grounds::Rule);
         }
         let now = clock::now();
-        (memo.about == self.about | second(now) && lasts(memo.grant, now))
+        (memo.about == self.about | second(now) && !ends_soon(memo.grant, now))
             .then_some(Grounds::Learned(memo.grant))
     }
 
@@ -99,7 +100,7 @@ impl Place {
             Grounds::Learned(grant) => {
                 let now = clock::now();
                 // What ends soon is looked up each time, for it may have been prolonged.
-                if !lasts(grant, now) {
+                if ends_soon(grant, now) {
                     return;
                 }
                 self.memo.grant = grant;
@@ -110,11 +111,6 @@ impl Place {
         self.memo.about = about;
         self.memo.address = self.address;
     }
-}
-
-#[inline(always)]
-fn lasts(grant: Grant, now: u32) -> bool {
-    grant.until() >= now.saturating_add(NEARLY_EXPIRED)
 }
 
 /// The second, as far as there is room for it between the other words of `about`. Never zero.
