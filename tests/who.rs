@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Write,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     thread,
@@ -284,8 +284,7 @@ fn a_socket_that_goes_from_hand_to_hand_tells_who_used_it() {
     is_by(&to_port(&world, 2205), pid, &path_of("bash"), "connect");
     // Over the very same socket, with the same name.
     let copy = &format!("{PRIVATE}/perl");
-    let copied = world.protected().run(|| fs::copy(path_of("perl"), copy));
-    copied.unwrap().unwrap();
+    world.install(&path_of("perl"), copy);
     let again = format!(
         "open(S, '+<&=', $ARGV[0]); send(S, 'x', 0, sockaddr_in(2207, inet_aton('{DENIED}')));"
     );
@@ -394,12 +393,7 @@ fn a_long_path_is_told_by_its_end_and_one_with_hostile_bytes_is_escaped() {
     let hostile = format!("{PRIVATE}/\u{1b}[2K\n");
     for (port, directory) in [(2401, &long), (2402, &hostile)] {
         let program = format!("{directory}/p");
-        let made = world.protected().run(|| {
-            fs::create_dir_all(directory)?;
-            fs::copy(path_of("bash"), &program)?;
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
-        });
-        made.unwrap().unwrap();
+        world.install(&path_of("bash"), &program);
         run(&world, &program, &["-c", &connected(DENIED, port)]);
     }
     let told = |port| {
@@ -418,6 +412,34 @@ fn a_long_path_is_told_by_its_end_and_one_with_hostile_bytes_is_escaped() {
         "{cut}"
     );
     assert_eq!(told(2402), format!("{PRIVATE}/\\u{{1b}}[2K\\n/p"));
+}
+
+/// Paths are kept for so many processes; the rest of what is told is kept with the socket.
+#[test]
+fn a_process_that_thousands_came_after_is_told_without_a_path_or_with_its_own() {
+    let world = World::new(None);
+    let _daemon = world.enforce(POLICY);
+    let others = "for (1..6000) { my $p = fork; if (!$p) { socket(O, PF_INET, SOCK_DGRAM, 0); \
+        connect(O, sockaddr_in(443, inet_aton('192.0.2.1'))); exit } waitpid $p, 0 }";
+    let say = |port| format!("send(S, 'x', 0, sockaddr_in({port}, inet_aton('{DENIED}')));");
+    let pid = perl(
+        &world,
+        &format!("{} {others} {}", unconnected(2601), say(2602)),
+    );
+    let executable = path_of("perl");
+    is_by(&to_port(&world, 2601), pid, &executable, "send");
+    let sender = &to_port(&world, 2602)["sender"];
+    assert_eq!(
+        (&sender["pid"], &sender["program"]),
+        (&pid.into(), &"perl".into())
+    );
+    assert_eq!(sender["cgroup"], own_cgroup().as_str());
+    assert!(
+        sender["executable"].is_null() || sender["executable"] == executable.as_str(),
+        "{sender}"
+    );
+    let last = bash(&world, &connected(DENIED, 2603));
+    is_by(&to_port(&world, 2603), last, &path_of("bash"), "connect");
 }
 
 #[test]

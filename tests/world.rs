@@ -105,6 +105,12 @@ impl World {
             .success()
     }
 
+    /// Puts a copy of a program there, by another process: whatever is forked while it is written
+    /// by this one keeps it open, and it cannot be executed.
+    pub fn install(&self, program: &str, to: &str) {
+        assert!(self.succeeds("install", &["-D", "-m", "755", program, to]));
+    }
+
     /// Whether a connection carries bytes there and back.
     pub fn connects(&self, address: &str, port: u16) -> bool {
         let address = SocketAddr::new(address.parse().unwrap(), port);

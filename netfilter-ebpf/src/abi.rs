@@ -610,8 +610,6 @@ pub struct Who {
     pub padding: [u8; 3],
     /// The thread's name, padded with zeros.
     pub program: [u8; 16],
-    pub executable: Path,
-    pub cgroup: Path,
 }
 
 impl Who {
@@ -626,9 +624,67 @@ impl Who {
         moment: 0,
         padding: [0; 3],
         program: [0; 16],
+    };
+
+    /// By what its paths are found.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel counts in as many bits"
+    )]
+    #[inline(always)]
+    pub const fn paths(&self) -> PathsKey {
+        PathsKey {
+            started: self.started,
+            cgroup_id: self.cgroup_id,
+            process: self.process,
+            executions: self.executions as u32,
+        }
+    }
+}
+
+/// A process that executes one program in one cgroup, as in [`Who`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct PathsKey {
+    pub started: u64,
+    pub cgroup_id: u64,
+    pub process: u32,
+    pub executions: u32,
+}
+
+/// By which paths it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Paths {
+    /// Zero until the rest is written.
+    pub whole: u64,
+    pub key: PathsKey,
+    pub executable: Path,
+    pub cgroup: Path,
+}
+
+impl Paths {
+    pub const NONE: Self = Self {
+        whole: 0,
+        key: PathsKey {
+            started: 0,
+            cgroup_id: 0,
+            process: 0,
+            executions: 0,
+        },
         executable: Path::NONE,
         cgroup: Path::NONE,
     };
+
+    /// As if there were none.
+    #[inline(always)]
+    pub const fn forget(&mut self) {
+        self.executable.length = 0;
+        self.executable.cut = 0;
+        self.cgroup.length = 0;
+        self.cgroup.cut = 0;
+    }
 }
 
 /// Nobody is known: the number stands for none in the kernel, too.
@@ -871,7 +927,9 @@ layout! {
     DropKey = 8;
     Interface = 32, slot = 4, flags = 8, name = 16;
     Path = 264, text = 8;
-    Who = 592, process = 32, moment = 44, program = 48, executable = 64, cgroup = 328;
+    Who = 64, process = 32, moment = 44, program = 48;
+    PathsKey = 24, process = 16;
+    Paths = 560, key = 8, executable = 32, cgroup = 296;
     Layout = 104;
     Event = 872, ifindex = 32, source_port = 40, reason = 44, time = 48, untold = 56, user = 72, program = 80, moment = 96, name_length = 98, text = 104;
     Attempt = 32, user = 8, audited = 13, program = 16;

@@ -60,9 +60,8 @@ fn what_nobody_reads_is_counted_as_lost_and_as_denied() {
     let directory = tempfile::tempdir().unwrap();
     let long = ["a", "b"].map(|letter| letter.repeat(110)).join("/");
     let long = directory.path().join(long);
-    fs::create_dir_all(&long).unwrap();
     let perl = long.join("perl");
-    fs::copy("/usr/bin/perl", &perl).unwrap();
+    world.install("/usr/bin/perl", perl.to_str().unwrap());
     signal(&daemon, Signal::SIGSTOP);
     assert!(world.succeeds(perl.to_str().unwrap(), &["-MSocket", "-e", MANY]));
     in_force(&world);

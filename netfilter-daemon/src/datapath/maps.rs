@@ -49,6 +49,7 @@ pub(super) const LOST_FLOWS: &str = "LOST_FLOWS";
 pub(super) const TURNOVER: &str = "TURNOVER";
 pub(super) const SOURCES: &str = "SOURCES";
 pub(super) const WHO: &str = "WHO";
+pub(super) const PATHS: &str = "PATHS";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const ATTEMPTS: &str = "ATTEMPTS";
 pub(super) const ATTEMPT_BUDGET: &str = "ATTEMPT_BUDGET";
@@ -79,7 +80,7 @@ pub(super) const TABLES: [&str; 13] = [
 ];
 
 /// What outlives policies, daemons and builds, with the version of each layout.
-pub(super) const LEARNED: [(&str, u32); 34] = [
+pub(super) const LEARNED: [(&str, u32); 35] = [
     (NETWORK, 1),
     (NAME_CURSOR, 1),
     (SEED, 1),
@@ -106,7 +107,8 @@ pub(super) const LEARNED: [(&str, u32); 34] = [
     (LOST_FLOWS, 1),
     (TURNOVER, 1),
     (SOURCES, 1),
-    (WHO, 1),
+    (WHO, 2),
+    (PATHS, 1),
     (EVENTS, 3),
     (ATTEMPTS, 1),
     (ATTEMPT_BUDGET, 1),

@@ -17,7 +17,7 @@ use crate::{
     clock,
     maps::{EVENTS, LOST, SOURCES, Scratch, count, seed},
     message::scratch,
-    who,
+    paths, who,
 };
 
 /// `read`: the packet in the scratch is the one. `named`: so is a question's name.
@@ -61,6 +61,7 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     let Some(Scratch {
         event,
         who,
+        paths,
         message,
         question,
         ..
@@ -95,10 +96,11 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     event.shared = who.shared;
     event.program = who.program;
     event.moment = who.moment;
-    event.cut = (who.executable.cut * EVENT_CUT_EXECUTABLE) | (who.cgroup.cut * EVENT_CUT_CGROUP);
+    event.cut =
+        (paths.executable.cut * EVENT_CUT_EXECUTABLE) | (paths.cgroup.cut * EVENT_CUT_CGROUP);
     event.name_length = 0;
-    event.executable_length = who.executable.length;
-    event.cgroup_length = who.cgroup.length;
+    event.executable_length = paths.executable.length;
+    event.cgroup_length = paths.cgroup.length;
     let text = event.text.as_mut_ptr();
     let mut at = 0;
     if named {
@@ -108,10 +110,10 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
         event.name_length = question.name_length as u16;
         at = rounded(question.name_length as u64);
     }
-    append(text, at, &who.executable);
-    at += rounded(u64::from(who.executable.length));
-    append(text, at, &who.cgroup);
-    let mut length = offset_of!(Event, text) as u64 + at + u64::from(who.cgroup.length);
+    append(text, at, &paths.executable);
+    at += rounded(u64::from(paths.executable.length));
+    append(text, at, &paths.cgroup);
+    let mut length = offset_of!(Event, text) as u64 + at + u64::from(paths.cgroup.length);
     // SAFETY: plain arithmetic: no name and no path is that long, but the verifier cannot know.
     unsafe { core::arch::asm!("{0} &= 0x3ff", inout(reg) length) };
     // SAFETY: the map, and as many bytes of a map value, behind which there are more.
@@ -139,7 +141,7 @@ fn append(text: *mut u8, at: u64, path: &Path) {
     // SAFETY: as above. It is a multiple of eight.
     unsafe { core::arch::asm!("{0} &= 0x3f8", inout(reg) at) };
     // SAFETY: within the scratch, which goes on behind the text; at multiples of eight bytes.
-    unsafe { who::copy_text(path.text.as_ptr(), text.add(at as usize), path.length) };
+    unsafe { paths::copy_text(path.text.as_ptr(), text.add(at as usize), path.length) };
 }
 
 /// In place of a number: nothing is reported.

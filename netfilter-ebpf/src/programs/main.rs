@@ -36,6 +36,7 @@ mod memo;
 mod message;
 mod options;
 mod passage;
+mod paths;
 mod plumbing;
 mod question;
 mod refuse;

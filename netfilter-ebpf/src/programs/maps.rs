@@ -12,8 +12,9 @@ use netfilter_ebpf::{
     abi::{
         Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd,
         Decider, DropKey, Event, Flow, FlowKey, FragmentKey, HIT_RULES, Held, INTERFACE_INDEXES,
-        INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, QuestionKey,
-        QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted, WantedKey, Who,
+        INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, Paths,
+        PathsKey, QuestionKey, QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted,
+        WantedKey, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -178,6 +179,9 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// Who used a socket last.
 #[btf_map]
 pub(crate) static WHO: SkStorage<Who> = SkStorage::new();
+/// Of the processes that use sockets.
+#[map]
+pub(crate) static PATHS: LruHashMap<PathsKey, Paths> = LruHashMap::with_max_entries(4_096, 0);
 /// Sockets that were refused a way past tc. A ring of its own, too.
 #[map]
 pub(crate) static ATTEMPTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
@@ -256,6 +260,7 @@ pub(crate) struct Scratch {
     pub(crate) crowd: Crowd,
     /// Who sends the packet, see `who`.
     pub(crate) who: Who,
+    pub(crate) paths: Paths,
     /// What audit remembers, see `wanted`.
     pub(crate) wanted_key: WantedKey,
     pub(crate) wanted: Wanted,

@@ -10,8 +10,8 @@ use core::{ffi::c_void, mem::offset_of, ptr};
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr},
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
-        bpf_get_current_uid_gid, bpf_get_netns_cookie,
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        bpf_get_netns_cookie,
         generated::{
             bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_uid,
             bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id,
@@ -19,7 +19,7 @@ use aya_ebpf::{
     },
 };
 use netfilter_ebpf::{
-    abi::{NO_PROCESS, NO_USER, PATH, Path, Who},
+    abi::{NO_PROCESS, NO_USER, Who},
     packet::{TCP, UDP},
     verdict::Moment,
 };
@@ -28,8 +28,9 @@ use crate::{
     atomic,
     climb::{self, field32, field64, layout, word},
     clock,
-    maps::{NETWORK, WHO},
+    maps::{NETWORK, Scratch, WHO},
     message::scratch,
+    paths,
     skb::Skb,
 };
 
@@ -184,18 +185,8 @@ fn note(socket: *mut c_void, moment: Moment) {
             .cast::<[u64; 2]>()
             .write(current.program);
     }
-    if layout!(known) != 0 {
-        // SAFETY: a helper without arguments.
-        let task = unsafe { bpf_get_current_task() } as u64;
-        let file = word(word(task + layout!(task_mm)) + layout!(mm_file));
-        let path = file + layout!(file_path);
-        let mount = word(path + layout!(path_mount));
-        let dentry = word(path + layout!(path_dentry));
-        climb::files(&mut who.executable, dentry, mount);
-        let cgroup = word(word(task + layout!(task_cgroups)) + layout!(css_cgroup));
-        climb::cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
-    }
     atomic::compare_exchange(sequence, before + 1, before + 2);
+    paths::note(&who.paths());
 }
 
 /// Writes into the scratch who sends this packet, as far as its socket tells. `whole` is zero
@@ -205,10 +196,9 @@ fn note(socket: *mut c_void, moment: Moment) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64) -> u64 {
-    let Some(scratch) = scratch() else {
+    let Some(Scratch { who, paths, .. }) = scratch() else {
         return 0;
     };
-    let who = &mut scratch.who;
     let skb = Skb::at(raw).skb();
     // SAFETY: the context, whose fields the verifier knows.
     let socket = unsafe { (*skb).__bindgen_anon_2.sk };
@@ -229,6 +219,7 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64)
             0,
         )
     };
+    let mut is_noted = false;
     if !place.is_null() {
         let noted = place.cast::<Who>().cast_const();
         // SAFETY: a word of a value of the map.
@@ -238,36 +229,32 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64)
         // Twice the barrier that is in it.
         let unchanged = || atomic::compare_exchange(sequence, before, before);
         if before & 1 == 0 && before != 0 && unchanged() {
-            copy_head(noted, who);
-            if whole != 0 {
-                // SAFETY: fields of a map value.
-                let (executable, cgroup) =
-                    unsafe { (&raw const (*noted).executable, &raw const (*noted).cgroup) };
-                copy_path(executable, &mut who.executable);
-                copy_path(cgroup, &mut who.cgroup);
-            }
-            if unchanged() {
-                return 1;
-            }
+            copy(noted, who);
+            is_noted = unchanged();
         }
-        // It changes hands at this moment.
+        // Else it changes hands at this moment.
     }
-    who.process = NO_PROCESS;
-    who.moment = Moment::Owner as u8;
-    who.shared = 0;
-    who.started = 0;
-    // SAFETY: helpers that take the context.
-    unsafe {
-        who.user = bpf_get_socket_uid(skb);
-        who.cgroup_id = bpf_skb_cgroup_id(skb);
+    if is_noted && (whole == 0 || paths::recall(&who.paths(), paths)) {
+        return 1;
     }
-    who.executable.length = 0;
-    who.cgroup.length = 0;
-    if whole != 0 && layout!(known) != 0 {
+    // SAFETY: a helper that takes the context.
+    let cgroup_id = unsafe { bpf_skb_cgroup_id(skb) };
+    if !is_noted {
+        who.process = NO_PROCESS;
+        who.moment = Moment::Owner as u8;
+        who.shared = 0;
+        who.started = 0;
+        who.cgroup_id = cgroup_id;
+        // SAFETY: a helper that takes the context.
+        who.user = unsafe { bpf_get_socket_uid(skb) };
+    }
+    paths.forget();
+    // The socket's own cgroup is told by the socket.
+    if whole != 0 && layout!(known) != 0 && who.cgroup_id == cgroup_id {
         // The verifier computes with numbers, not with sockets: so it is read back as one.
         let socket = word((&raw const socket) as u64);
         let cgroup = word(socket + layout!(sock_cgroup));
-        climb::cgroups(&mut who.cgroup, word(cgroup + layout!(cgroup_node)));
+        climb::cgroups(&mut paths.cgroup, word(cgroup + layout!(cgroup_node)));
     }
     1
 }
@@ -276,16 +263,14 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64)
 #[inline(always)]
 pub(crate) fn sends(skb: Option<*mut aya_ebpf::bindings::__sk_buff>) {
     let known = skb.is_some_and(|skb| netfilter_who(skb, 0) != 0);
-    if !known && let Some(scratch) = scratch() {
-        let who = &mut scratch.who;
+    if !known && let Some(Scratch { who, paths, .. }) = scratch() {
         who.process = NO_PROCESS;
         who.user = NO_USER;
         who.cgroup_id = 0;
         who.started = 0;
         who.shared = 0;
         who.moment = 0;
-        who.executable.length = 0;
-        who.cgroup.length = 0;
+        paths.forget();
     }
 }
 
@@ -297,38 +282,10 @@ pub(crate) fn tells(skb: Option<*mut aya_ebpf::bindings::__sk_buff>) {
     }
 }
 
-/// All that stands before the paths.
 #[inline(always)]
-fn copy_head(from: *const Who, to: *mut Who) {
-    const WORDS: usize = offset_of!(Who, executable) / 8;
-    // SAFETY: both begin with as many bytes, at multiples of eight.
+fn copy(from: *const Who, to: *mut Who) {
+    const WORDS: usize = size_of::<Who>() / 8;
+    // SAFETY: as many words, at multiples of eight bytes. What is read may be changing; whoever
+    // asked looks again.
     unsafe { ptr::copy_nonoverlapping(from.cast::<u64>(), to.cast(), WORDS) };
-}
-
-#[inline(always)]
-fn copy_path(from: *const Path, to: &mut Path) {
-    // SAFETY: a part of a map value. What is read may be changing; whoever asked looks again.
-    unsafe {
-        to.length = (&raw const (*from).length).read_volatile();
-        to.cut = (*from).cut & 1;
-        let text = (&raw const (*from).text).cast();
-        copy_text(text, to.text.as_mut_ptr(), to.length);
-    }
-}
-
-/// Copies a path's text as far as it counts, in steps of 64 bytes.
-///
-/// # Safety
-/// Both have room for the longest, are at multiples of eight bytes, and apart: a call of `memmove`,
-/// which others need, would take as long as all else that tells who sends.
-#[inline(always)]
-pub(crate) unsafe fn copy_text(from: *const u8, to: *mut u8, length: u16) {
-    const STEP: usize = 64;
-    let (from, to) = (from.cast::<[u64; STEP / 8]>(), to.cast::<[u64; STEP / 8]>());
-    for step in 0..PATH / STEP {
-        if usize::from(length) > step * STEP {
-            // SAFETY: the caller's room.
-            unsafe { ptr::copy_nonoverlapping(from.add(step), to.add(step), 1) };
-        }
-    }
 }
