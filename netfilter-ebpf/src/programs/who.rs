@@ -19,7 +19,7 @@ use aya_ebpf::{
     },
 };
 use netfilter_ebpf::{
-    abi::{NO_PROCESS, NO_USER, Who},
+    abi::{NO_PROCESS, NO_USER, PathsKey, Who},
     packet::{TCP, UDP},
     verdict::Moment,
 };
@@ -122,6 +122,17 @@ impl Current {
         }
     }
 
+    /// Of this program's own, for the socket may have been another's since.
+    #[inline(always)]
+    fn paths(&self) -> PathsKey {
+        PathsKey {
+            started: self.started,
+            cgroup_id: self.cgroup_id,
+            process: self.process,
+            executions: self.executions as u32,
+        }
+    }
+
     #[inline(always)]
     fn is_process_of(&self, who: &Who) -> bool {
         self.process == who.process && self.started == who.started
@@ -186,7 +197,7 @@ fn note(socket: *mut c_void, moment: Moment) {
             .write(current.program);
     }
     atomic::compare_exchange(sequence, before + 1, before + 2);
-    paths::note(&who.paths());
+    paths::note(&current.paths());
 }
 
 /// Writes into the scratch who sends this packet, as far as its socket tells. `whole` is zero
