@@ -74,7 +74,7 @@ const OWNER: &[u8] = &[0xc0, 12];
 /// Who waits for names is woken when many are there, and not for a few.
 #[test]
 fn answers_wake_the_daemon_before_the_ring_is_full_and_not_before_many_are_there() {
-    const MANY: usize = 200;
+    const MANY: usize = 1_400;
     let mut kernel = Kernel::new(POLICY);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -883,21 +883,24 @@ pub struct Named {
     pub name: [u8; 256],
 }
 
-/// What a name resolved to: an answer as it went by. Fixed size.
+/// What a name resolved to: an answer as it went by. It ends where the name does, which stands right
+/// behind the addresses: the less there is to write, the less there is to make room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Resolved {
     pub name_length: u16,
-    /// Addresses that count.
+    /// Addresses.
     pub count: u16,
     /// Seconds of CLOCK_BOOTTIME.
     pub time: u32,
-    /// DNS wire form as it was asked for, without the root.
-    pub name: [u8; 256],
-    pub addresses: [Address; REPORTED_ADDRESSES],
     /// The keyed hashes of what it is an alias for, or zero.
     pub aliases: [u64; MAX_ALIASES],
+    /// The addresses, of two words each, then the name: DNS wire form as it was asked for, without the root.
+    pub rest: [u64; RESOLVED_WORDS],
 }
+
+/// Of the most addresses and the longest name.
+pub const RESOLVED_WORDS: usize = 2 * REPORTED_ADDRESSES + 256 / 8;
 
 macro_rules! layout {
     ($($type:ty = $size:literal $(, $field:ident = $offset:literal)*;)+) => {
@@ -934,7 +937,7 @@ layout! {
     Event = 872, ifindex = 32, source_port = 40, reason = 44, time = 48, untold = 56, user = 72, program = 80, moment = 96, name_length = 98, text = 104;
     Attempt = 32, user = 8, audited = 13, program = 16;
     Users = 256, ids = 4;
-    Resolved = 840, time = 4, name = 8, addresses = 264, aliases = 776;
+    Resolved = 840, time = 4, aliases = 8, rest = 72;
     WantedKey = 24, port = 16, protocol = 18, answers = 19;
     Wanted = 72, address = 24, first = 40, process = 48, program = 56;
     AskedKey = 16, qtype = 8, inside = 10;

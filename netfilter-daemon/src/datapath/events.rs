@@ -10,7 +10,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use netfilter_ebpf::{
-    abi,
+    abi::{self, Address},
     verdict::{Family, Moment, Reason, Way},
 };
 use tokio::io::unix::AsyncFd;
@@ -306,20 +306,34 @@ fn attempt(bytes: &[u8]) -> Option<Attempt> {
 }
 
 fn resolution(bytes: &[u8]) -> Option<Resolution> {
-    if bytes.len() < size_of::<abi::Resolved>() {
+    const HEAD: usize = offset_of!(abi::Resolved, rest);
+    if bytes.len() < HEAD {
         return None;
     }
+    let (head, rest) = bytes.split_at(HEAD);
+    let mut whole = [0; size_of::<abi::Resolved>()];
+    whole[..HEAD].copy_from_slice(head);
     // SAFETY: long enough, and valid for every bit pattern.
-    let resolved = unsafe { bytes.as_ptr().cast::<abi::Resolved>().read_unaligned() };
-    let length = usize::from(resolved.name_length).min(resolved.name.len());
-    let count = usize::from(resolved.count).min(resolved.addresses.len());
-    // No length byte is a letter: they end at 63.
+    let resolved = unsafe { whole.as_ptr().cast::<abi::Resolved>().read_unaligned() };
+    let (addresses, name) =
+        rest.split_at_checked(usize::from(resolved.count) * size_of::<Address>())?;
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+    let address = |bytes: &[u8]| {
+        let (high, low) = bytes.split_at(size_of::<u64>());
+        fill::ip(Address {
+            high: word(high),
+            low: word(low),
+        })
+    };
     Some(Resolution {
         time: time(resolved.time),
-        name: resolved.name[..length].to_ascii_lowercase(),
-        addresses: resolved.addresses[..count]
-            .iter()
-            .map(|&a| fill::ip(a))
+        // No length byte is a letter: they end at 63.
+        name: name
+            .get(..usize::from(resolved.name_length))?
+            .to_ascii_lowercase(),
+        addresses: addresses
+            .chunks_exact(size_of::<Address>())
+            .map(address)
             .collect(),
         seen: resolved.time,
         aliases: resolved
@@ -332,7 +346,6 @@ fn resolution(bytes: &[u8]) -> Option<Resolution> {
 
 #[cfg(test)]
 mod tests {
-    use netfilter_ebpf::abi::{Address, REPORTED_ADDRESSES, Resolved};
 
     use super::*;
 
@@ -430,33 +443,45 @@ mod tests {
         assert!(!used(0).shared && !used(90).shared && used(99).shared);
     }
 
-    fn bytes(resolved: &Resolved) -> &[u8] {
-        // SAFETY: no padding that is not written.
-        unsafe { std::slice::from_raw_parts((&raw const *resolved).cast(), size_of::<Resolved>()) }
-    }
-
     #[test]
-    fn a_resolution_has_its_name_in_lower_case_and_the_addresses_that_count() {
-        let mut resolved = Resolved {
-            name_length: 8,
-            count: 2,
-            time: 0,
-            name: [7; 256],
-            addresses: [Address::from_ipv4(0xc000_0201); REPORTED_ADDRESSES],
-            aliases: [0, 5, 0, 6, 0, 0, 0, 0],
+    fn a_resolution_has_its_name_in_lower_case_and_the_addresses_that_are_there() {
+        let (first, second) = (
+            Address::from_ipv4(0xc000_0201),
+            Address::from_ipv6([0x20; 16]),
+        );
+        let head = |name_length: u16, count: u16| {
+            let mut bytes = [
+                name_length.to_ne_bytes(),
+                count.to_ne_bytes(),
+                [0; 2],
+                [0; 2],
+            ]
+            .concat();
+            for alias in [0u64, 5, 0, 6, 0, 0, 0, 0] {
+                bytes.extend(alias.to_ne_bytes());
+            }
+            for Address { high, low } in [first, second] {
+                bytes.extend([high.to_ne_bytes(), low.to_ne_bytes()].concat());
+            }
+            bytes.extend(b"\x04PyPI\x02oR");
+            bytes
         };
-        resolved.name[..8].copy_from_slice(b"\x04PyPI\x02oR");
-        resolved.addresses[1] = Address::from_ipv6([0x20; 16]);
-        let read = resolution(bytes(&resolved)).unwrap();
+        let read = resolution(&head(8, 2)).unwrap();
         assert_eq!(read.name, b"\x04pypi\x02or");
         let expected: [IpAddr; 2] = [[192, 0, 2, 1].into(), [0x20; 16].into()];
         assert_eq!(read.addresses, expected);
         assert_eq!(read.aliases, [5, 6]);
-
-        resolved.count = u16::MAX;
-        resolved.name_length = u16::MAX;
-        let read = resolution(bytes(&resolved)).unwrap();
-        assert_eq!((read.addresses.len(), read.name.len()), (32, 256));
-        assert_eq!(resolution(&bytes(&resolved)[1..]), None);
+        assert_eq!(
+            resolution(&head(0, 0)).unwrap().addresses,
+            Vec::<IpAddr>::new()
+        );
+        for (name_length, count) in [(9, 2), (u16::MAX, 2), (8, 3), (8, u16::MAX)] {
+            assert_eq!(
+                resolution(&head(name_length, count)),
+                None,
+                "{name_length} {count}"
+            );
+        }
+        assert_eq!(resolution(&head(8, 2)[..71]), None);
     }
 }

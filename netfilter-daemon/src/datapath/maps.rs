@@ -112,7 +112,7 @@ pub(super) const LEARNED: [(&str, u32); 35] = [
     (EVENTS, 3),
     (ATTEMPTS, 1),
     (ATTEMPT_BUDGET, 1),
-    (RESOLVED, 2),
+    (RESOLVED, 3),
     (WANTED, 1),
     (ASKED, 1),
     (NAMED, 1),

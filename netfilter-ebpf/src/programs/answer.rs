@@ -1,8 +1,13 @@
 //! Reads answers and learns from them: one reader for datagrams and streams.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use core::mem::offset_of;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_ringbuf_output,
+};
 use netfilter_ebpf::{
-    abi::{ALIAS_GRANTS, Grant, NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
+    abi::{ALIAS_GRANTS, Address, Grant, NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
     dns::{self, Cursor, HEADER, Kind, MAX_ALIASES, MAX_QUESTION, Malformed, Part, Step},
     packet::{Bytes, Fragment, Packet},
     verdict::{Answer, Forgetful, LossStage},
@@ -22,6 +27,9 @@ use crate::{
 
 /// No window takes more: each step takes two bytes or follows one that took more.
 const MAX_STEPS: usize = 2048;
+
+/// Of the longest name.
+const MAX_NAME_WORDS: usize = 256 / 8;
 
 /// Where no question was read in this window.
 const NO_QUESTION: u32 = u32::MAX;
@@ -337,11 +345,11 @@ extern "C" fn netfilter_alias_key(length: u64, index: u64) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_resolved() -> u64 {
     let Some(Scratch {
-        message,
         addresses,
         alias_keys,
         question,
         question_at,
+        resolved,
         ..
     }) = scratch()
     else {
@@ -350,51 +358,82 @@ extern "C" fn netfilter_resolved() -> u64 {
     if *question_at == NO_QUESTION {
         return 0;
     }
-    let Some(mut entry) = RESOLVED.reserve::<Resolved>(0) else {
-        count(&LOST, LossStage::NamesFull as u8);
+    let shown = addresses.count.min(REPORTED_ADDRESSES);
+    resolved.name_length = question.name_length as u16;
+    resolved.count = shown as u16;
+    resolved.time = clock::now();
+    for (index, key) in alias_keys.iter().enumerate() {
+        resolved.aliases[index] = match index < addresses.alias_count {
+            true => *key,
+            false => 0,
+        };
+    }
+    for index in 0..REPORTED_ADDRESSES {
+        if index >= opaque(shown) {
+            break;
+        }
+        let Address { high, low } = addresses.found[index].address;
+        resolved.rest[2 * index] = high;
+        resolved.rest[2 * index + 1] = low;
+    }
+    netfilter_resolved_name()
+}
+
+/// Puts the name behind the addresses in the scratch, and tells.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_resolved_name() -> u64 {
+    let Some(Scratch {
+        message,
+        question_at,
+        resolved,
+        ..
+    }) = scratch()
+    else {
         return 0;
     };
+    let name_length = usize::from(resolved.name_length);
     let mut at = u64::from(*question_at) + HEADER as u64;
-    // SAFETY: plain arithmetic; the verifier wants to see the bound.
-    unsafe { core::arch::asm!("{0} &= 0xfff", inout(reg) at) };
-    let resolved = entry.as_mut_ptr();
-    // SAFETY: reserved for us, and every field is written as far as it counts, with the
-    // rest of a word; the buffer of the message is longer than the largest offset and a name.
+    let mut behind = 2 * u64::from(resolved.count);
+    let mut length = offset_of!(Resolved, rest) as u64 + behind * 8 + name_length as u64;
+    // SAFETY: plain arithmetic; the verifier wants to see the bounds.
     unsafe {
-        (&raw mut (*resolved).name_length).write(question.name_length as u16);
-        (&raw mut (*resolved).count).write(addresses.count.min(REPORTED_ADDRESSES) as u16);
-        (&raw mut (*resolved).time).write(clock::now());
+        core::arch::asm!("{0} &= 0xfff", inout(reg) at);
+        core::arch::asm!("{0} &= 0x7f", inout(reg) behind);
+        core::arch::asm!("{0} &= 0x3ff", inout(reg) length);
+    }
+    // SAFETY: both buffers go on for longer than the largest place and a name.
+    unsafe {
         let asked = message.as_ptr().add(at as usize).cast::<u64>();
-        let name = (&raw mut (*resolved).name).cast::<u64>();
-        for word in 0..size_of::<[u64; 32]>() / size_of::<u64>() {
-            if word * size_of::<u64>() >= opaque(question.name_length) {
+        let name = resolved.rest.as_mut_ptr().add(behind as usize);
+        for word in 0..MAX_NAME_WORDS {
+            if word * size_of::<u64>() >= opaque(name_length) {
                 break;
             }
             name.add(word).write(asked.add(word).read_unaligned());
-        }
-        for index in 0..REPORTED_ADDRESSES {
-            if index >= opaque(addresses.count) {
-                break;
-            }
-            (&raw mut (*resolved).addresses[index]).write(addresses.found[index].address);
-        }
-        for (index, key) in alias_keys.iter().enumerate() {
-            let key = if index < addresses.alias_count {
-                *key
-            } else {
-                0
-            };
-            (&raw mut (*resolved).aliases[index]).write(key);
         }
     }
     // To wake the daemon takes longer than all of the above, and nobody needs a name before
     // something is denied, when who is told of that looks here. One that is awake already and
     // finds no processor is not woken by each answer.
-    let waits = RESOLVED.query(u64::from(BPF_RB_AVAIL_DATA));
-    let is_next_step = waits % RESOLVED_STEP < (size_of::<Resolved>() + RECORD_HEADER) as u64;
-    entry.submit(u64::from(match waits >= RESOLVED_UNREAD && is_next_step {
+    let takes = ((length + 7) & !7) + RECORD_HEADER;
+    let waits = RESOLVED.query(u64::from(BPF_RB_AVAIL_DATA)) + takes;
+    let is_next_step = waits % RESOLVED_STEP < takes;
+    let wake = match waits >= RESOLVED_UNREAD && is_next_step {
         true => BPF_RB_FORCE_WAKEUP,
         false => BPF_RB_NO_WAKEUP,
-    }));
+    };
+    // SAFETY: the map, and as many bytes of a map value, behind which there are more.
+    let told = unsafe {
+        bpf_ringbuf_output(
+            (&raw const RESOLVED).cast_mut().cast(),
+            (&raw mut *resolved).cast(),
+            length,
+            u64::from(wake),
+        )
+    };
+    if told != 0 {
+        count(&LOST, LossStage::NamesFull as u8);
+    }
     1
 }

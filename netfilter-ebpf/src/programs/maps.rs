@@ -13,8 +13,8 @@ use netfilter_ebpf::{
         Address, Alias, Asked, AskedKey, AtomSet, Atoms, COUNTERS_PER_SLOT, Class, Counter, Crowd,
         Decider, DropKey, Event, Flow, FlowKey, FragmentKey, HIT_RULES, Held, INTERFACE_INDEXES,
         INTERFACE_SLOTS, Interface, Lease, MAX_DNS_MESSAGE, NAME_IDS, Named, NamedKey, Paths,
-        PathsKey, QuestionKey, QuestionValue, RECENT_SETS, Settings, Turnover, Users, Wanted,
-        WantedKey, Who,
+        PathsKey, QuestionKey, QuestionValue, RECENT_SETS, Resolved, Settings, Turnover, Users,
+        Wanted, WantedKey, Who,
     },
     dns::{Addresses, Cursor, MAX_ALIASES, Question},
     gate::Bucket,
@@ -197,7 +197,7 @@ pub(crate) const RESOLVED_UNREAD: u64 = RESOLVED_SIZE as u64 / 4;
 /// Beyond them it is told again after as many more.
 pub(crate) const RESOLVED_STEP: u64 = RESOLVED_UNREAD / 4;
 /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
-pub(crate) const RECORD_HEADER: usize = 8;
+pub(crate) const RECORD_HEADER: u64 = 8;
 
 // What audit let pass, whole, for `suggest`. It takes memory as it fills: most machines enforce,
 // and what finds none is counted, and passes all the same.
@@ -221,6 +221,8 @@ pub(crate) struct Scratch {
     pub(crate) packet: Packet,
     /// What is told of it, see `event`. Behind its text is room.
     pub(crate) event: Event,
+    /// What is told of an answer. Behind it is room, too.
+    pub(crate) resolved: Resolved,
     /// A DNS message, or the window of a stream.
     pub(crate) message: [u8; MAX_DNS_MESSAGE + MESSAGE_SLACK],
     /// Where `answer` reads in it.
