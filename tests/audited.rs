@@ -24,14 +24,6 @@ outbound_rules:
 ";
 
 /// Asks and has it answered.
-fn learn(kernel: &mut Kernel, name: &str, ttl: u32, addresses: &[&str]) {
-    let question = query(7, name, 1);
-    assert_eq!(ask(kernel, &question), PASS, "{name}");
-    let reply = datagram(53, 40_000, &answer(&question, ttl, addresses));
-    let reply = to(frame::LOCAL, frame::UDP, reply).from(RESOLVER);
-    assert_eq!(kernel.ingress(&reply.bytes()).action, PASS, "{name}");
-}
-
 fn ask(kernel: &mut Kernel, question: &[u8]) -> i32 {
     let asked = to(RESOLVER, frame::UDP, datagram(40_000, 53, question));
     kernel.egress(&asked.bytes()).action
@@ -78,7 +70,7 @@ fn hits(kernel: &Kernel, rule: &str) -> u64 {
 fn what_an_audited_name_lends_passes_and_is_counted_for_its_rule() {
     let mut kernel = Kernel::new(POLICY);
     assert_eq!(fate(&mut kernel, &tcp("192.0.2.1", 443).bytes()), Dropped);
-    learn(&mut kernel, "a.seen.example", 60, &["192.0.2.1"]);
+    kernel.learn("a.seen.example", 60, &["192.0.2.1"]);
     for count in 1..=2 {
         let source = 1000 + count as u16;
         let syn = to("192.0.2.1", frame::TCP, segment(source, 443, SYN)).bytes();
@@ -104,15 +96,10 @@ fn what_an_audited_name_lends_passes_and_is_counted_for_its_rule() {
 fn allow_wins_over_it_and_deny_over_both() {
     let mut kernel = Kernel::new(POLICY);
     let packet = |address: &str| tcp(address, 443).bytes();
-    learn(
-        &mut kernel,
-        "a.seen.example",
-        60,
-        &["192.0.2.1", "192.0.2.66"],
-    );
+    kernel.learn("a.seen.example", 60, &["192.0.2.1", "192.0.2.66"]);
     assert_eq!(fate(&mut kernel, &packet("192.0.2.66")), Dropped);
     assert_eq!(fate(&mut kernel, &packet("192.0.2.1")), Audited);
-    learn(&mut kernel, "fine.example", 60, &["192.0.2.1"]);
+    kernel.learn("fine.example", 60, &["192.0.2.1"]);
     let another = to("192.0.2.1", frame::TCP, segment(1000, 443, SYN)).bytes();
     assert_eq!(fate(&mut kernel, &another), Passed);
     assert_eq!([hits(&kernel, "seen"), hits(&kernel, "fine")], [1, 1]);
@@ -132,7 +119,7 @@ fn the_last_of_a_crowd_audits_too() {
     for name in 0..netfilter_ebpf::abi::GRANTS {
         let packet = tcp("192.0.2.1", 1000 + name as u16).bytes();
         assert_eq!(fate(&mut kernel, &packet), Dropped, "n{name}");
-        learn(&mut kernel, &format!("n{name}.example"), 60, &["192.0.2.1"]);
+        kernel.learn(&format!("n{name}.example"), 60, &["192.0.2.1"]);
         assert_eq!(fate(&mut kernel, &packet), Audited, "n{name}");
         assert_eq!(hits(&kernel, &format!("n{name}")), 1);
     }
@@ -141,8 +128,8 @@ fn the_last_of_a_crowd_audits_too() {
 #[test]
 fn a_connection_outlives_its_answer_and_not_its_rule() {
     let mut kernel = Kernel::new(POLICY);
-    learn(&mut kernel, "a.seen.example", 1, &["192.0.2.1"]);
-    learn(&mut kernel, "udp.example", 1, &["192.0.2.2"]);
+    kernel.learn("a.seen.example", 1, &["192.0.2.1"]);
+    kernel.learn("udp.example", 1, &["192.0.2.2"]);
     let segment = |port, flags| to("192.0.2.1", frame::TCP, segment(port, 443, flags)).bytes();
     assert_eq!(fate(&mut kernel, &segment(1000, SYN)), Audited);
     assert_eq!(fate(&mut kernel, &udp("192.0.2.2", 9).bytes()), Audited);
@@ -167,7 +154,7 @@ outbound_rules:
   - { name: address, type: ip, action: audit, destination: { cidr: 198.51.100.0/24, protocol: UDP, port_ranges: '9' } }
 ";
     let mut kernel = Kernel::new(policy);
-    learn(&mut kernel, "udp.example", 60, &["192.0.2.1"]);
+    kernel.learn("udp.example", 60, &["192.0.2.1"]);
     for (address, id) in [("192.0.2.1", 7), ("198.51.100.1", 8)] {
         let part = |offset, more, payload: Vec<u8>| {
             let frame = to(address, frame::UDP, payload);
@@ -194,7 +181,7 @@ fn what_it_points_to_may_be_asked_for_on_its_behalf() {
     message.extend(record(&[0xc0, 12], 5, 1, 60, &wire("edge.cdn.test")));
     let reply = to(frame::LOCAL, frame::UDP, datagram(53, 40_000, &message));
     kernel.ingress(&reply.from(RESOLVER).bytes());
-    learn(&mut kernel, "edge.cdn.test", 60, &["192.0.2.1"]);
+    kernel.learn("edge.cdn.test", 60, &["192.0.2.1"]);
     assert_eq!(fate(&mut kernel, &tcp("192.0.2.1", 443).bytes()), Audited);
 }
 
@@ -267,7 +254,7 @@ fn tables_and_kernel_agree_with_the_rules() {
             let asked = image.judge_name(wire.wire()).is_some();
             if asked {
                 // The last address is everybody's.
-                learn(&mut kernel, name, 60, &[&address, "192.0.2.99"]);
+                kernel.learn(name, 60, &[&address, "192.0.2.99"]);
             }
             for port in [22, 80, 443, 8443] {
                 let expected = slowly(&rules, name, port);

@@ -22,6 +22,8 @@ use netfilter_daemon::{
 use netfilter_ebpf::verdict::Answer;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::frame::{self, answer, datagram, query, to};
+
 /// A state directory. Dropping it lifts what is pinned there.
 pub struct StateDir(PathBuf);
 
@@ -124,6 +126,17 @@ impl Kernel {
 
     pub fn ingress(&mut self, frame: &[u8]) -> Outcome {
         self.run(Program::Ingress, frame, Context::default())
+    }
+
+    /// Asks the resolver that most policies here have, which is permitted, and is answered.
+    pub fn learn(&mut self, name: &str, ttl: u32, addresses: &[&str]) {
+        const RESOLVER: &str = "10.0.0.53";
+        let question = query(7, name, 1);
+        let asked = to(RESOLVER, frame::UDP, datagram(40_000, 53, &question));
+        assert_eq!(self.egress(&asked.bytes()).action, PASS, "{name}");
+        let reply = datagram(53, 40_000, &answer(&question, ttl, addresses));
+        let reply = to(frame::LOCAL, frame::UDP, reply).from(RESOLVER);
+        assert_eq!(self.ingress(&reply.bytes()).action, PASS, "{name}");
     }
 
     /// As on the loopback interface.

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     bpffs::{Kernel, PASS, image},
-    frame::{self, ACK, answer, datagram, query, segment, to},
+    frame::{self, ACK, datagram, query, segment, to},
 };
 
 const A: &str =
@@ -59,15 +59,6 @@ fn begin_a_second() {
     ));
 }
 
-fn learn(kernel: &mut Kernel, name: &str, ttl: u32, address: &str) {
-    let question = query(7, name, 1);
-    let asked = to("10.0.0.53", frame::UDP, datagram(40_000, 53, &question));
-    assert_eq!(kernel.egress(&asked.bytes()).action, PASS, "{name}");
-    let answered = datagram(53, 40_000, &answer(&question, ttl, &[address]));
-    let answered = to(frame::LOCAL, frame::UDP, answered).from("10.0.0.53");
-    assert_eq!(kernel.ingress(&answered.bytes()).action, PASS, "{name}");
-}
-
 fn goes_on(address: &str, port: u16) -> Vec<u8> {
     to(address, frame::TCP, segment(40_000, port, ACK)).bytes()
 }
@@ -86,7 +77,7 @@ fn a_grant_ends_when_its_time_is_over_however_often_it_was_used() {
     stay_on_one_processor();
     let mut kernel = Kernel::new(&policy(&[A]));
     let begun = Instant::now();
-    learn(&mut kernel, "a.example", TTL as u32, "192.0.2.1");
+    kernel.learn("a.example", TTL as u32, &["192.0.2.1"]);
     let mut last = Duration::ZERO;
     while begun.elapsed() < Duration::from_secs(TTL + 3) {
         // From another port each time: near its end a grant leaves flows behind.
@@ -109,7 +100,7 @@ fn a_grant_ends_when_its_time_is_over_however_often_it_was_used() {
 fn a_grant_is_of_its_address_port_and_protocol() {
     stay_on_one_processor();
     let mut kernel = Kernel::new(&policy(&[A, B]));
-    learn(&mut kernel, "a.example", 600, "192.0.2.1");
+    kernel.learn("a.example", 600, &["192.0.2.1"]);
     assert!(passes(&mut kernel, "192.0.2.1", 443));
     // Every other address of the network: some share the place of the first.
     for last in 2..=255 {
@@ -124,7 +115,7 @@ fn a_grant_is_of_its_address_port_and_protocol() {
     assert!(!kernel.passes(&datagram));
     // An IPv6 address, whose place is the same.
     assert!(!passes(&mut kernel, "2001:db8::2001:f247:c000:201", 443));
-    learn(&mut kernel, "b.example", 600, "192.0.2.1");
+    kernel.learn("b.example", 600, &["192.0.2.1"]);
     assert!(passes(&mut kernel, "192.0.2.1", 8443) && passes(&mut kernel, "192.0.2.1", 443));
 }
 
@@ -132,8 +123,8 @@ fn a_grant_is_of_its_address_port_and_protocol() {
 fn a_policy_without_the_name_ends_it_at_once_and_one_with_it_brings_it_back() {
     stay_on_one_processor();
     let mut kernel = Kernel::new(&policy(&[A, B]));
-    learn(&mut kernel, "a.example", 600, "192.0.2.1");
-    learn(&mut kernel, "b.example", 600, "192.0.2.1");
+    kernel.learn("a.example", 600, &["192.0.2.1"]);
+    kernel.learn("b.example", 600, &["192.0.2.1"]);
     // As many generations as there are copies, and more.
     for _ in 0..2 {
         for (rules, opens) in [
@@ -166,7 +157,7 @@ fn a_policy_without_the_name_ends_it_at_once_and_one_with_it_brings_it_back() {
 fn a_restart_with_another_policy_ends_it_in_both_programs() {
     stay_on_one_processor();
     let mut kernel = Kernel::new(&policy(&[A]));
-    learn(&mut kernel, "a.example", 600, "192.0.2.1");
+    kernel.learn("a.example", 600, &["192.0.2.1"]);
     assert!(passes(&mut kernel, "192.0.2.1", 443));
     let former = kernel.twin(Program::Egress);
     let segment = goes_on("192.0.2.1", 443);
@@ -184,8 +175,8 @@ fn a_policy_that_nobody_confirms_takes_its_grants_along_and_gives_those_of_the_f
     stay_on_one_processor();
     for (former, unconfirmed) in [(B, A), (A, B)] {
         let mut kernel = Kernel::new(&policy(&[A, B]));
-        learn(&mut kernel, "a.example", 600, "192.0.2.1");
-        learn(&mut kernel, "b.example", 600, "192.0.2.1");
+        kernel.learn("a.example", 600, &["192.0.2.1"]);
+        kernel.learn("b.example", 600, &["192.0.2.1"]);
         kernel.datapath.replace(&image(&policy(&[former]))).unwrap();
         let terms = Terms::to_confirm(Duration::from_secs(2));
         let image = image(&policy(&[unconfirmed]));

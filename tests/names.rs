@@ -53,13 +53,7 @@ fn answered(from: &str, port: u16, message: &[u8]) -> Vec<u8> {
 
 /// Asks and has it answered, both permitted.
 fn learn(kernel: &mut Kernel, name: &str, addresses: &[&str]) {
-    learn_for(kernel, name, 60, addresses);
-}
-
-fn learn_for(kernel: &mut Kernel, name: &str, ttl: u32, addresses: &[&str]) {
-    let question = query(7, name, 1);
-    let reply = answer(&question, ttl, addresses);
-    assert_eq!(tell(kernel, &question, &reply), PASS, "{name}");
+    kernel.learn(name, 60, addresses);
 }
 
 /// Asks, which is permitted, and gets this.
@@ -163,7 +157,7 @@ fn ids_of_names_that_are_gone_go_to_new_names_and_open_nothing() {
         ("n7.of0.example", "192.0.2.2"),
         ("a.example", "192.0.2.3"),
     ] {
-        learn_for(&mut kernel, name, 3600, &[address]);
+        kernel.learn(name, 3600, &[address]);
     }
     // Of the other, the lease alone remembers its name.
     assert!(kernel.passes(&tcp("192.0.2.1", 443).bytes()));
@@ -784,10 +778,10 @@ fn a_life_is_as_long_as_its_longest_record_and_the_policy_say() {
     };
     let mut kernels = [kernel(0, 0), kernel(600, 0), kernel(0, 600)];
     for kernel in &mut kernels {
-        learn_for(kernel, "a.example", 0, &["192.0.2.1"]);
-        learn_for(kernel, "a.example", 1 << 31 | 600, &["192.0.2.2"]);
-        learn_for(kernel, "a.example", 600, &["192.0.2.3"]);
-        learn_for(kernel, "a.example", 0, &["192.0.2.3"]);
+        kernel.learn("a.example", 0, &["192.0.2.1"]);
+        kernel.learn("a.example", 1 << 31 | 600, &["192.0.2.2"]);
+        kernel.learn("a.example", 600, &["192.0.2.3"]);
+        kernel.learn("a.example", 0, &["192.0.2.3"]);
     }
     sleep(Duration::from_millis(1_100));
     for (kernel, lives) in kernels.iter_mut().zip([false, true, true]) {
@@ -821,9 +815,9 @@ fn a_name_too_many_waits_until_another_expires() {
     let opens = |kernel: &mut Kernel, name: usize| {
         kernel.passes(&tcp("192.0.2.1", u16::try_from(name).unwrap()).bytes())
     };
-    learn_for(&mut kernel, &of(0), 2, &["192.0.2.1"]);
+    kernel.learn(&of(0), 2, &["192.0.2.1"]);
     for name in 1..=GRANTS {
-        learn_for(&mut kernel, &of(name), 600, &["192.0.2.1"]);
+        kernel.learn(&of(name), 600, &["192.0.2.1"]);
     }
     assert_eq!(kernel.answers(Answer::TableFull), 1);
     assert!(!opens(&mut kernel, GRANTS));
@@ -869,12 +863,7 @@ fn an_address_of_many_names_stays_for_the_last_of_them_and_goes_with_it() {
     for (short, long) in [(unit, 6 * unit), (6 * unit, unit)] {
         let mut kernel = Kernel::new(&policy);
         let mut learn = |name: usize, life| {
-            learn_for(
-                &mut kernel,
-                &format!("n{name}.example"),
-                life,
-                &["192.0.2.1"],
-            );
+            kernel.learn(&format!("n{name}.example"), life, &["192.0.2.1"]);
             learned(&kernel)
         };
         for name in 0..LEASE_GRANTS {

@@ -625,22 +625,6 @@ impl Who {
         padding: [0; 3],
         program: [0; 16],
     };
-
-    /// By what its paths are found.
-    #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the kernel counts in as many bits"
-    )]
-    #[inline(always)]
-    pub const fn paths(&self) -> PathsKey {
-        PathsKey {
-            started: self.started,
-            cgroup_id: self.cgroup_id,
-            process: self.process,
-            executions: self.executions as u32,
-        }
-    }
 }
 
 /// A process that executes one program in one cgroup, as in [`Who`].
@@ -651,6 +635,23 @@ pub struct PathsKey {
     pub cgroup_id: u64,
     pub process: u32,
     pub executions: u32,
+}
+
+impl PathsKey {
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel counts in as many bits"
+    )]
+    #[inline(always)]
+    pub const fn new(process: u32, started: u64, executions: u64, cgroup_id: u64) -> Self {
+        Self {
+            started,
+            cgroup_id,
+            process,
+            executions: executions as u32,
+        }
+    }
 }
 
 /// By which paths it is known.
@@ -667,12 +668,7 @@ pub struct Paths {
 impl Paths {
     pub const NONE: Self = Self {
         whole: 0,
-        key: PathsKey {
-            started: 0,
-            cgroup_id: 0,
-            process: 0,
-            executions: 0,
-        },
+        key: PathsKey::new(0, 0, 0, 0),
         executable: Path::NONE,
         cgroup: Path::NONE,
     };
@@ -899,8 +895,10 @@ pub struct Resolved {
     pub rest: [u64; RESOLVED_WORDS],
 }
 
-/// Of the most addresses and the longest name.
-pub const RESOLVED_WORDS: usize = 2 * REPORTED_ADDRESSES + 256 / 8;
+/// Of the longest name.
+pub const NAME_WORDS: usize = 256 / 8;
+/// Of the most addresses and such a name.
+pub const RESOLVED_WORDS: usize = 2 * REPORTED_ADDRESSES + NAME_WORDS;
 
 macro_rules! layout {
     ($($type:ty = $size:literal $(, $field:ident = $offset:literal)*;)+) => {

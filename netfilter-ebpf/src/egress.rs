@@ -100,21 +100,20 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     if !denied && class.audit.contains(atom) {
         return Verdict::Audit(None);
     }
-    if !tables.knows(judged.destination) {
-        return Verdict::Drop(match denied {
-            true => Reason::DeniedByRule,
-            false => Reason::NoRule,
-        });
-    }
+    let is_known = tables.knows(judged.destination);
     let mut audited = None;
-    if !denied {
+    if !denied && is_known {
         audited = match tables.learned(judged, atom) {
             Some(Lent::Allowed(grant)) => return Verdict::Pass(Grounds::Learned(grant)),
             Some(Lent::Audited(grant)) => Some(grant),
             None => None,
         };
     }
-    match tables.flow(judged, atom) {
+    let flow = match is_known {
+        true => tables.flow(judged, atom),
+        false => None,
+    };
+    match flow {
         // An outbound deny rule does not cut a connection that came in.
         Some(Origin::Inbound) => Verdict::Pass(Grounds::Flow),
         _ if denied => Verdict::Drop(Reason::DeniedByRule),

@@ -5,7 +5,7 @@ use netfilter_ebpf::verdict::LostFlow;
 
 use crate::{
     bpffs::{Kernel, PASS, REDIRECT},
-    frame::{self, ACK, FIN, LOCAL, PSH, RST, SYN, answer, carrying, datagram, query, tcp, to},
+    frame::{self, ACK, FIN, LOCAL, PSH, RST, SYN, carrying, datagram, tcp, to},
 };
 
 const POLICY: &str = "
@@ -103,15 +103,6 @@ fn let_expire(kernel: &Kernel, name: &str) {
     }
 }
 
-fn learn(kernel: &mut Kernel, address: &str) {
-    let question = query(7, "a.example", 1);
-    let asked = to("10.0.0.53", frame::UDP, datagram(40_000, 53, &question));
-    assert_eq!(kernel.egress(&asked.bytes()).action, PASS);
-    let reply = datagram(53, 40_000, &answer(&question, 60, &[address]));
-    let reply = to(LOCAL, frame::UDP, reply).from("10.0.0.53").bytes();
-    assert_eq!(kernel.ingress(&reply).action, PASS);
-}
-
 /// A SYN from the inside, of many.
 fn learned_syn(number: u32) -> Vec<u8> {
     let [_, _, high, low] = number.to_be_bytes();
@@ -124,7 +115,7 @@ fn learned_syn(number: u32) -> Vec<u8> {
 fn an_established_session_survives_every_flood_and_all_that_is_lost_is_counted() {
     const SYNS: u32 = 200_000;
     let mut kernel = Kernel::new(POLICY);
-    learn(&mut kernel, "192.0.2.1");
+    kernel.learn("a.example", 60, &["192.0.2.1"]);
     let (session, waiting) = (Session::new(CLIENT, 5_000), Session::new(CLIENT, 5_001));
     session.opens(&mut kernel);
     waiting.arrives(&mut kernel, SYN, THEIRS, 0);
@@ -251,7 +242,7 @@ fn a_silent_flow_expires() {
 #[test]
 fn a_connection_to_a_learned_address_is_forgotten_when_it_ends() {
     let mut kernel = Kernel::new(POLICY);
-    learn(&mut kernel, "192.0.2.1");
+    kernel.learn("a.example", 60, &["192.0.2.1"]);
     let leaves = |kernel: &mut Kernel, flags, sequence, acknowledged| {
         let data = carrying((40_000, 443), sequence, acknowledged, flags, b"");
         assert!(kernel.passes(&to("192.0.2.1", frame::TCP, data).bytes()));

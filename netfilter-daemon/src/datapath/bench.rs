@@ -146,20 +146,22 @@ impl Bench<'_> {
     ) -> Result<(), Error> {
         let mut map: HashOf<FlowKey, Flow> = maps::open(&self.0.pins, maps::INBOUND)?;
         let flow = Flow::adopted(super::state::now()?);
-        for (local, local_port, remote, remote_port) in flows {
-            let key = FlowKey {
-                local: address(local),
-                remote: address(remote),
-                local_port,
-                remote_port,
-                protocol: TCP,
-                padding: 0,
-                more_padding: 0,
-            };
-            map.insert(Plain(key), Plain(flow), 0)
-                .map_err(maps::failed("write", maps::INBOUND))?;
-        }
-        remotes::unmarked(&self.0.pins, || Ok(()))?;
+        remotes::unmarked(&self.0.pins, || {
+            for (local, local_port, remote, remote_port) in flows {
+                let key = FlowKey {
+                    local: address(local),
+                    remote: address(remote),
+                    local_port,
+                    remote_port,
+                    protocol: TCP,
+                    padding: 0,
+                    more_padding: 0,
+                };
+                map.insert(Plain(key), Plain(flow), 0)
+                    .map_err(maps::failed("write", maps::INBOUND))?;
+            }
+            Ok(())
+        })?;
         self.0.state().thin_remotes().map(|_| ())
     }
 

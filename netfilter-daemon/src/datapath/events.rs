@@ -2,20 +2,28 @@
 
 use std::{
     fmt, io,
-    mem::offset_of,
+    mem::{MaybeUninit, offset_of},
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
+    ptr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::{
+    Pod,
+    maps::{MapData, RingBuf},
+};
 use netfilter_ebpf::{
     abi::{self, Address},
     verdict::{Family, Moment, Reason, Way},
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Error, attach, fill, maps, pins::Pins};
+use super::{
+    Error, attach, fill,
+    maps::{self, Plain},
+    pins::Pins,
+};
 use crate::{moment, policy::name};
 
 /// More than any ring holds.
@@ -197,17 +205,24 @@ fn system(source: io::Error) -> Error {
     }
 }
 
-fn event(bytes: &[u8]) -> Option<Event> {
-    const HEAD: usize = offset_of!(abi::Event, text);
-    if bytes.len() < HEAD {
+/// A record that may end early, but not in its first `head` bytes. What is missing is zero.
+fn begun<T: Pod>(bytes: &[u8], head: usize) -> Option<T> {
+    if bytes.len() < head {
         return None;
     }
+    let mut whole = MaybeUninit::<T>::zeroed();
+    let length = bytes.len().min(size_of::<T>());
+    // SAFETY: so many bytes of each, which are apart; and all bit patterns are valid.
+    unsafe {
+        ptr::copy_nonoverlapping(bytes.as_ptr(), whole.as_mut_ptr().cast(), length);
+        Some(whole.assume_init())
+    }
+}
+
+fn event(bytes: &[u8]) -> Option<Event> {
     // What is missing of the text does not count.
-    let mut whole = [0; size_of::<abi::Event>()];
-    let length = bytes.len().min(whole.len());
-    whole[..length].copy_from_slice(&bytes[..length]);
-    // SAFETY: as long, and valid for every bit pattern.
-    let event: abi::Event = unsafe { whole.as_ptr().cast::<abi::Event>().read_unaligned() };
+    let event: Plain<abi::Event> = begun(bytes, offset_of!(abi::Event, text))?;
+    let event = event.0;
     let on_ip = event.family != Family::Other as u8;
     let mut text = event.text.as_slice();
     let [name, executable, cgroup] = [
@@ -307,33 +322,26 @@ fn attempt(bytes: &[u8]) -> Option<Attempt> {
 
 fn resolution(bytes: &[u8]) -> Option<Resolution> {
     const HEAD: usize = offset_of!(abi::Resolved, rest);
-    if bytes.len() < HEAD {
-        return None;
-    }
-    let (head, rest) = bytes.split_at(HEAD);
-    let mut whole = [0; size_of::<abi::Resolved>()];
-    whole[..HEAD].copy_from_slice(head);
-    // SAFETY: long enough, and valid for every bit pattern.
-    let resolved = unsafe { whole.as_ptr().cast::<abi::Resolved>().read_unaligned() };
-    let (addresses, name) =
-        rest.split_at_checked(usize::from(resolved.count) * size_of::<Address>())?;
-    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
-    let address = |bytes: &[u8]| {
-        let (high, low) = bytes.split_at(size_of::<u64>());
-        fill::ip(Address {
-            high: word(high),
-            low: word(low),
-        })
-    };
+    let resolved: Plain<abi::Resolved> = begun(bytes, HEAD)?;
+    let resolved = resolved.0;
+    let words = 2 * usize::from(resolved.count);
+    let name = bytes.get(HEAD + words * size_of::<u64>()..)?;
     Some(Resolution {
         time: time(resolved.time),
         // No length byte is a letter: they end at 63.
         name: name
             .get(..usize::from(resolved.name_length))?
             .to_ascii_lowercase(),
-        addresses: addresses
-            .chunks_exact(size_of::<Address>())
-            .map(address)
+        addresses: resolved
+            .rest
+            .get(..words)?
+            .chunks_exact(2)
+            .map(|words| {
+                fill::ip(Address {
+                    high: words[0],
+                    low: words[1],
+                })
+            })
             .collect(),
         seen: resolved.time,
         aliases: resolved
@@ -346,7 +354,6 @@ fn resolution(bytes: &[u8]) -> Option<Resolution> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Keeps the marks few by which the programs know of which addresses anything is stored
 //! ([`netfilter_ebpf::remote`]).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use netfilter_ebpf::{
     abi::{Address, FlowKey},
@@ -95,15 +95,11 @@ impl Remotes {
         Ok(marks)
     }
 
-    fn words(&self, copy: u32) -> impl Iterator<Item = &AtomicU64> {
-        let first = copy * WORDS;
-        (first..first + WORDS).filter_map(|word| self.0.atomic(word as usize))
-    }
-
     fn marks(&self, copy: u32) -> u32 {
-        let words = self.words(copy);
+        let words = copy * WORDS..(copy + 1) * WORDS;
         words
-            .map(|word| word.load(Ordering::Relaxed).count_ones())
+            .filter_map(|word| self.0.load(word as usize))
+            .map(u64::count_ones)
             .sum()
     }
 

@@ -7,7 +7,10 @@ use aya_ebpf::{
     helpers::generated::bpf_ringbuf_output,
 };
 use netfilter_ebpf::{
-    abi::{ALIAS_GRANTS, Address, Grant, NAME_ID_NONE, QuestionKey, REPORTED_ADDRESSES, Resolved},
+    abi::{
+        ALIAS_GRANTS, Address, Grant, NAME_ID_NONE, NAME_WORDS, QuestionKey, REPORTED_ADDRESSES,
+        Resolved,
+    },
     dns::{self, Cursor, HEADER, Kind, MAX_ALIASES, MAX_QUESTION, Malformed, Part, Step},
     packet::{Bytes, Fragment, Packet},
     verdict::{Answer, Forgetful, LossStage},
@@ -27,9 +30,6 @@ use crate::{
 
 /// No window takes more: each step takes two bytes or follows one that took more.
 const MAX_STEPS: usize = 2048;
-
-/// Of the longest name.
-const MAX_NAME_WORDS: usize = 256 / 8;
 
 /// Where no question was read in this window.
 const NO_QUESTION: u32 = u32::MAX;
@@ -406,7 +406,7 @@ extern "C" fn netfilter_resolved_name() -> u64 {
     unsafe {
         let asked = message.as_ptr().add(at as usize).cast::<u64>();
         let name = resolved.rest.as_mut_ptr().add(behind as usize);
-        for word in 0..MAX_NAME_WORDS {
+        for word in 0..NAME_WORDS {
             if word * size_of::<u64>() >= opaque(name_length) {
                 break;
             }

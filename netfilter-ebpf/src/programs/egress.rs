@@ -89,9 +89,7 @@ seam! {
         match verdict {
             Verdict::Pass(grounds) => {
                 if let Grounds::Learned(grant) = grounds
-                    && flow::is_to_learn(&packet, || {
-                        !is_remembered && flow::ends_soon(grant, generation.now())
-                    })
+                    && flow::is_to_learn(&packet, grant, is_remembered)
                 {
                     frame::park(&packet);
                     flow::learned(grant, generation.now());
@@ -107,7 +105,7 @@ seam! {
             verdict => {
                 frame::park(&packet);
                 if let Verdict::Audit(Some(grant)) = verdict
-                    && flow::is_to_learn(&packet, || flow::ends_soon(grant, generation.now()))
+                    && flow::is_to_learn(&packet, grant, false)
                 {
                     flow::learned(grant, generation.now());
                 }
@@ -182,7 +180,7 @@ fn settle<B: Buffer>(
 fn remember(packet: &Packet, lent: Option<Grant>, generation: &Generation) -> bool {
     if let Some(grant) = lent
         && !quote::is_error(packet.protocol, packet.kind)
-        && flow::is_to_learn(packet, || flow::ends_soon(grant, generation.now()))
+        && flow::is_to_learn(packet, grant, false)
     {
         flow::learned(grant, generation.now());
     }

@@ -161,11 +161,12 @@ fn keep(key: &netfilter_ebpf::abi::FlowKey, flow: &Flow) {
     }
 }
 
-/// Whether what a lease lets out is to be [`learned`], for when the lease ends.
+/// Whether what a lease lets out is to be [`learned`], for when the lease ends. `lasts`: it is
+/// known not to [end soon](ends_soon).
 #[inline(always)]
-pub(crate) fn is_to_learn(packet: &Packet, ends_soon: impl FnOnce() -> bool) -> bool {
+pub(crate) fn is_to_learn(packet: &Packet, grant: Grant, lasts: bool) -> bool {
     let marks = packet.kind & (SYN | FIN | RST) != 0;
-    packet.protocol != TCP || marks || ends_soon()
+    packet.protocol != TCP || marks || (!lasts && ends_soon(grant, clock::now()))
 }
 
 #[inline(always)]

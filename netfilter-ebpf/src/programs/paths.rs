@@ -57,13 +57,10 @@ pub(crate) fn recall(key: &PathsKey, to: &mut Paths) -> bool {
 
 #[inline(always)]
 fn is_of(noted: *const Paths, key: &PathsKey) -> bool {
-    // SAFETY: words of a map value; volatile, for they may change.
+    // SAFETY: parts of a map value; volatile, for they may change.
     unsafe {
         (&raw const (*noted).whole).read_volatile() != 0
-            && (&raw const (*noted).key.started).read_volatile() == key.started
-            && (&raw const (*noted).key.cgroup_id).read_volatile() == key.cgroup_id
-            && (&raw const (*noted).key.process).read_volatile() == key.process
-            && (&raw const (*noted).key.executions).read_volatile() == key.executions
+            && (&raw const (*noted).key).read_volatile() == *key
     }
 }
 

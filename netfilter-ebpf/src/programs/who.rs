@@ -122,17 +122,6 @@ impl Current {
         }
     }
 
-    /// Of this program's own, for the socket may have been another's since.
-    #[inline(always)]
-    fn paths(&self) -> PathsKey {
-        PathsKey {
-            started: self.started,
-            cgroup_id: self.cgroup_id,
-            process: self.process,
-            executions: self.executions as u32,
-        }
-    }
-
     #[inline(always)]
     fn is_process_of(&self, who: &Who) -> bool {
         self.process == who.process && self.started == who.started
@@ -197,7 +186,15 @@ fn note(socket: *mut c_void, moment: Moment) {
             .write(current.program);
     }
     atomic::compare_exchange(sequence, before + 1, before + 2);
-    paths::note(&current.paths());
+    // By what is known of this program's own process: the socket may be another's by now.
+    let Current {
+        process,
+        started,
+        executions,
+        cgroup_id,
+        ..
+    } = current;
+    paths::note(&PathsKey::new(process, started, executions, cgroup_id));
 }
 
 /// Writes into the scratch who sends this packet, as far as its socket tells. `whole` is zero
@@ -245,7 +242,8 @@ extern "C" fn netfilter_who(raw: *mut aya_ebpf::bindings::__sk_buff, whole: u64)
         }
         // Else it changes hands at this moment.
     }
-    if is_noted && (whole == 0 || paths::recall(&who.paths(), paths)) {
+    let key = PathsKey::new(who.process, who.started, who.executions, who.cgroup_id);
+    if is_noted && (whole == 0 || paths::recall(&key, paths)) {
         return 1;
     }
     // SAFETY: a helper that takes the context.
