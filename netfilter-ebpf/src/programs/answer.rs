@@ -259,13 +259,12 @@ extern "C" fn netfilter_learn(length: u64, slot: u32) -> u64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_lend_all(name: u32, now: u32, slot: u32) -> u64 {
-    let (Some(generation), Some(found)) = (
-        Generation::of(slot),
+    let (Some(settings), Some(found)) = (
+        Generation::of(slot).settings(),
         scratch().map(|scratch| scratch.addresses.count),
     ) else {
         return 0;
     };
-    let settings = generation.settings;
     let aliases = netfilter_lend_aliases(name, now, settings.minimum_ttl, settings.grace);
     u64::from(lease::learn(found, name, now, settings) && aliases != 0)
 }

@@ -111,7 +111,7 @@ seam! {
         let reason = Reason::from_number(code as u8)
             .filter(|_| code != AUDIT_CODE)
             .unwrap_or(Reason::NoRule);
-        let settings = Generation::of(copy as u32).map(|generation| generation.settings);
+        let settings = Generation::of(copy as u32).settings();
         let flags = settings.map_or(0, |settings| settings.flags);
         let audited = code == AUDIT_CODE || flags & SETTING_REPORT != 0;
         count_drop(buffer, reason, family, protocol, audited);

@@ -1,7 +1,7 @@
 //! A packet that leaves.
 
 use netfilter_ebpf::{
-    abi::{FRAGMENT_TIMEOUT, Grant},
+    abi::{FRAGMENT_TIMEOUT, Grant, SETTING_LIFTED},
     egress::{self, Tables},
     packet::{self, Fragment, Packet},
     quote,
@@ -25,11 +25,11 @@ use crate::{
 /// Three stages, each with a stack of its own: 512 bytes are for all that call each other.
 #[inline(always)]
 pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
-    let Some(generation) = Generation::active() else {
+    let Some((generation, settings)) = Generation::active() else {
         let verdict = Verdict::Drop(Reason::Unready);
         return conclude::conclude(buffer, verdict, Subject::Unread, None);
     };
-    if generation.is_lifted() {
+    if settings.flags & SETTING_LIFTED != 0 {
         return B::PASS;
     }
     let copy = u64::from(generation.slot());
@@ -79,9 +79,8 @@ pub(crate) fn plain<B: Buffer>(buffer: &B) -> Option<(Packet, u32)> {
 seam! {
     /// Judges a plain packet. Most pass here, and are counted; others are in the scratch then.
     fn judge_plain = (netfilter_judge_plain, xdp_judge_plain)<B>(buffer, era: u64) {
-        let (Some(generation), Some((packet, slot))) =
-            (Generation::again(era), plain(buffer))
-        else {
+        let generation = Generation::again(era);
+        let Some((packet, slot)) = plain(buffer) else {
             return NOT_PLAIN;
         };
         let (verdict, is_remembered) = memo::decide(&packet, &generation);
@@ -118,7 +117,8 @@ seam! {
 seam! {
     /// Judges the packet in the scratch, of any kind.
     fn judge_any = (netfilter_judge, xdp_judge)<B>(buffer, copy: u64) {
-        let (Some(generation), Some(scratch)) = (Generation::of(copy as u32), scratch()) else {
+        let generation = Generation::of(copy as u32);
+        let Some(scratch) = scratch() else {
             return Reason::Unready as u64;
         };
         let packet = &scratch.packet;
@@ -131,7 +131,8 @@ seam! {
 seam! {
     /// Judges the question in the scratch's packet.
     fn ask = (netfilter_judge_question, xdp_judge_question)<B>(buffer, copy: u64) {
-        let (Some(generation), Some(scratch)) = (Generation::of(copy as u32), scratch()) else {
+        let generation = Generation::of(copy as u32);
+        let Some(scratch) = scratch() else {
             return Reason::Unready as u64;
         };
         // Of what cannot be read no name is reported, nor that of the question before.

@@ -47,8 +47,8 @@ pub(crate) fn run<const NAMED: bool>(asked: *mut bpf_sockopt) -> i32 {
     }
     let user = bpf_get_current_uid_gid() as u32;
     let answer = match Generation::active() {
-        Some(generation) => match USERS.get(generation.slot()) {
-            Some(users) => guard::answer(generation.settings, users, user),
+        Some((generation, settings)) => match USERS.get(generation.slot()) {
+            Some(users) => guard::answer(settings, users, user),
             None => Answer::Refuse,
         },
         None => Answer::Refuse,

@@ -60,10 +60,7 @@ extern "C" fn netfilter_hit(action: u32, name: u32, copy: u32) -> u64 {
     let Some(Scratch { packet, .. }) = scratch() else {
         return 0;
     };
-    let Some(generation) = Generation::of(copy) else {
-        return 0;
-    };
-    let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
+    let Some(atom) = Generation::of(copy).atom(packet.protocol, packet.destination_port) else {
         return 0;
     };
     let first = if name == NAME_ID_NONE {

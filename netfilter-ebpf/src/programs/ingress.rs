@@ -6,6 +6,7 @@
 //! and stream, and what answers none was perhaps the answer to the same, used up there.
 
 use netfilter_ebpf::{
+    abi::SETTING_LIFTED,
     egress,
     packet::{Packet, TCP},
     verdict::{Answer, Reason, Verdict},
@@ -37,10 +38,10 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     if admitted && !is_delivery {
         return conclude::PASS;
     }
-    let (Some(generation), Some(interface)) = (Generation::active(), interface) else {
+    let (Some((generation, settings)), Some(interface)) = (Generation::active(), interface) else {
         return conclude::PASS;
     };
-    if generation.is_lifted() {
+    if settings.flags & SETTING_LIFTED != 0 {
         return conclude::PASS;
     }
     let seen = glance(
@@ -83,9 +84,8 @@ seam! {
     /// its own.
     fn glance = (netfilter_glance, xdp_glance)<B>(buffer, copy: u64, flags: u64) {
         let interface = Place { flags: flags as u32, slot: 0 };
-        let (Some(generation), Some(packet)) =
-            (Generation::of(copy as u32), frame::plain(buffer, interface))
-        else {
+        let generation = Generation::of(copy as u32);
+        let Some(packet) = frame::plain(buffer, interface) else {
             return UNREAD;
         };
         if !teaches(&packet, &generation) {
@@ -112,7 +112,11 @@ fn datagram(skb: &Skb, packet: &Packet, generation: &Generation, admitted: bool)
     }
     count(&ANSWER_COUNTS, outcome as u8);
     let reason = match outcome {
-        Answer::Unsolicited if clock::now() < generation.settings.opened => {
+        Answer::Unsolicited
+            if generation
+                .settings()
+                .is_some_and(|settings| clock::now() < settings.opened) =>
+        {
             return conclude::PASS;
         }
         Answer::Unsolicited => Reason::DnsUnsolicited,

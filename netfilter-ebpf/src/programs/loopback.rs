@@ -15,7 +15,7 @@ use crate::{
 
 #[inline(always)]
 pub(crate) fn run(skb: &Skb) -> i32 {
-    let (Some(generation), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
+    let (Some((generation, _)), Ok(Frame::Ip(packet))) = (Generation::active(), read(skb)) else {
         return conclude::PASS;
     };
     if egress::is_dns(packet.protocol, packet.source_port) && generation.is_resolver(packet.source)

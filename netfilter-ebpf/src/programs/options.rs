@@ -3,7 +3,6 @@
 
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use netfilter_ebpf::{
-    abi::SETTING_REPORT,
     dns::{MAX_OPTIONS, OPT_HEADER},
     packet::UDP,
 };
@@ -34,7 +33,7 @@ pub(crate) fn blank<B: Buffer>(
     };
     let before = (question + OPT_HEADER) as u64;
     length <= before
-        || generation.settings.flags & SETTING_REPORT != 0
+        || generation.only_reports()
         || overwrite(buffer, message + before, length - before) != 0
 }
 

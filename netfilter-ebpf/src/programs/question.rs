@@ -103,8 +103,8 @@ pub(crate) fn ask(length: usize, generation: &Generation, seen: bool) -> Option<
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
-    let (Some(generation), Some(question)) =
-        (Generation::of(slot as u32), message::query(length as usize))
+    let generation = Generation::of(slot as u32);
+    let (Some(settings), Some(question)) = (generation.settings(), message::query(length as usize))
     else {
         return Reason::DnsMalformed as u64;
     };
@@ -116,7 +116,6 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
     };
     let entry = generation.name(question.name_length);
     let name = entry.unwrap_or(NAME_ID_NONE) & (NAME_IDS - 1);
-    let settings = generation.settings;
     let hash = message::name_hash(question.name_length);
     // A name that a rule denies is denied whoever points to it.
     let by_alias = (name != NAME_ID_NONE || entry.is_none())

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use netfilter_ebpf::{
-    abi::{RCODE_DROP, SETTING_REPORT},
+    abi::RCODE_DROP,
     dns::STREAM_PREFIX,
     egress, gate,
     packet::{ACK, Fragment, Packet, RST, SYN},
@@ -152,7 +152,8 @@ fn judge<B: Buffer>(
     slot: u64,
     seen: u64,
 ) -> u64 {
-    let (Some(scratch), Some(generation)) = (scratch(), Generation::of(slot as u32)) else {
+    let generation = Generation::of(slot as u32);
+    let Some(scratch) = scratch() else {
         return Reason::Unready as u64;
     };
     scratch.stream.outbound = stream.outbound;
@@ -185,10 +186,13 @@ fn judge<B: Buffer>(
     else {
         return Reason::TableFull as u64;
     };
-    let passes = walk.denied == 0 || seen != 0 || generation.settings.flags & SETTING_REPORT != 0;
+    let passes = walk.denied == 0 || seen != 0 || generation.only_reports();
     if passes {
         stream.outbound = judged.outbound;
-    } else if generation.settings.denied_name_rcode != RCODE_DROP {
+    } else if generation
+        .settings()
+        .is_some_and(|settings| settings.denied_name_rcode != RCODE_DROP)
+    {
         stream.phase = Phase::Refused as u32;
         *questions = walk.in_place & u32::from(walk.permitted == 0);
     }
@@ -201,7 +205,8 @@ const END: u64 = 0x101;
 seam! {
     /// Judges the next question of the segment. Returns the reason to drop the segment, or more.
     fn judge_piece = (netfilter_piece, xdp_piece)<B>(buffer, slot: u64, seen: u64) {
-        let (Some(scratch), Some(generation)) = (scratch(), Generation::of(slot as u32)) else {
+        let generation = Generation::of(slot as u32);
+        let Some(scratch) = scratch() else {
             return Reason::Unready as u64;
         };
         let Walk {
@@ -272,8 +277,10 @@ seam! {
             }
             Some(reason @ (Reason::DnsName | Reason::DnsType | Reason::DnsLimit)) => {
                 walk.denied = reason as u32;
-                rcodes[walk.count as usize & (MAX_QUESTIONS - 1)] =
-                    conclude::rcode(reason, generation.settings) as u8;
+                let settings = generation.settings();
+                rcodes[walk.count as usize & (MAX_QUESTIONS - 1)] = settings
+                    .map_or(RCODE_DROP, |settings| conclude::rcode(reason, settings))
+                    as u8;
             }
             Some(reason) => return reason as u64,
         }

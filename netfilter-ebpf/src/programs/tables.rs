@@ -2,7 +2,7 @@
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
 use netfilter_ebpf::{
-    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, Held, SETTING_LIFTED, Settings, slot},
+    abi::{Address, CLASS_RESOLVER, Class, FragmentKey, Held, SETTING_REPORT, Settings, slot},
     egress::{Lent, Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
@@ -25,46 +25,43 @@ pub(crate) struct Generation {
     slot: u32,
     /// Zero where it was not told.
     number: u32,
-    pub(crate) settings: &'static Settings,
 }
 
 impl Generation {
-    /// The generation in force. `None` before the first policy.
+    /// The generation in force, and what it says beside its tables. `None` before the first policy.
     #[inline(always)]
-    pub(crate) fn active() -> Option<Self> {
+    pub(crate) fn active() -> Option<(Self, &'static Settings)> {
         // SAFETY: a map value; volatile because user space flips it.
         let number = unsafe { ACTIVE.get_ptr(0)?.read_volatile() };
         if number == 0 {
             return None;
         }
-        let generation = Self::numbered(number, slot(number))?;
-        let expires = generation.settings.expires;
+        let slot = slot(number);
+        let settings = SETTINGS.get(slot)?;
         // Read anew: not all that come by here have a processor to themselves.
-        if expires != 0 && clock::read() >= expires {
-            return Self::numbered(number, slot(number + 1));
+        if settings.expires != 0 && clock::read() >= settings.expires {
+            let slot = slot ^ 1;
+            return Some((Self { slot, number }, SETTINGS.get(slot)?));
         }
-        Some(generation)
-    }
-
-    /// Whether nothing is judged.
-    #[inline(always)]
-    pub(crate) fn is_lifted(&self) -> bool {
-        self.settings.flags & SETTING_LIFTED != 0
+        Some((Self { slot, number }, settings))
     }
 
     /// That of a copy.
     #[inline(always)]
-    pub(crate) fn of(slot: u32) -> Option<Self> {
-        Self::numbered(0, slot)
+    pub(crate) fn of(slot: u32) -> Self {
+        Self { slot, number: 0 }
     }
 
     #[inline(always)]
-    fn numbered(number: u32, slot: u32) -> Option<Self> {
-        Some(Self {
-            slot,
-            number,
-            settings: SETTINGS.get(slot)?,
-        })
+    pub(crate) fn settings(&self) -> Option<&'static Settings> {
+        SETTINGS.get(self.slot)
+    }
+
+    /// Whether what would be dropped is only reported.
+    #[inline(always)]
+    pub(crate) fn only_reports(&self) -> bool {
+        self.settings()
+            .is_some_and(|settings| settings.flags & SETTING_REPORT != 0)
     }
 
     /// Which policy it is, in one word: the number that user space put into force last, and
@@ -76,8 +73,11 @@ impl Generation {
 
     /// That of an [`era`](Self::era).
     #[inline(always)]
-    pub(crate) fn again(era: u64) -> Option<Self> {
-        Self::numbered((era >> 32) as u32, (era >> 8) as u32 & 1)
+    pub(crate) fn again(era: u64) -> Self {
+        Self {
+            slot: (era >> 8) as u32 & 1,
+            number: (era >> 32) as u32,
+        }
     }
 
     /// Whether [`era`](Self::era) tells it from all others.
@@ -100,8 +100,11 @@ impl Generation {
     /// Whether the policy lets this in.
     #[inline(always)]
     pub(crate) fn lets_in(&self, protocol: u8, local_port: u16) -> bool {
+        let Some(settings) = self.settings() else {
+            return false;
+        };
         self.atom(protocol, local_port)
-            .is_some_and(|atom| self.settings.inbound.contains(atom))
+            .is_some_and(|atom| settings.inbound.contains(atom))
     }
 
     #[inline(always)]

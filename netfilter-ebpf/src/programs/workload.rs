@@ -1,7 +1,7 @@
 //! What a workload sends: a container or virtual machine that this host forwards for.
 
 use netfilter_ebpf::{
-    abi::INTERFACE_TAGGED,
+    abi::{INTERFACE_TAGGED, SETTING_LIFTED},
     verdict::{Reason, Verdict},
 };
 
@@ -58,12 +58,11 @@ fn has_unjudged_tag(skb: &Skb) -> bool {
 #[inline(always)]
 fn refuse(skb: &Skb, reason: Reason) -> i32 {
     match Generation::active() {
-        Some(generation) if generation.is_lifted() => Skb::PASS,
-        generation => conclude::conclude(
-            skb,
-            Verdict::Drop(reason),
-            Subject::Unread,
-            generation.as_ref(),
-        ),
+        Some((_, settings)) if settings.flags & SETTING_LIFTED != 0 => Skb::PASS,
+        active => {
+            let generation = active.map(|(generation, _)| generation);
+            let verdict = Verdict::Drop(reason);
+            conclude::conclude(skb, verdict, Subject::Unread, generation.as_ref())
+        }
     }
 }
