@@ -1,8 +1,8 @@
 //! Builds the prefix table that `netfilter_ebpf::table` looks up.
 
 use netfilter_ebpf::table::{
-    FAR, LEAF, LIST, MAX_SKIP, Memory, NEAR, Node, ROOT_BITS, ROOTS_PER_FAMILY, STARTS, STRIDE,
-    WINDOW,
+    IS_NARROW, LEAF, LIST, MAX_SKIP, Memory, NARROW, Node, ROOT_BITS, ROOTS_PER_FAMILY, STRIDES,
+    WIDE,
 };
 
 use super::prefixes::Prefix;
@@ -12,14 +12,11 @@ use super::prefixes::Prefix;
 pub struct Trie {
     pub roots: Vec<u32>,
     pub nodes: Vec<Node>,
-    pub leaves: Vec<u32>,
 }
 
 impl Trie {
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(self.roots.as_slice())
-            + size_of_val(self.nodes.as_slice())
-            + size_of_val(self.leaves.as_slice())
+        size_of_val(self.roots.as_slice()) + size_of_val(self.nodes.as_slice())
     }
 }
 
@@ -30,10 +27,6 @@ impl Memory for Trie {
 
     fn node(&self, index: u32) -> Option<&Node> {
         self.nodes.get(index as usize)
-    }
-
-    fn leaf(&self, index: u32) -> Option<u32> {
-        self.leaves.get(index as usize).copied()
     }
 }
 
@@ -60,103 +53,109 @@ pub(super) fn build(prefixes: &[Entry]) -> Trie {
     }) {
         let root = window(group[0].0.bits, 0, ROOT_BITS);
         let outside = trie.roots[root] & !LEAF;
-        let node = trie.reserve(1);
-        trie.fill(node, group, ROOT_BITS, outside);
+        let node = trie.nodes.len();
+        trie.nodes.push(Node::default());
         trie.roots[root] = index(node);
+        trie.fill(node, group, ROOT_BITS, outside);
     }
     trie
 }
 
 impl Trie {
-    fn reserve(&mut self, count: usize) -> usize {
-        let first = self.nodes.len();
-        self.nodes.resize(first + count, Node::default());
-        first
-    }
-
     /// Fills `node` with prefixes that share `depth` bits and are all longer.
     /// `outside` holds for addresses there that are in none of them.
     fn fill(&mut self, node: usize, prefixes: &[Entry], depth: u32, outside: u32) {
         let skip = skip(prefixes, depth);
         let start = depth + skip;
-        let skipped = u64::from(skip) | bits(prefixes[0].0.bits, depth, skip) << 8;
-        if let Some(list) = list(prefixes, start, outside) {
+        let skipped = prefixes
+            .first()
+            .map_or(0, |(first, _)| bits(first.bits, depth, skip));
+        let skipped = skipped << 8 | u64::from(skip);
+        // One kind wherever it can be, so that which comes is guessed right.
+        let is_near = prefixes
+            .iter()
+            .all(|(prefix, _)| u32::from(prefix.length) <= depth + NARROW.0);
+        let found = [is_near, !is_near]
+            .into_iter()
+            .find_map(|narrow| list(prefixes, start, outside, narrow));
+        if let Some(list) = found {
             let skip = skipped | list.skip;
             self.nodes[node] = Node { skip, ..list };
             return;
         }
-        let mut rest = prefixes;
-        let mut slots: Vec<Slot<'_>> = vec![
-            Slot {
-                held: outside,
-                below: &[]
-            };
-            1 << STRIDE
-        ];
-        while let Some((prefix, held)) = rest.first() {
-            let length = u32::from(prefix.length);
-            let slot = window(prefix.bits, start, STRIDE);
-            if length <= start + STRIDE {
-                let count = 1usize << (start + STRIDE - length);
-                for slot in &mut slots[slot..slot + count] {
-                    slot.held = *held;
-                }
-                rest = &rest[1..];
-            } else {
-                let same = rest.iter().take_while(|(other, _)| {
-                    u32::from(other.length) > start + STRIDE
-                        && window(other.bits, start, STRIDE) == slot
-                });
-                let (below, behind) = rest.split_at(same.count());
-                slots[slot].below = below;
-                rest = behind;
-            }
-        }
-        let children: Vec<&Slot<'_>> = slots.iter().filter(|slot| !slot.below.is_empty()).collect();
-        let first_child = self.reserve(children.len());
-        let (mut internal, mut runs) = (0, 0);
-        let mut leaves = vec![outside];
-        for (slot, content) in slots.iter().enumerate() {
-            if !content.below.is_empty() {
-                internal |= 1 << slot;
-            } else if runs == 0 || leaves.last() != Some(&content.held) {
-                runs |= 1 << slot;
-                leaves.push(content.held);
-            }
-        }
-        let far = index(self.leaves.len());
-        let near = near(&leaves).unwrap_or_else(|| {
-            self.leaves.extend(leaves);
-            [FAR; NEAR]
-        });
+        let stride = stride(prefixes.len());
+        let first = self.nodes.len();
         let branch = Node {
             skip: skipped,
-            words: [internal, runs, 0],
-            near,
+            leaves: wide(|_| outside),
+            ..Node::default()
         };
-        self.nodes[node] = branch.leading_to(index(first_child), far);
-        for (child, slot) in children.into_iter().enumerate() {
-            self.fill(first_child + child, slot.below, start + STRIDE, slot.held);
+        self.nodes[node] = branch.leading_to(index(first), stride.into());
+        self.nodes
+            .resize(first + (1 << stride), everywhere(outside));
+        let mut rest = prefixes;
+        while let Some((prefix, held)) = rest.first() {
+            let length = u32::from(prefix.length);
+            let number = window(prefix.bits, start, stride);
+            let child = first + number;
+            if length <= start + stride {
+                // Sorted, as above.
+                let count = 1usize << (start + stride - length);
+                self.nodes[child..child + count].fill(everywhere(*held));
+                rest = &rest[1..];
+            } else {
+                let same = rest
+                    .iter()
+                    .take_while(|(other, _)| window(other.bits, start, stride) == number);
+                let (below, behind) = rest.split_at(same.count());
+                let outside = self.nodes[child].leaf(0);
+                self.fill(child, below, start + stride, outside);
+                rest = behind;
+            }
         }
     }
 }
 
+/// A node of the one thing that holds there.
+fn everywhere(held: u32) -> Node {
+    Node {
+        skip: LIST,
+        words: [u64::MAX; 3],
+        leaves: wide(|_| held),
+    }
+}
+
+/// The leaves of a node that is no narrow list, from their numbers.
+fn wide(leaf: impl Fn(usize) -> u32) -> [u16; 16] {
+    let halves = |number: usize| {
+        let [a, b, c, d] = leaf(number).to_le_bytes();
+        [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+    };
+    std::array::from_fn(|place| halves(place / 2)[place % 2])
+}
+
+/// Bits that a branch with so many prefixes below consumes.
+fn stride(prefixes: usize) -> u32 {
+    prefixes.ilog2().clamp(*STRIDES.start(), *STRIDES.end())
+}
+
 /// The list of sorted prefixes that share `start` bits, without its skip. `None` where more is needed.
-fn list(prefixes: &[Entry], start: u32, outside: u32) -> Option<Node> {
-    let last = start + WINDOW;
+fn list(prefixes: &[Entry], start: u32, outside: u32, narrow: bool) -> Option<Node> {
+    let (bits, starts) = if narrow { NARROW } else { WIDE };
+    let last = start + bits;
     let mut ranges = vec![(0, outside)];
-    let mut enclosing = vec![(1 << WINDOW, outside)];
+    let mut enclosing = vec![(1 << bits, outside)];
     let mut begin = |at: usize, held: u32| {
         match ranges.last_mut() {
             Some((begun, of)) if *begun == at => *of = held,
             _ => ranges.push((at, held)),
         }
         ranges.dedup_by_key(|(_, held)| *held);
-        ranges.len() <= 1 + STARTS
+        ranges.len() <= 1 + starts
     };
     for (prefix, held) in prefixes {
         let length = u32::from(prefix.length);
-        let at = window(prefix.bits, start, WINDOW);
+        let at = window(prefix.bits, start, bits);
         let end = at + (1 << last.checked_sub(length)?);
         // Those that end before.
         while let Some(&(ended, _)) = enclosing.last().filter(|(end, _)| *end <= at) {
@@ -168,42 +167,34 @@ fn list(prefixes: &[Entry], start: u32, outside: u32) -> Option<Node> {
         enclosing.push((end, *held));
     }
     while let Some((ended, _)) = enclosing.pop()
-        && ended < 1 << WINDOW
+        && ended < 1 << bits
     {
         let (_, outer) = enclosing.last()?;
         begin(ended, *outer).then_some(())?;
     }
+    // Ones are behind all others, and what holds there holds to the end.
+    let lane = u64::MAX >> (64 - bits);
     let mut words = [u64::MAX; 3];
-    for (lane, (at, _)) in ranges.iter().skip(1).enumerate() {
-        let shift = lane % 4 * 16;
-        words[lane / 4] &= !(0xffff << shift);
-        words[lane / 4] |= (*at as u64) << shift;
+    for (number, (at, _)) in ranges.iter().skip(1).enumerate() {
+        let shift = number * bits as usize;
+        words[shift / 64] ^= (*at as u64 ^ lane) << (shift % 64);
     }
-    let (_, held) = *ranges.last()?;
-    ranges.resize(1 + STARTS, (0, held));
-    let held = ranges.iter().map(|(_, held)| *held);
-    let leaves: Vec<u32> = std::iter::once(outside).chain(held).collect();
-    Some(Node {
+    let leaf = |number: usize| match number.checked_sub(1) {
+        None => outside,
+        Some(range) => ranges[range.min(ranges.len() - 1)].1,
+    };
+    let mut node = Node {
         skip: LIST,
         words,
-        near: near(&leaves)?,
-    })
-}
-
-/// A node's leaves, if it can hold them all.
-fn near(leaves: &[u32]) -> Option<[u16; NEAR]> {
-    let mut near = [0; NEAR];
-    for (number, held) in leaves.iter().enumerate() {
-        *near.get_mut(number)? = u16::try_from(*held).ok().filter(|held| *held != FAR)?;
+        leaves: wide(leaf),
+    };
+    if narrow {
+        node.skip |= IS_NARROW;
+        for (number, place) in node.leaves.iter_mut().enumerate() {
+            *place = u16::try_from(leaf(number)).ok()?;
+        }
     }
-    Some(near)
-}
-
-#[derive(Clone)]
-struct Slot<'a> {
-    held: u32,
-    /// Prefixes that go on below.
-    below: &'a [Entry],
+    Some(node)
 }
 
 /// How many bits can be compared at once: those that all share, short of where the
@@ -328,7 +319,7 @@ mod tests {
         };
         assert!(build(&hosts(6)).nodes[0].is_list());
         let trie = build(&hosts(7));
-        assert!(!trie.nodes[0].is_list() && trie.leaves.is_empty());
+        assert!(!trie.nodes[0].is_list());
         assert_eq!(looked_up(&trie, 0x0a01_000d << 96), Some(7));
     }
 }

@@ -31,7 +31,6 @@ pub(super) struct Writer {
     users: ArrayOf<Users>,
     roots: Table<u32>,
     nodes: Table<Node>,
-    leaves: Table<u32>,
     held: Table<Held>,
     classes: Table<Class>,
     /// The bytes of two [`Atoms`].
@@ -70,7 +69,6 @@ impl Writer {
             users: maps::open(pins, maps::USERS)?,
             roots: Table::open(pins, maps::ROOTS, 2)?,
             nodes: Table::open(pins, maps::NODES, 1)?,
-            leaves: Table::open(pins, maps::LEAVES, 2)?,
             held: Table::open(pins, maps::HELD, 2)?,
             classes: Table::open(pins, maps::CLASSES, 1)?,
             atoms: Table::open(pins, maps::ATOMS, size_of::<Atoms>())?,
@@ -134,7 +132,6 @@ impl Writer {
         }
         let behind = Bases {
             nodes: bases.nodes + image.ipv4.nodes.len(),
-            leaves: bases.leaves + image.ipv4.leaves.len(),
             ..bases
         };
         let family = ROOTS_PER_FAMILY as usize;
@@ -215,22 +212,12 @@ impl Writer {
         let family = 2 * ROOTS_PER_FAMILY as usize;
         let (from, to) = (other.bases(half), self.bases(half));
         let node = |node: u32| add(subtract(node, from.nodes), to.nodes);
-        let roots = other
-            .roots
-            .half(half, family)?
-            .map(|root| match root & LEAF {
-                0 => node(root),
-                _ => root,
-            });
-        self.roots.store(half * family, roots)?;
+        let roots = other.roots.half(half, family)?;
+        self.roots
+            .store(half * family, roots.map(|root| of_root(root, node)))?;
         let nodes = other.nodes.half(half, other.nodes.len() / 2)?;
-        let nodes = nodes.map(|each| {
-            let leaf = |leaf: u32| add(subtract(leaf, from.leaves), to.leaves);
-            moved(each, node, leaf)
-        });
-        self.nodes.store(to.nodes, nodes)?;
-        let leaves = other.leaves.half(half, other.leaves.len() / 2)?;
-        self.leaves.store(to.leaves, leaves)?;
+        self.nodes
+            .store(to.nodes, nodes.map(|each| moved(each, node)))?;
         let classes = other.classes.half(half, other.classes.len() / 2)?;
         self.classes.store(to.classes, classes)?;
         let decider = |first: u32| match first {
@@ -273,7 +260,6 @@ impl Writer {
     pub(super) fn bases(&self, half: usize) -> Bases {
         Bases {
             nodes: half * (self.nodes.len() / 2),
-            leaves: half * (self.leaves.len() / 2),
             classes: half * (self.classes.len() / 2),
             deciders: half * (self.deciders.len() / 2),
         }
@@ -297,41 +283,33 @@ impl Writer {
             image.ipv4.nodes.len() + image.ipv6.nodes.len(),
             self.nodes.len(),
         )?;
-        fits(
-            maps::LEAVES,
-            image.ipv4.leaves.len() + image.ipv6.leaves.len(),
-            self.leaves.len(),
-        )?;
         fits(maps::HELD, image.held.len(), self.held.len())?;
         fits(maps::CLASSES, image.classes.len(), self.classes.len())?;
         fits(maps::DECIDERS, image.deciders.len(), self.deciders.len())
     }
 
     fn fill_trie(&mut self, trie: &Trie, roots: usize, bases: Bases) -> Result<(), Error> {
-        self.leaves
-            .store(bases.leaves, trie.leaves.iter().copied())?;
-        self.nodes.store(
-            bases.nodes,
-            trie.nodes.iter().map(|node| {
-                let leaf = |leaf| add(leaf, bases.leaves);
-                moved(*node, |child| add(child, bases.nodes), leaf)
-            }),
-        )?;
-        self.roots.store(
-            roots,
-            trie.roots.iter().map(|root| match root & LEAF {
-                0 => add(*root, bases.nodes),
-                _ => *root,
-            }),
-        )
+        let node = |node| add(node, bases.nodes);
+        let nodes = trie.nodes.iter().map(|each| moved(*each, node));
+        self.nodes.store(bases.nodes, nodes)?;
+        let entries = trie.roots.iter().map(|root| of_root(*root, node));
+        self.roots.store(roots, entries)
     }
 }
 
-/// A node among others, with other indices of its children and far leaves.
-fn moved(node: Node, child: impl Fn(u32) -> u32, leaf: impl Fn(u32) -> u32) -> Node {
+/// An entry of the direct table, with another index of its node.
+fn of_root(root: u32, node: impl Fn(u32) -> u32) -> u32 {
+    match root & LEAF {
+        0 => node(root),
+        _ => root,
+    }
+}
+
+/// A node among others, with another index of its children.
+fn moved(node: Node, child: impl Fn(u32) -> u32) -> Node {
     match node.is_list() {
         true => node,
-        false => node.leading_to(child(node.children()), leaf(node.far())),
+        false => node.leading_to(child(node.children()), node.stride()),
     }
 }
 
@@ -339,7 +317,6 @@ fn moved(node: Node, child: impl Fn(u32) -> u32, leaf: impl Fn(u32) -> u32) -> N
 #[derive(Clone, Copy)]
 pub(super) struct Bases {
     nodes: usize,
-    leaves: usize,
     classes: usize,
     deciders: usize,
 }

@@ -18,10 +18,9 @@ use crate::compile::Image;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NETFILTER_EBPF_OBJECT"));
 
-/// Nodes, far leaves, what leaves number, classes and deciders that each copy of a table holds at
+/// Nodes, what leaves number, classes and deciders that each copy of a table holds at
 /// least, so that a policy can grow without the tables being made anew.
 const MIN_NODES: usize = 8_192;
-const MIN_LEAVES: usize = 1_024;
 const MIN_HELD: usize = 1_024;
 const MIN_CLASSES: usize = 1_024;
 const MIN_DECIDERS: usize = 1_024;
@@ -80,14 +79,6 @@ fn read(image: &Image, layout: Option<&Layout>, pins: Option<&Pins>) -> Result<a
         .map_max_entries(
             maps::NODES,
             2 * capacity(image.ipv4.nodes.len() + image.ipv6.nodes.len(), MIN_NODES),
-        )
-        // In pairs: twice a copy, half the entries.
-        .map_max_entries(
-            maps::LEAVES,
-            capacity(
-                image.ipv4.leaves.len() + image.ipv6.leaves.len(),
-                MIN_LEAVES,
-            ),
         )
         .map_max_entries(maps::HELD, capacity(image.held.len(), MIN_HELD))
         .map_max_entries(

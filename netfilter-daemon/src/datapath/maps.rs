@@ -13,7 +13,6 @@ pub(super) const ACTIVE: &str = "ACTIVE";
 pub(super) const SETTINGS: &str = "SETTINGS";
 pub(super) const ROOTS: &str = "ROOTS";
 pub(super) const NODES: &str = "NODES";
-pub(super) const LEAVES: &str = "LEAVES";
 pub(super) const HELD: &str = "HELD";
 pub(super) const CLASSES: &str = "CLASSES";
 pub(super) const ATOMS: &str = "ATOMS";
@@ -63,12 +62,11 @@ pub(super) const RELAYED: &str = "RELAYED";
 
 /// A policy's tables, of the layout [`netfilter_ebpf::abi::TABLES_LAYOUT`]. The first
 /// tells whether there are any.
-pub(super) const TABLES: [&str; 13] = [
+pub(super) const TABLES: [&str; 12] = [
     ACTIVE,
     SETTINGS,
     ROOTS,
     NODES,
-    LEAVES,
     HELD,
     CLASSES,
     ATOMS,

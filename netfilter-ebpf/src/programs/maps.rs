@@ -47,9 +47,6 @@ pub(crate) static ROOTS: Array<[u32; 2]> =
     Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static NODES: Array<Node> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-/// In pairs.
-#[map]
-pub(crate) static LEAVES: Array<[u32; 2]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// What leaves number, of each copy.
 #[map]
 pub(crate) static HELD: Array<[Held; 2]> = Array::with_max_entries(1, BPF_F_MMAPABLE);

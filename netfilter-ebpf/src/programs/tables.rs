@@ -11,9 +11,7 @@ use netfilter_ebpf::{
 
 use crate::{
     clock, flow, frame, lease,
-    maps::{
-        ACTIVE, ATOMS, CLASSES, FRAGMENTS, HELD, LEAVES, NAMES, NODES, ROOTS, SETTINGS, Scratch,
-    },
+    maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, HELD, NAMES, NODES, ROOTS, SETTINGS, Scratch},
     message::scratch,
     plumbing, remotes,
     widen::bounded,
@@ -172,11 +170,6 @@ impl Memory for Trie {
     #[inline(always)]
     fn node(&self, index: u32) -> Option<&Node> {
         NODES.get(index)
-    }
-
-    #[inline(always)]
-    fn leaf(&self, index: u32) -> Option<u32> {
-        pick(&LEAVES, index)
     }
 }
 
