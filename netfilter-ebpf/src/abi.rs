@@ -268,6 +268,15 @@ pub struct Settings {
     pub opened: u32,
 }
 
+impl Settings {
+    /// Whether one of the `SETTING_` numbers is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
 /// Drop nothing; count and report what would have been dropped.
 pub const SETTING_REPORT: u32 = 1;
 /// Refuse with TCP RST or ICMP instead of dropping in silence.

@@ -23,7 +23,7 @@ pub const fn is_bare(packet: &Packet, length: usize) -> bool {
 #[must_use]
 #[inline(always)]
 pub const fn allows_type(settings: &Settings, qtype: u16) -> bool {
-    if settings.flags & SETTING_ANY_TYPE != 0 {
+    if settings.has(SETTING_ANY_TYPE) {
         return true;
     }
     // Masked, for the verifier.

@@ -44,9 +44,9 @@ pub enum Answer {
 /// Root is a user as any other.
 #[inline(always)]
 pub const fn answer(settings: &Settings, users: &Users, user: u32) -> Answer {
-    if settings.flags & SETTING_LIFTED != 0 || users.contains(user) {
+    if settings.has(SETTING_LIFTED) || users.contains(user) {
         Answer::Grant
-    } else if settings.flags & SETTING_REPORT != 0 {
+    } else if settings.has(SETTING_REPORT) {
         Answer::Audit
     } else {
         Answer::Refuse

@@ -128,11 +128,10 @@ pub trait Memory {
 #[expect(clippy::cast_possible_truncation, reason = "strides are short")]
 #[inline(always)]
 pub fn lookup<M: Memory>(memory: &M, (mut high, mut low): (u64, u64)) -> Option<u32> {
-    let root = memory.root((high >> (64 - ROOT_BITS)) as u32)?;
-    if root & LEAF != 0 {
-        return Some(root & !LEAF);
+    let mut index = memory.root((high >> (64 - ROOT_BITS)) as u32)?;
+    if index & LEAF != 0 {
+        return Some(index & !LEAF);
     }
-    let mut index = root;
     high = high << ROOT_BITS | low >> (64 - ROOT_BITS);
     low <<= ROOT_BITS;
     for _ in 0..MAX_DEPTH {

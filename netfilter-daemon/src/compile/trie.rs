@@ -67,10 +67,7 @@ impl Trie {
     fn fill(&mut self, node: usize, prefixes: &[Entry], depth: u32, outside: u32) {
         let skip = skip(prefixes, depth);
         let start = depth + skip;
-        let skipped = prefixes
-            .first()
-            .map_or(0, |(first, _)| bits(first.bits, depth, skip));
-        let skipped = skipped << 8 | u64::from(skip);
+        let skipped = u64::from(skip) | bits(prefixes[0].0.bits, depth, skip) << 8;
         // One kind wherever it can be, so that which comes is guessed right.
         let is_near = prefixes
             .iter()
@@ -87,8 +84,7 @@ impl Trie {
         let first = self.nodes.len();
         let branch = Node {
             skip: skipped,
-            leaves: wide(|_| outside),
-            ..Node::default()
+            ..everywhere(outside)
         };
         self.nodes[node] = branch.leading_to(index(first), stride.into());
         self.nodes

@@ -29,7 +29,7 @@ pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
         let verdict = Verdict::Drop(Reason::Unready);
         return conclude::conclude(buffer, verdict, Subject::Unread, None);
     };
-    if settings.flags & SETTING_LIFTED != 0 {
+    if settings.has(SETTING_LIFTED) {
         return B::PASS;
     }
     let copy = u64::from(generation.slot());

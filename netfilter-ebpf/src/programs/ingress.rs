@@ -41,7 +41,7 @@ pub(crate) fn run(skb: &Skb) -> i32 {
     let (Some((generation, settings)), Some(interface)) = (Generation::active(), interface) else {
         return conclude::PASS;
     };
-    if settings.flags & SETTING_LIFTED != 0 {
+    if settings.has(SETTING_LIFTED) {
         return conclude::PASS;
     }
     let seen = glance(

@@ -135,7 +135,7 @@ extern "C" fn netfilter_ask(length: u64, slot: u64, seen: u64) -> u64 {
             reason = Reason::DnsLimit as u64;
         }
     }
-    if reason != 0 && settings.flags & SETTING_REPORT == 0 {
+    if reason != 0 && !settings.has(SETTING_REPORT) {
         return reason;
     }
     if reason != 0 {

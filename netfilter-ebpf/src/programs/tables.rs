@@ -59,7 +59,7 @@ impl Generation {
     #[inline(always)]
     pub(crate) fn only_reports(&self) -> bool {
         self.settings()
-            .is_some_and(|settings| settings.flags & SETTING_REPORT != 0)
+            .is_some_and(|settings| settings.has(SETTING_REPORT))
     }
 
     /// Which policy it is, in one word: the number that user space put into force last, and

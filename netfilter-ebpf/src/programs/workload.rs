@@ -58,7 +58,7 @@ fn has_unjudged_tag(skb: &Skb) -> bool {
 #[inline(always)]
 fn refuse(skb: &Skb, reason: Reason) -> i32 {
     match Generation::active() {
-        Some((_, settings)) if settings.flags & SETTING_LIFTED != 0 => Skb::PASS,
+        Some((_, settings)) if settings.has(SETTING_LIFTED) => Skb::PASS,
         active => {
             let generation = active.map(|(generation, _)| generation);
             let verdict = Verdict::Drop(reason);
