@@ -9,7 +9,7 @@ use crate::dns::MAX_ALIASES;
 /// The version of the layout of a policy's tables, which are made anew where it
 /// changed. What outlives policies has a version for each map, beside its name in
 /// `netfilter-daemon/src/datapath/maps.rs`: whoever changes a layout raises its number.
-pub const TABLES_LAYOUT: u32 = 5;
+pub const TABLES_LAYOUT: u32 = 6;
 
 /// Distinct sets of (protocol, port) that one policy can tell apart.
 pub const ATOMS: usize = 256;

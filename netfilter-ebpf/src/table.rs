@@ -6,8 +6,8 @@
 //! for each prefix below (level compression: Nilsson & Karlsson, JSAC 1999); its children stand
 //! side by side, and the bits are the number of one. A *list* ends the search: it holds where
 //! ranges begin, as DXR does (Zec, Rizzo & Mikuc, CCR 2012), and they are compared all at once,
-//! without a jump that could be guessed wrong. A *narrow* one tells apart twelve in the next 16
-//! bits, and is for what ends there, as IPv4 does; others six in 32. Most subtrees are so
+//! without a jump that could be guessed wrong. A *narrow* one tells apart thirteen in the next 15
+//! bits, and is for what ends there, as IPv4 does; others seven in 31. Most subtrees are so
 //! sparse that a list is all of them. A node is a cache line. One structure serves both families.
 
 /// Bits that the direct table consumes.
@@ -16,15 +16,33 @@ pub const ROOT_BITS: u32 = 16;
 pub const ROOTS_PER_FAMILY: u32 = 1 << ROOT_BITS;
 /// Bits that a branch consumes after its skip, at least and at most.
 pub const STRIDES: core::ops::RangeInclusive<u32> = 1..=16;
-/// Bits after its skip that a list tells apart, and places in it where another range begins.
-pub const WIDE: (u32, usize) = (32, 6);
+/// How places where another range begins stand in the words of a list: each in a lane, with a
+/// bit above it that is clear.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes {
+    /// Bits after its skip that the list tells apart: those of a place.
+    pub bits: u32,
+    /// Bits from one lane to the next.
+    pub apart: u32,
+}
+
+/// Of a list that is not narrow.
+pub const WIDE: Lanes = Lanes {
+    bits: 31,
+    apart: 32,
+};
 /// Of a narrow list.
-pub const NARROW: (u32, usize) = (16, 12);
+pub const NARROW: Lanes = Lanes {
+    bits: 15,
+    apart: 16,
+};
+
 /// Bits that one node's skip can compare.
 pub const MAX_SKIP: u32 = 56;
 /// Nodes on the longest path, at most: of 112 bits a branch takes two, but one where fewer than four
-/// prefixes are below it, of which there are no more than six in a row; and a list.
+/// prefixes are below it, or twelve that end near, of which there are no more than six in a row; and a list.
 pub const MAX_DEPTH: u32 = 60;
+const WORDS: usize = 3;
 /// Set in an entry of the direct table that is a leaf; the rest is its number. Clear: the rest is
 /// a node's index.
 pub const LEAF: u32 = 1 << 31;
@@ -42,7 +60,7 @@ pub struct Node {
     pub skip: u64,
     /// Of a list: where ranges begin, in lanes, the lowest first; ones where there are no more.
     /// Of a branch: the index of its first child, and above it its stride.
-    pub words: [u64; 3],
+    pub words: [u64; WORDS],
     /// What holds for whatever does not match the skip; of a list then for each of the ranges.
     /// Each is two of these, the lower first; of a narrow list, one.
     pub leaves: [u16; 16],
@@ -80,39 +98,67 @@ impl Node {
 
     /// The leaf with this number, of any node but a narrow list.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "below 16")]
     #[inline(always)]
-    pub fn leaf(&self, number: u32) -> u32 {
-        let place = number as usize % 8 * 2;
-        u32::from(self.leaves[place]) | u32::from(self.leaves[place + 1]) << 16
+    pub const fn leaf(&self, number: u64) -> u32 {
+        let place = (number % 8 * 2) as usize;
+        self.leaves[place] as u32 | (self.leaves[place + 1] as u32) << 16
+    }
+}
+
+impl Lanes {
+    /// Lanes of a word.
+    #[must_use]
+    pub const fn of_word(self) -> u32 {
+        u64::BITS / self.apart
     }
 
-    /// How many of a list's ranges, but for the first, begin at `at` or before. Each place is
-    /// subtracted from `at` with a one above it, which stays where nothing is borrowed of it.
-    #[inline(always)]
-    fn begun(&self, at: u64) -> u32 {
-        const GUARD: u64 = 1 << 32;
-        const LANE: u64 = GUARD - 1;
-        let at = at | GUARD;
-        let mut begun = 0;
-        for starts in self.words {
-            begun += (at - (starts & LANE)) & GUARD;
-            begun += (at - (starts >> 32)) & GUARD;
-        }
-        (begun >> 32) as u32
+    /// Lanes of a list.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        WORDS * self.of_word() as usize
     }
 
-    /// Of a narrow list; two lanes at a time.
+    /// The word whose lanes are all this number.
+    #[must_use]
     #[inline(always)]
-    fn begun_narrow(&self, at: u64) -> u32 {
-        const GUARDS: u64 = 0x0001_0000_0001_0000;
-        const LANES: u64 = 0x0000_ffff_0000_ffff;
-        let at = at | at << 32 | GUARDS;
-        let mut begun = 0;
-        for starts in self.words {
-            begun += (at - (starts & LANES)) & GUARDS;
-            begun += (at - (starts >> 16 & LANES)) & GUARDS;
+    const fn all(self, number: u64) -> u64 {
+        let mut ones = 0;
+        let mut lane = 0;
+        while lane < self.of_word() {
+            ones |= 1 << (lane * self.apart);
+            lane += 1;
         }
-        (begun >> 16 & 0xffff) as u32 + (begun >> 48) as u32
+        number.wrapping_mul(ones)
+    }
+
+    /// A word with a place in a lane that was not used.
+    #[must_use]
+    pub const fn with(self, word: u64, lane: u32, place: u64) -> u64 {
+        word ^ (self.last() ^ place) << (lane * self.apart)
+    }
+
+    /// A word of lanes behind all others.
+    #[must_use]
+    pub const fn unused(self) -> u64 {
+        self.all(self.last())
+    }
+
+    const fn last(self) -> u64 {
+        (1 << self.bits) - 1
+    }
+
+    /// How many places are at `at` or before. Each is subtracted from `at` with a one above it,
+    /// which stays where nothing is borrowed of it.
+    #[inline(always)]
+    fn begun(self, words: [u64; WORDS], at: u64) -> u64 {
+        let at = self.all(at) | self.all(1 << self.bits);
+        let mut begun = 0;
+        for word in words {
+            begun += (at - word) >> self.bits & self.all(1);
+        }
+        // The last lane of the product is the sum of all.
+        self.all(begun) >> (self.apart * (self.of_word() - 1)) & 0xf
     }
 }
 
@@ -121,6 +167,12 @@ pub trait Memory {
     /// Entry of the direct table.
     fn root(&self, index: u32) -> Option<u32>;
     fn node(&self, index: u32) -> Option<&Node>;
+    /// The same number, of which the compiler knows nothing: or it would jump by it.
+    #[must_use]
+    #[inline(always)]
+    fn opaque(number: u64) -> u64 {
+        number
+    }
 }
 
 /// The leaf of the longest prefix that holds the address, given left-aligned
@@ -142,13 +194,15 @@ pub fn lookup<M: Memory>(memory: &M, (mut high, mut low): (u64, u64)) -> Option<
         high = high << skip | low >> 1 >> (63 - skip);
         low <<= skip;
         if node.skip & LIST | differs != 0 {
-            // No jump: whether what is skipped is the same is anybody's guess.
-            let is_same = (differs.wrapping_sub(1) >> 63) as u32;
+            // No jump: whether what is skipped is the same is anybody's guess, and a wrong one
+            // holds up the next packet until the node has come.
+            let is_same = M::opaque(differs.wrapping_sub(1) >> 63);
             return Some(if node.skip & IS_NARROW == 0 {
-                node.leaf((1 + node.begun(high >> 32)) * is_same)
+                let begun = WIDE.begun(node.words, high >> (64 - WIDE.bits));
+                node.leaf((1 + begun) * is_same)
             } else {
-                let number = (1 + node.begun_narrow(high >> 48)) * is_same;
-                u32::from(node.leaves[number as usize % 16])
+                let begun = NARROW.begun(node.words, high >> (64 - NARROW.bits));
+                u32::from(node.leaves[((1 + begun) * is_same) as usize % 16])
             });
         }
         let stride = node.stride();

@@ -71,7 +71,7 @@ impl Trie {
         // One kind wherever it can be, so that which comes is guessed right.
         let is_near = prefixes
             .iter()
-            .all(|(prefix, _)| u32::from(prefix.length) <= depth + NARROW.0);
+            .all(|(prefix, _)| u32::from(prefix.length) <= depth + 1 + NARROW.bits);
         let found = [is_near, !is_near]
             .into_iter()
             .find_map(|narrow| list(prefixes, start, outside, narrow));
@@ -80,7 +80,7 @@ impl Trie {
             self.nodes[node] = Node { skip, ..list };
             return;
         }
-        let stride = stride(prefixes.len());
+        let stride = stride(prefixes.len(), is_near);
         let first = self.nodes.len();
         let branch = Node {
             skip: skipped,
@@ -116,7 +116,7 @@ impl Trie {
 fn everywhere(held: u32) -> Node {
     Node {
         skip: LIST,
-        words: [u64::MAX; 3],
+        words: [WIDE.unused(); 3],
         leaves: wide(|_| held),
     }
 }
@@ -130,14 +130,20 @@ fn wide(leaf: impl Fn(usize) -> u32) -> [u16; 16] {
     std::array::from_fn(|place| halves(place / 2)[place % 2])
 }
 
-/// Bits that a branch with so many prefixes below consumes.
-fn stride(prefixes: usize) -> u32 {
-    prefixes.ilog2().clamp(*STRIDES.start(), *STRIDES.end())
+/// Bits that a branch with so many prefixes below consumes. A child that can be a narrow list
+/// has room for three or more.
+fn stride(prefixes: usize, is_near: bool) -> u32 {
+    let children = if is_near { prefixes / 3 } else { prefixes };
+    children
+        .max(1)
+        .ilog2()
+        .clamp(*STRIDES.start(), *STRIDES.end())
 }
 
 /// The list of sorted prefixes that share `start` bits, without its skip. `None` where more is needed.
 fn list(prefixes: &[Entry], start: u32, outside: u32, narrow: bool) -> Option<Node> {
-    let (bits, starts) = if narrow { NARROW } else { WIDE };
+    let lanes = if narrow { NARROW } else { WIDE };
+    let bits = lanes.bits;
     let last = start + bits;
     let mut ranges = vec![(0, outside)];
     let mut enclosing = vec![(1 << bits, outside)];
@@ -147,7 +153,7 @@ fn list(prefixes: &[Entry], start: u32, outside: u32, narrow: bool) -> Option<No
             _ => ranges.push((at, held)),
         }
         ranges.dedup_by_key(|(_, held)| *held);
-        ranges.len() <= 1 + starts
+        ranges.len() <= 1 + lanes.count()
     };
     for (prefix, held) in prefixes {
         let length = u32::from(prefix.length);
@@ -168,12 +174,11 @@ fn list(prefixes: &[Entry], start: u32, outside: u32, narrow: bool) -> Option<No
         let (_, outer) = enclosing.last()?;
         begin(ended, *outer).then_some(())?;
     }
-    // Ones are behind all others, and what holds there holds to the end.
-    let lane = u64::MAX >> (64 - bits);
-    let mut words = [u64::MAX; 3];
-    for (number, (at, _)) in ranges.iter().skip(1).enumerate() {
-        let shift = number * bits as usize;
-        words[shift / 64] ^= (*at as u64 ^ lane) << (shift % 64);
+    // What holds at the end of all holds in lanes that are not used.
+    let mut words = [lanes.unused(); 3];
+    for (number, (at, _)) in (0..).zip(ranges.iter().skip(1)) {
+        let word = &mut words[(number / lanes.of_word()) as usize];
+        *word = lanes.with(*word, number % lanes.of_word(), *at as u64);
     }
     let leaf = |number: usize| match number.checked_sub(1) {
         None => outside,
@@ -313,9 +318,21 @@ mod tests {
             };
             (0..count).map(|number| (host(number), 7)).collect()
         };
-        assert!(build(&hosts(6)).nodes[0].is_list());
-        let trie = build(&hosts(7));
-        assert!(!trie.nodes[0].is_list());
-        assert_eq!(looked_up(&trie, 0x0a01_000d << 96), Some(7));
+        let full = NARROW.count() as u128 / 2;
+        for count in [full, full + 1] {
+            let trie = build(&hosts(count));
+            assert_eq!(trie.nodes[0].is_list(), count == full);
+            let last = 2 * count - 1;
+            for (at, held) in [
+                (0, 0),
+                (1, 7),
+                (2, 0),
+                (last, 7),
+                (last + 1, 0),
+                (0xffff, 0),
+            ] {
+                assert_eq!(looked_up(&trie, (0x0a01_0000 + at) << 96), Some(held));
+            }
+        }
     }
 }

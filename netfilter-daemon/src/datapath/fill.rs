@@ -67,7 +67,7 @@ impl Writer {
             active: Table::open(pins, maps::ACTIVE, 1)?.map()?,
             settings: maps::open(pins, maps::SETTINGS)?,
             users: maps::open(pins, maps::USERS)?,
-            roots: Table::open(pins, maps::ROOTS, 2)?,
+            roots: Table::open(pins, maps::ROOTS, ROOTS_PER_FAMILY as usize)?,
             nodes: Table::open(pins, maps::NODES, 1)?,
             held: Table::open(pins, maps::HELD, 2)?,
             classes: Table::open(pins, maps::CLASSES, 1)?,

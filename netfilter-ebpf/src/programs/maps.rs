@@ -40,11 +40,10 @@ pub(crate) static ACTIVE: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
-/// By copy, family, first bits of the address; in pairs, for an array's
-/// elements are no smaller than eight bytes.
+/// By copy and family; then by first bits of the address.
 #[map]
-pub(crate) static ROOTS: Array<[u32; 2]> =
-    Array::with_max_entries(2 * ROOTS_PER_FAMILY, BPF_F_MMAPABLE);
+pub(crate) static ROOTS: Array<[u32; ROOTS_PER_FAMILY as usize]> =
+    Array::with_max_entries(4, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static NODES: Array<Node> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// What leaves number, of each copy.

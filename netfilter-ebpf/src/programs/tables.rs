@@ -6,7 +6,7 @@ use netfilter_ebpf::{
     egress::{Lent, Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
-    table::{self, Memory, Node, ROOTS_PER_FAMILY},
+    table::{self, Memory, Node},
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     maps::{ACTIVE, ATOMS, CLASSES, FRAGMENTS, HELD, NAMES, NODES, ROOTS, SETTINGS, Scratch},
     message::scratch,
     plumbing, remotes,
-    widen::bounded,
+    widen::{bounded, opaque},
 };
 
 /// One generation of the policy. Read once per packet, so a packet is judged by one.
@@ -164,12 +164,17 @@ pub(crate) fn pick(pairs: &Array<[u32; 2]>, index: u32) -> Option<u32> {
 impl Memory for Trie {
     #[inline(always)]
     fn root(&self, index: u32) -> Option<u32> {
-        pick(&ROOTS, self.table * ROOTS_PER_FAMILY + index)
+        ROOTS.get(self.table)?.get(index as usize).copied()
     }
 
     #[inline(always)]
     fn node(&self, index: u32) -> Option<&Node> {
         NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn opaque(number: u64) -> u64 {
+        opaque(number as usize) as u64
     }
 }
 
