@@ -300,7 +300,7 @@ impl Image {
             image: self,
             learned,
         };
-        match egress::decide(&packet, &tables) {
+        match egress::decide(&packet, self.class(packet.destination), &tables) {
             // A question to a resolver may be sent; which one is the name table's affair.
             Verdict::Pass(_) | Verdict::Audit(_) | Verdict::Ask => Ok(()),
             Verdict::Drop(reason) => Err(reason),
@@ -319,7 +319,7 @@ impl Image {
             image: self,
             learned: None,
         };
-        egress::decide(packet, &tables)
+        egress::decide(packet, self.class(packet.destination), &tables)
     }
 
     /// The class of an address.
@@ -389,10 +389,6 @@ struct Static<'a> {
 }
 
 impl Tables for Static<'_> {
-    fn class(&self, packet: &Packet) -> Option<&Class> {
-        self.image.class(packet.destination)
-    }
-
     fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
         Some(cut::atom(&self.image.atoms, protocol, port))
     }

@@ -9,8 +9,6 @@ use crate::{
 
 /// What the decision looks up. BPF maps in the kernel; vectors in user space.
 pub trait Tables {
-    /// The class of a packet's destination; `None` while no policy is loaded.
-    fn class(&self, packet: &Packet) -> Option<&Class>;
     /// The atom of (protocol, destination port).
     fn atom(&self, protocol: u8, port: u16) -> Option<u8>;
     /// Whether a lease or a flow may be stored for an address. Where it says no, there is none.
@@ -47,10 +45,10 @@ pub enum Origin {
     Inbound,
 }
 
-/// Judges a packet. An ICMP error that no rule lets out is judged as the packet
+/// Judges a packet, of whose destination this is the class; `None` while no policy is loaded. An ICMP error that no rule lets out is judged as the packet
 /// that would answer the one it quotes.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
+pub fn decide<T: Tables>(packet: &Packet, class: Option<&Class>, tables: &T) -> Verdict {
     let is_plumbing = tables.is_plumbing(packet);
     if is_plumbing && plumbing::is_on_link(packet.destination) {
         return Verdict::Pass(Grounds::Plumbing);
@@ -62,7 +60,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
             Verdict::Drop(Reason::Fragment)
         };
     }
-    let Some(class) = tables.class(packet) else {
+    let Some(class) = class else {
         return Verdict::Drop(Reason::Unready);
     };
     if class.flags & CLASS_RESOLVER != 0 && is_dns(packet.protocol, packet.destination_port) {

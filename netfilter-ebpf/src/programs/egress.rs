@@ -16,13 +16,14 @@ use crate::{
     frame::{self, Frame, has_surplus, read, read_quote},
     hits, interface,
     maps::{FRAGMENTS, Scratch},
-    memo,
+    memo::Memo,
     message::scratch,
     plumbing, question, stream,
     tables::Generation,
 };
 
-/// Three stages, each with a stack of its own: 512 bytes are for all that call each other.
+/// What does not pass at once is judged in stages, each with a stack of its own: 512 bytes are
+/// for all that call each other.
 #[inline(always)]
 pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
     let Some((generation, settings)) = Generation::active() else {
@@ -32,39 +33,48 @@ pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
     if settings.has(SETTING_LIFTED) {
         return B::PASS;
     }
-    let copy = u64::from(generation.slot());
-    let (code, subject) = match judge_plain(buffer, generation.era()) {
-        PASSED => return B::PASS,
-        NOT_PLAIN => match read(buffer) {
-            Ok(Frame::Plumbing) => (code_of(Verdict::Pass(Grounds::Rule)), Subject::Unread),
-            Err(reason) => (reason as u64, Subject::Unread),
-            Ok(Frame::Ip(_)) if has_surplus(buffer) => (Reason::Surplus as u64, Subject::Packet),
+    let class = match glance(buffer, &generation) {
+        Glance::Passes => return B::PASS,
+        Glance::Class(class) => u64::from(class),
+        Glance::Unread => UNREAD,
+    };
+    let (copy, era) = (u64::from(generation.slot()), generation.era());
+    if park(buffer) == 0 {
+        match read(buffer) {
+            Ok(Frame::Plumbing) => {
+                let code = conclude::code_of(Verdict::Pass(Grounds::Rule));
+                return conclude::act_on(buffer, code, Subject::Unread, copy);
+            }
+            Err(reason) => return conclude::act_on(buffer, reason as u64, Subject::Unread, copy),
+            Ok(Frame::Ip(_)) if has_surplus(buffer) => {
+                let code = Reason::Surplus as u64;
+                return conclude::act_on(buffer, code, Subject::Packet, copy);
+            }
             Ok(Frame::Ip(_)) => {
                 read_quote(buffer);
                 plumbing::read(buffer);
-                (judge_any(buffer, copy), Subject::Packet)
             }
-        },
-        code => (code, Subject::Packet),
-    };
-    if code == ASKS {
-        return conclude::act_on(buffer, ask(buffer, copy), Subject::Question, copy);
+        }
     }
-    conclude::act_on(buffer, code, subject, copy)
+    match judge(buffer, era, class) {
+        PASSED => B::PASS,
+        ASKS => conclude::act_on(buffer, ask(buffer, copy), Subject::Question, copy),
+        ASKS_BY_STREAM => {
+            let code = conclude::code_of(stream::outbound(buffer, &generation, false));
+            conclude::act_on(buffer, code, Subject::Question, copy)
+        }
+        code => conclude::act_on(buffer, code, Subject::Packet, copy),
+    }
 }
 
 // In place of a verdict's code; see `conclude`.
-const PASSED: u64 = 0x200;
-const NOT_PLAIN: u64 = 0x201;
-const ASKS: u64 = 0x202;
+const ASKS: u64 = 0x200;
+const ASKS_BY_STREAM: u64 = 0x201;
+/// And is counted.
+const PASSED: u64 = 0x202;
 
-#[inline(always)]
-fn code_of(verdict: Verdict) -> u64 {
-    match verdict {
-        Verdict::Ask => ASKS,
-        verdict => conclude::code_of(verdict),
-    }
-}
+/// In place of the number of a class.
+const UNREAD: u64 = u64::MAX;
 
 /// A plain packet that needs no look at what its bytes hold, and its interface's slot of
 /// the counters.
@@ -76,77 +86,119 @@ pub(crate) fn plain<B: Buffer>(buffer: &B) -> Option<(Packet, u32)> {
     nothing_more.then_some((packet, interface.slot))
 }
 
-seam! {
-    /// Judges a plain packet. Most pass here, and are counted; others are in the scratch then.
-    fn judge_plain = (netfilter_judge_plain, xdp_judge_plain)<B>(buffer, era: u64) {
-        let generation = Generation::again(era);
-        let Some((packet, slot)) = plain(buffer) else {
-            return NOT_PLAIN;
+/// What is seen of a packet at first.
+enum Glance {
+    /// It passes, and is counted.
+    Passes,
+    /// It is plain, and goes where this class is.
+    Class(u32),
+    Unread,
+}
+
+/// Most packets are plain, and pass because a rule on their address lets them out, or a name did
+/// a moment ago: [`egress::decide`] would say the same. Nothing is kept of them that this does
+/// not need, so others are read once more.
+#[inline(always)]
+fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Glance {
+    let Some((packet, slot)) = plain(buffer) else {
+        return Glance::Unread;
+    };
+    // On a question its name decides.
+    if egress::is_dns(packet.protocol, packet.destination_port) {
+        return Glance::Unread;
+    }
+    let to = packet.destination;
+    let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
+        return Glance::Unread;
+    };
+    let Some(memo) = Memo::of(to) else {
+        return Glance::Unread;
+    };
+    if !memo.recalls(&packet, generation, atom) {
+        let Some(number) = generation.class_number(to) else {
+            return Glance::Unread;
         };
-        let (verdict, is_remembered) = memo::decide(&packet, &generation);
-        hits::note(&packet, &verdict, &generation, || frame::park(&packet));
-        match verdict {
-            Verdict::Pass(grounds) => {
-                if let Grounds::Learned(grant) = grounds
-                    && flow::is_to_learn(&packet, grant, is_remembered)
-                {
-                    frame::park(&packet);
-                    flow::learned(grant, generation.now());
-                }
-                conclude::count_pass(
-                    buffer,
-                    slot,
-                    packet.family(),
-                    packet.protocol_label(),
-                );
+        if !generation
+            .class(number)
+            .is_some_and(|class| class.allow.contains(atom))
+        {
+            return Glance::Class(number);
+        }
+        memo.note_rule(to, generation, atom);
+    }
+    if hits::may_begin(&packet) {
+        note_begin(buffer, u64::from(generation.slot()));
+    }
+    conclude::count_pass(buffer, slot, packet.family(), packet.protocol_label());
+    Glance::Passes
+}
+
+seam! {
+    /// Counts the rule on its address that lets a plain packet out, if a flow begins with it.
+    fn note_begin = (netfilter_note_begin, xdp_note_begin)<B>(buffer, copy: u64) {
+        if let Some((packet, _)) = plain(buffer) {
+            let verdict = Verdict::Pass(Grounds::Rule);
+            let generation = Generation::of(copy as u32);
+            hits::note(&packet, &verdict, &generation, || frame::park(&packet));
+        }
+        0
+    }
+}
+
+seam! {
+    /// Brings a plain packet into the scratch. Zero of any other.
+    fn park = (netfilter_park, xdp_park)<B>(buffer) {
+        let Some((packet, _)) = plain(buffer) else {
+            return 0;
+        };
+        frame::park(&packet);
+        1
+    }
+}
+
+seam! {
+    /// Judges the packet in the scratch, of any kind. `class`: its number, if it was looked up.
+    fn judge = (netfilter_judge, xdp_judge)<B>(buffer, era: u64, class: u64) {
+        let generation = Generation::again(era);
+        let Some(scratch) = scratch() else {
+            return Reason::Unready as u64;
+        };
+        let packet = &scratch.packet;
+        let class = match class {
+            UNREAD => generation.class_number(packet.destination),
+            class => Some(class as u32),
+        };
+        let class = class.and_then(|number| generation.class(number));
+        let verdict = egress::decide(packet, class, &generation);
+        hits::note(packet, &verdict, &generation, || ());
+        match settle(buffer, packet, verdict, &generation) {
+            Verdict::Pass(_) => {
+                let slot = interface::slot(buffer.ifindex());
+                conclude::count_pass(buffer, slot, packet.family(), packet.protocol_label());
                 PASSED
             }
-            verdict => {
-                frame::park(&packet);
-                if let Verdict::Audit(Some(grant)) = verdict
-                    && flow::is_to_learn(&packet, grant, false)
-                {
-                    flow::learned(grant, generation.now());
+            Verdict::Ask => {
+                // Of what cannot be read no name is reported, nor that of the question before.
+                scratch.question.name_length = 0;
+                match packet.protocol {
+                    _ if !buffer.own() => Reason::TableFull as u64,
+                    packet::TCP => ASKS_BY_STREAM,
+                    _ => ASKS,
                 }
-                code_of(verdict)
             }
+            verdict => conclude::code_of(verdict),
         }
     }
 }
 
 seam! {
-    /// Judges the packet in the scratch, of any kind.
-    fn judge_any = (netfilter_judge, xdp_judge)<B>(buffer, copy: u64) {
-        let generation = Generation::of(copy as u32);
-        let Some(scratch) = scratch() else {
-            return Reason::Unready as u64;
-        };
-        let packet = &scratch.packet;
-        let verdict = egress::decide(packet, &generation);
-        hits::note(packet, &verdict, &generation, || ());
-        code_of(settle(buffer, packet, verdict, &generation))
-    }
-}
-
-seam! {
-    /// Judges the question in the scratch's packet.
+    /// Judges the question in the scratch's packet, a datagram.
     fn ask = (netfilter_judge_question, xdp_judge_question)<B>(buffer, copy: u64) {
         let generation = Generation::of(copy as u32);
         let Some(scratch) = scratch() else {
             return Reason::Unready as u64;
         };
-        // Of what cannot be read no name is reported, nor that of the question before.
-        scratch.question.name_length = 0;
-        if !buffer.own() {
-            return Reason::TableFull as u64;
-        }
-        let packet = &scratch.packet;
-        let verdict = if packet.protocol == packet::TCP {
-            stream::outbound(buffer, &generation, false)
-        } else {
-            question::datagram(buffer, packet, &generation)
-        };
-        conclude::code_of(verdict)
+        conclude::code_of(question::datagram(buffer, &scratch.packet, &generation))
     }
 }
 
@@ -162,7 +214,10 @@ fn settle<B: Buffer>(
         Verdict::Pass(Grounds::Plumbing) if !plumbing::affords(buffer) => {
             return Verdict::Drop(Reason::PlumbingLimit);
         }
-        Verdict::Pass(Grounds::Learned(grant)) => (Some(grant), Verdict::Pass(Grounds::Rule)),
+        Verdict::Pass(Grounds::Learned(grant)) => {
+            note(packet, grant, generation);
+            (Some(grant), Verdict::Pass(Grounds::Rule))
+        }
         // Nothing of the grounds goes on: the verifier takes no number that
         // is not set in every case.
         Verdict::Pass(_) => (None, Verdict::Pass(Grounds::Rule)),
@@ -176,14 +231,28 @@ fn settle<B: Buffer>(
     }
 }
 
+/// Notes that what goes on of the packet's flow may pass, while the grant will not end.
+#[inline(always)]
+fn note(packet: &Packet, grant: Grant, generation: &Generation) {
+    if packet.protocol == packet::TCP
+        && !flow::ends_soon(grant, generation.now())
+        && let Some(atom) = generation.atom(packet.protocol, packet.destination_port)
+        && let Some(memo) = Memo::of(packet.destination)
+    {
+        memo.note_name(packet.destination, generation, atom);
+    }
+}
+
 /// Remembers what later packets will be judged by. False: there was no room.
 #[inline(always)]
 fn remember(packet: &Packet, lent: Option<Grant>, generation: &Generation) -> bool {
     if let Some(grant) = lent
         && !quote::is_error(packet.protocol, packet.kind)
-        && flow::is_to_learn(packet, grant, false)
     {
-        flow::learned(grant, generation.now());
+        let now = generation.now();
+        if !flow::goes_on(packet) || flow::ends_soon(grant, now) {
+            flow::learned(grant, now);
+        }
     }
     match packet.fragment {
         Fragment::First(id) => netfilter_first(id) != 0,

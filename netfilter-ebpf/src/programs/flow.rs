@@ -161,12 +161,11 @@ fn keep(key: &netfilter_ebpf::abi::FlowKey, flow: &Flow) {
     }
 }
 
-/// Whether what a lease lets out is to be [`learned`], for when the lease ends. `lasts`: it is
-/// known not to [end soon](ends_soon).
+/// Whether a packet neither begins nor ends anything. What a lease lets out that does, or ends
+/// [soon](ends_soon), is to be [`learned`], for when the lease ends.
 #[inline(always)]
-pub(crate) fn is_to_learn(packet: &Packet, grant: Grant, lasts: bool) -> bool {
-    let marks = packet.kind & (SYN | FIN | RST) != 0;
-    packet.protocol != TCP || marks || (!lasts && ends_soon(grant, clock::now()))
+pub(crate) fn goes_on(packet: &Packet) -> bool {
+    packet.protocol == TCP && packet.kind & (SYN | FIN | RST) == 0
 }
 
 #[inline(always)]

@@ -42,14 +42,21 @@ pub(crate) fn note(
         Verdict::Drop(Reason::DeniedByRule) => (DECIDER_DENIES, NAME_ID_NONE),
         _ => return,
     };
-    if packet.protocol == TCP && packet.kind & (SYN | ACK) != SYN
-        || quote::is_error(packet.protocol, packet.kind)
-    {
+    if !may_begin(packet) {
         return;
     }
     if netfilter_is_new(hash(packet)) != 0 {
         park();
         netfilter_hit(action, name, generation.slot());
+    }
+}
+
+/// Whether a flow may begin with the packet.
+#[inline(always)]
+pub(crate) fn may_begin(packet: &Packet) -> bool {
+    match packet.protocol {
+        TCP => packet.kind & (SYN | ACK) == SYN,
+        protocol => !quote::is_error(protocol, packet.kind),
     }
 }
 

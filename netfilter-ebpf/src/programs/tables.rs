@@ -78,12 +78,6 @@ impl Generation {
         }
     }
 
-    /// Whether [`era`](Self::era) tells it from all others.
-    #[inline(always)]
-    pub(crate) fn is_known(&self) -> bool {
-        self.number != 0
-    }
-
     #[inline(always)]
     pub(crate) fn slot(&self) -> u32 {
         self.slot
@@ -91,7 +85,8 @@ impl Generation {
 
     #[inline(always)]
     pub(crate) fn is_resolver(&self, address: Address) -> bool {
-        self.class_of(address)
+        self.class_number(address)
+            .and_then(|number| self.class(number))
             .is_some_and(|class| class.flags & CLASS_RESOLVER != 0)
     }
 
@@ -106,8 +101,13 @@ impl Generation {
     }
 
     #[inline(always)]
-    fn class_of(&self, address: Address) -> Option<&'static Class> {
-        CLASSES.get(held(address, self.slot)?.class)
+    pub(crate) fn class_number(&self, address: Address) -> Option<u32> {
+        held(address, self.slot).map(|held| held.class)
+    }
+
+    #[inline(always)]
+    pub(crate) fn class(&self, number: u32) -> Option<&'static Class> {
+        CLASSES.get(number)
     }
 
     /// What the name table holds for the pattern that a name of `length` bytes matches, whose key is in the scratch.
@@ -132,9 +132,13 @@ impl Generation {
 /// What holds at an address in a copy of the tables.
 #[inline(always)]
 pub(crate) fn held(address: Address, copy: u32) -> Option<&'static Held> {
-    let (high, low) = address.left_aligned();
-    let table = copy * 2 + u32::from(!address.is_ipv4());
-    let leaf = netfilter_leaf(high, low, u64::from(table)) as u32;
+    let (high, low, family) = if address.is_ipv4() {
+        // Opaque, or the compiler asks anew for each of the three.
+        (opaque((address.low << 32) as usize) as u64, 0, 0)
+    } else {
+        (address.high, address.low, 1)
+    };
+    let leaf = netfilter_leaf(high, low, u64::from(copy * 2 + family)) as u32;
     HELD.get(leaf).map(|copies| &copies[(copy & 1) as usize])
 }
 
@@ -180,11 +184,6 @@ impl Memory for Trie {
 
 impl Tables for Generation {
     #[inline(always)]
-    fn class(&self, packet: &Packet) -> Option<&Class> {
-        self.class_of(packet.destination)
-    }
-
-    #[inline(always)]
     fn atom(&self, protocol: u8, port: u16) -> Option<u8> {
         let atoms = ATOMS.get(self.slot)?;
         Some(match protocol {
@@ -228,60 +227,5 @@ impl Tables for Generation {
     #[inline(always)]
     fn now(&self) -> u32 {
         clock::now()
-    }
-}
-
-/// The same, for a plain packet, which is not in the scratch: it is no plumbing, no fragment
-/// and no error.
-pub(crate) struct Plain<'a> {
-    pub(crate) generation: &'a Generation,
-    pub(crate) atom: u8,
-}
-
-impl Tables for Plain<'_> {
-    #[inline(always)]
-    fn class(&self, packet: &Packet) -> Option<&Class> {
-        self.generation.class(packet)
-    }
-
-    #[inline(always)]
-    fn atom(&self, _: u8, _: u16) -> Option<u8> {
-        Some(self.atom)
-    }
-
-    #[inline(always)]
-    fn knows(&self, remote: Address) -> bool {
-        self.generation.knows(remote)
-    }
-
-    #[inline(always)]
-    fn learned(&self, packet: &Packet, atom: u8) -> Option<Lent> {
-        self.generation.learned(packet, atom)
-    }
-
-    #[inline(always)]
-    fn flow(&self, packet: &Packet, atom: u8) -> Option<Origin> {
-        frame::park(packet);
-        self.generation.flow(packet, atom)
-    }
-
-    #[inline(always)]
-    fn quoted(&self, _: &Packet) -> Option<&Packet> {
-        None
-    }
-
-    #[inline(always)]
-    fn is_plumbing(&self, _: &Packet) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn fragment(&self, _: &FragmentKey) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u32 {
-        self.generation.now()
     }
 }
