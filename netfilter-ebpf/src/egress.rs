@@ -45,8 +45,8 @@ pub enum Origin {
     Inbound,
 }
 
-/// Judges a packet, of whose destination this is the class; `None` while no policy is loaded. An ICMP error that no rule lets out is judged as the packet
-/// that would answer the one it quotes.
+/// Judges a packet, of whose destination this is the class; `None` while no policy is loaded. An
+/// ICMP error that no rule lets out is judged as the packet that would answer the one it quotes.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &Packet, class: Option<&Class>, tables: &T) -> Verdict {
     let is_plumbing = tables.is_plumbing(packet);

@@ -22,27 +22,21 @@ pub const STRIDES: core::ops::RangeInclusive<u32> = 1..=16;
 pub struct Lanes {
     /// Bits after its skip that the list tells apart: those of a place.
     pub bits: u32,
-    /// Bits from one lane to the next.
-    pub apart: u32,
 }
 
 /// Of a list that is not narrow.
-pub const WIDE: Lanes = Lanes {
-    bits: 31,
-    apart: 32,
-};
+pub const WIDE: Lanes = Lanes { bits: 31 };
 /// Of a narrow list.
-pub const NARROW: Lanes = Lanes {
-    bits: 15,
-    apart: 16,
-};
+pub const NARROW: Lanes = Lanes { bits: 15 };
+/// Of a node.
+const WORDS: usize = 3;
 
 /// Bits that one node's skip can compare.
 pub const MAX_SKIP: u32 = 56;
 /// Nodes on the longest path, at most: of 112 bits a branch takes two, but one where fewer than four
-/// prefixes are below it, or twelve that end near, of which there are no more than six in a row; and a list.
+/// prefixes are below it, or twelve that end near, of which there are no more than six in a row;
+/// and a list.
 pub const MAX_DEPTH: u32 = 60;
-const WORDS: usize = 3;
 /// Set in an entry of the direct table that is a leaf; the rest is its number. Clear: the rest is
 /// a node's index.
 pub const LEAF: u32 = 1 << 31;
@@ -107,10 +101,15 @@ impl Node {
 }
 
 impl Lanes {
+    /// Bits from one lane to the next.
+    const fn apart(self) -> u32 {
+        self.bits + 1
+    }
+
     /// Lanes of a word.
     #[must_use]
     pub const fn of_word(self) -> u32 {
-        u64::BITS / self.apart
+        u64::BITS / self.apart()
     }
 
     /// Lanes of a list.
@@ -126,7 +125,7 @@ impl Lanes {
         let mut ones = 0;
         let mut lane = 0;
         while lane < self.of_word() {
-            ones |= 1 << (lane * self.apart);
+            ones |= 1 << (lane * self.apart());
             lane += 1;
         }
         number.wrapping_mul(ones)
@@ -135,7 +134,7 @@ impl Lanes {
     /// A word with a place in a lane that was not used.
     #[must_use]
     pub const fn with(self, word: u64, lane: u32, place: u64) -> u64 {
-        word ^ (self.last() ^ place) << (lane * self.apart)
+        word ^ (self.last() ^ place) << (lane * self.apart())
     }
 
     /// A word of lanes behind all others.
@@ -158,7 +157,7 @@ impl Lanes {
             begun += (at - word) >> self.bits & self.all(1);
         }
         // The last lane of the product is the sum of all.
-        self.all(begun) >> (self.apart * (self.of_word() - 1)) & 0xf
+        self.all(begun) >> (self.apart() * (self.of_word() - 1)) & 0xf
     }
 }
 
