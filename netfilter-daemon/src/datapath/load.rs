@@ -148,19 +148,4 @@ pub(super) fn workload(ebpf: &mut aya::Ebpf) -> Result<&mut Xdp, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernel_that_is_too_old_is_told_so_and_the_first_that_is_not_is_taken() {
-        let told = check(KernelVersion::new(5, 10, 250))
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            told,
-            "this kernel is too old: the programs need Linux 5.15 or newer, 6.1 is the oldest that was tried; nothing was changed"
-        );
-        check(KernelVersion::new(5, 15, 0)).unwrap();
-        check(KernelVersion::current().unwrap()).unwrap();
-    }
-}
+mod tests;
