@@ -8,6 +8,8 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use netfilter_daemon::lab::{daemon::Daemon, mounts, namespace::Namespace, topology::WORKLOAD};
@@ -17,6 +19,10 @@ use crate::{
     programs::{self, Place, Says},
     site::{Side, Site},
 };
+
+/// Others are measured long after their rules were set. In the first moments the daemon tidies, and the
+/// programs look for what is known of an address that nothing is known of.
+const SETTLED: Duration = Duration::from_secs(1);
 
 const BINARY: &str = env!("CARGO_BIN_EXE_netfilter-daemon");
 
@@ -146,7 +152,9 @@ pub fn enforce(filter: Filter, site: &Site) -> Result<InForce, Box<dyn Error>> {
                 Side::Host => ["--interface", site.side.interface()],
                 Side::Workload => ["--workload", WORKLOAD],
             });
-            Ok(InForce::Daemon(Daemon::start(command)?))
+            let daemon = Daemon::start(command)?;
+            thread::sleep(SETTLED);
+            Ok(InForce::Daemon(daemon))
         }
         _ => Ok(InForce::Nothing),
     }
