@@ -306,19 +306,36 @@ fn what_was_not_told_of_is_still_of_who_sent_it() {
     let told = |port: &u16| events.contains(&format!("\"destination_port\":{port},"));
     assert!(told(&4000) && !PORTS.iter().all(told));
     let policy = suggested(&world);
-    for (address, program, other) in [
-        ("198.18.7.1/", "perl", "bash"),
-        ("198.18.7.2/", "bash", "perl"),
-    ] {
-        let rules: Vec<&str> = policy.split("- name:").collect();
-        let at = rules.iter().position(|rule| rule.contains(address));
-        // The comment on a rule stands before it.
-        let about = rules[at.unwrap() - 1].rsplit("port_ranges").next().unwrap();
-        assert!(
-            about.contains(program) && !about.contains(other),
-            "{address}\n{policy}"
-        );
-    }
+    assert_sent(&policy, "198.18.7.1/", "perl", "bash");
+    assert_sent(&policy, "198.18.7.2/", "bash", "perl");
+}
+
+/// Another's packet lies between those of a socket that has fallen silent, on the same processor.
+#[test]
+fn what_a_silent_socket_sends_is_still_of_who_sent_it() {
+    let world = World::new(None);
+    let _daemon = world.enforce("isolation_mode: allow_internet_outbound");
+    let sends = "socket(S, PF_INET, SOCK_DGRAM, 0); \
+         sub to { send(S, 'x', 0, sockaddr_in($_[0], inet_aton('198.18.7.3'))) } \
+         for my $port (4001..4005) { to(4000) for (1..400); \
+         system('bash', '-c', \"echo x > /dev/udp/198.18.7.4/$port\"); to($port) }";
+    let perl = ["-c", "0", "perl", "-MSocket", "-e", sends];
+    assert!(world.succeeds("taskset", &perl));
+    let policy = suggested(&world);
+    assert_sent(&policy, "198.18.7.3/", "perl", "bash");
+    assert_sent(&policy, "198.18.7.4/", "bash", "perl");
+}
+
+/// That a suggested policy says of an address who sent to it, and not that another did.
+fn assert_sent(policy: &str, address: &str, program: &str, other: &str) {
+    let rules: Vec<&str> = policy.split("- name:").collect();
+    let at = rules.iter().position(|rule| rule.contains(address));
+    // The comment on a rule stands before it.
+    let about = rules[at.unwrap() - 1].rsplit("port_ranges").next().unwrap();
+    assert!(
+        about.contains(program) && !about.contains(other),
+        "{address}\n{policy}"
+    );
 }
 
 /// Enforced, nothing is remembered that was dropped.

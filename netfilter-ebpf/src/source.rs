@@ -6,6 +6,9 @@
 //! address, of IPv6 the first 64 bits). Each has a bucket, found by its keyed hash, and a
 //! report takes a token of both and one of what all parties have together. The last half
 //! of that is for parties that have all their tokens: who has been silent is heard.
+//!
+//! Tokens come once a second. A socket whose sender found none is not told of again in that second, whoever
+//! uses it ([`Silence`]): who floods is not looked for anew with each packet.
 
 use crate::{
     abi::{Address, Who},
@@ -24,6 +27,27 @@ pub const ALL: u32 = 0;
 pub struct Source {
     pub bucket: Bucket,
     pub untold: u64,
+}
+
+/// Which socket is not told of for the rest of a second, of each processor one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Silence {
+    /// Its cookie (SO_COOKIE); zero is nobody's.
+    pub socket: u64,
+    /// Of CLOCK_BOOTTIME.
+    pub second: u32,
+    /// The place where it counts what is not told.
+    pub place: u32,
+}
+
+impl Silence {
+    /// Whether it is about this socket, now.
+    #[must_use]
+    #[inline(always)]
+    pub const fn covers(&self, socket: u64, now: u32) -> bool {
+        socket != 0 && self.socket == socket && self.second == now
+    }
 }
 
 /// Reports per minute, and at once.
@@ -152,6 +176,25 @@ mod tests {
             assert!((1..=SLOTS).contains(&party), "{party}");
             assert!((SLOTS + 1..PLACES).contains(&member), "{member}");
         }
+    }
+
+    #[test]
+    fn who_finds_no_token_finds_none_before_the_next_second() {
+        for pace in [MEMBER, PARTY, TOGETHER] {
+            let mut bucket = 0;
+            while let Some(left) = pace.take(bucket, 1000, 0) {
+                bucket = left;
+            }
+            assert_eq!(pace.take(bucket, 1000, 0), None);
+            assert!(pace.take(bucket, 1001, 0).is_some());
+        }
+        let silence = Silence {
+            socket: 7,
+            second: 1000,
+            place: 1,
+        };
+        assert!(silence.covers(7, 1000) && !silence.covers(7, 1001) && !silence.covers(8, 1000));
+        assert!(!Silence::default().covers(0, 0), "none has no socket");
     }
 
     #[test]

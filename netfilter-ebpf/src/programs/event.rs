@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ringbuf_output};
 use netfilter_ebpf::{
     abi::{Address, EVENT_CUT_CGROUP, EVENT_CUT_EXECUTABLE, Event, Path},
     dns::HEADER,
@@ -29,6 +29,10 @@ pub(crate) fn report<B: Buffer>(
     read: bool,
     named: bool,
 ) {
+    // Audit goes on to remember who sends.
+    if !audited && is_silent(buffer) {
+        return count(&LOST, LossStage::RateLimit as u8);
+    }
     note(
         buffer,
         reason as u64,
@@ -54,6 +58,7 @@ fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8,
     let source = packet.map_or(Address { high: 0, low: 0 }, |packet| packet.source);
     let untold = netfilter_may_tell(u64::from(buffer.came_by()), source.high, source.low);
     if untold == SILENT {
+        becomes_silent(buffer);
         return count(&LOST, LossStage::RateLimit as u8);
     }
     // Only now, for it takes longer than to be silent.
@@ -144,6 +149,39 @@ fn append(text: *mut u8, at: u64, path: &Path) {
     unsafe { paths::copy_text(path.text.as_ptr(), text.add(at as usize), path.length) };
 }
 
+/// Whether nothing is told of the packet's socket now, see [`source::Silence`]. Then it is counted.
+#[inline(always)]
+fn is_silent<B: Buffer>(buffer: &B) -> bool {
+    let Some(Scratch { silence, .. }) = scratch() else {
+        return false;
+    };
+    if !silence.covers(socket(buffer), clock::now()) {
+        return false;
+    }
+    if let Some(source) = SOURCES.get_ptr_mut(silence.place) {
+        // SAFETY: a word of a map value.
+        atomic::increment(unsafe { &raw mut (*source).untold });
+    }
+    true
+}
+
+/// [`netfilter_may_tell`] has just said until when the packet's sender is.
+#[inline(always)]
+fn becomes_silent<B: Buffer>(buffer: &B) {
+    if let Some(Scratch { silence, .. }) = scratch() {
+        silence.socket = socket(buffer);
+    }
+}
+
+/// The cookie of the packet's socket; zero without one.
+#[inline(always)]
+fn socket<B: Buffer>(buffer: &B) -> u64 {
+    // SAFETY: a helper that takes the context.
+    buffer
+        .skb()
+        .map_or(0, |skb| unsafe { bpf_get_socket_cookie(skb.cast()) })
+}
+
 /// In place of a number: nothing is reported.
 const SILENT: u64 = u64::MAX;
 
@@ -158,10 +196,10 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
         return SILENT;
     };
     let from = Address { high, low };
-    let (party, member) = source::places(&scratch.who, interface as u32, from, seed());
+    let (party_place, member_place) = source::places(&scratch.who, interface as u32, from, seed());
     let (Some(party), Some(member), Some(all)) = (
-        SOURCES.get_ptr_mut(party),
-        SOURCES.get_ptr_mut(member),
+        SOURCES.get_ptr_mut(party_place),
+        SOURCES.get_ptr_mut(member_place),
         SOURCES.get_ptr_mut(source::ALL),
     ) else {
         return SILENT;
@@ -169,6 +207,12 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
     // SAFETY: map values, whose words are replaced whole.
     let (party, member, all) = unsafe { (&mut *party, &mut *member, &raw mut (*all).bucket) };
     let now = clock::now();
+    let mut fall_silent = |second, place, untold| {
+        scratch.silence.second = second;
+        scratch.silence.place = place;
+        atomic::increment(untold);
+        SILENT
+    };
     for _ in 0..4 {
         // SAFETY: as above.
         let (of_member, of_party, of_all) = unsafe {
@@ -179,8 +223,7 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
             )
         };
         let Some(left_member) = MEMBER.take(of_member, now, 0) else {
-            atomic::increment(&raw mut member.untold);
-            return SILENT;
+            return fall_silent(now, member_place, &raw mut member.untold);
         };
         let reserve = match PARTY.is_full(of_party, now) {
             true => 0,
@@ -190,8 +233,7 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
             PARTY.take(of_party, now, 0),
             TOGETHER.take(of_all, now, reserve),
         ) else {
-            atomic::increment(&raw mut party.untold);
-            return SILENT;
+            return fall_silent(now, party_place, &raw mut party.untold);
         };
         // One that another processor takes meanwhile is too much for nobody but the last.
         if atomic::compare_exchange(all, of_all, left_all)
@@ -201,8 +243,8 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
             return taken(&raw mut party.untold) + taken(&raw mut member.untold);
         }
     }
-    atomic::increment(&raw mut member.untold);
-    SILENT
+    // Others took their tokens; there may be one for the next.
+    fall_silent(0, member_place, &raw mut member.untold)
 }
 
 /// What a counter was, which begins anew.

@@ -21,7 +21,7 @@ use netfilter_ebpf::{
     name::{KEY_DATA, KeyBuffer},
     packet::Packet,
     plumbing, remote,
-    source::{self, Source},
+    source::{self, Silence, Source},
     stream::{Inbound, Stream, Walk},
     table::{Node, ROOTS_PER_FAMILY},
 };
@@ -259,6 +259,8 @@ pub(crate) struct Scratch {
     /// Who sends the packet, see `who`.
     pub(crate) who: Who,
     pub(crate) paths: Paths,
+    /// Who is not told of now, see `event`.
+    pub(crate) silence: Silence,
     /// What audit remembers, see `wanted`.
     pub(crate) wanted_key: WantedKey,
     pub(crate) wanted: Wanted,
