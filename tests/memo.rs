@@ -21,6 +21,8 @@ const A: &str =
     "{ name: a, type: fqdn, destination: { fqdn: a.example, protocol: TCP, port_ranges: '443' } }";
 const B: &str =
     "{ name: b, type: fqdn, destination: { fqdn: b.example, protocol: TCP, port_ranges: '8443' } }";
+const DATAGRAMS: &str =
+    "{ name: u, type: fqdn, destination: { fqdn: u.example, protocol: UDP, port_ranges: '443' } }";
 const DENY: &str = "{ name: no, type: ip, action: deny, \
      destination: { cidr: 192.0.2.0/24, protocol: '*', port_ranges: '*' } }";
 
@@ -96,10 +98,42 @@ fn a_grant_ends_when_its_time_is_over_however_often_it_was_used() {
     );
 }
 
+/// Whatever was recalled between, each flow is remembered, for when the grant is over, and counted.
+#[test]
+fn a_datagram_is_recalled_by_its_own_flow_and_no_other() {
+    const TTL: u64 = 12;
+    const FLOWS: u16 = 4;
+    stay_on_one_processor();
+    let mut kernel = Kernel::new(&policy(&[DATAGRAMS]));
+    begin_a_second();
+    kernel.learn("u.example", TTL as u32, &["192.0.2.1"]);
+    let of = |source: &str, port| {
+        let datagram = to("192.0.2.1", frame::UDP, datagram(port, 443, b"x"));
+        datagram.from(source).bytes()
+    };
+    for _ in 0..3 {
+        for port in 0..FLOWS {
+            for _ in 0..3 {
+                assert!(kernel.passes(&of("10.99.0.2", 5_000 + port)));
+                assert!(kernel.passes(&of("10.99.0.3", 5_000 + port)));
+            }
+        }
+    }
+    let hits = kernel.datapath.state().rule_hits(&["u".to_owned()]);
+    assert_eq!(hits.unwrap()[0].hits, u64::from(2 * FLOWS));
+    sleep(Duration::from_secs(TTL + 2));
+    for port in 0..FLOWS {
+        assert!(kernel.passes(&of("10.99.0.2", 5_000 + port)), "{port}");
+        assert!(kernel.passes(&of("10.99.0.3", 5_000 + port)), "{port}");
+    }
+    assert!(!kernel.passes(&of("10.99.0.2", 5_000 + FLOWS)));
+    assert!(!kernel.passes(&of("10.99.0.4", 5_000)));
+}
+
 #[test]
 fn a_grant_is_of_its_address_port_and_protocol() {
     stay_on_one_processor();
-    let mut kernel = Kernel::new(&policy(&[A, B]));
+    let mut kernel = Kernel::new(&policy(&[A, B, DATAGRAMS]));
     kernel.learn("a.example", 600, &["192.0.2.1"]);
     assert!(passes(&mut kernel, "192.0.2.1", 443));
     // Every other address of the network: some share the place of the first.
@@ -110,9 +144,16 @@ fn a_grant_is_of_its_address_port_and_protocol() {
         assert!(!passes(&mut kernel, "192.0.2.1", 8443));
         assert!(!passes(&mut kernel, "192.0.2.1", 80));
     }
-    let datagram = to("192.0.2.1", frame::UDP, datagram(40_000, 443, b"x")).bytes();
+    let datagram = |address| to(address, frame::UDP, datagram(40_000, 443, b"x")).bytes();
     assert!(kernel.passes(&goes_on("192.0.2.1", 443)));
-    assert!(!kernel.passes(&datagram));
+    assert!(!kernel.passes(&datagram("192.0.2.1")));
+    // The same flow, to another address and by another protocol.
+    kernel.learn("u.example", 600, &["192.0.2.2"]);
+    for _ in 0..2 {
+        assert!(kernel.passes(&datagram("192.0.2.2")));
+        assert!(!kernel.passes(&datagram("192.0.2.1")));
+        assert!(!passes(&mut kernel, "192.0.2.2", 443));
+    }
     // An IPv6 address, whose place is the same.
     assert!(!passes(&mut kernel, "2001:db8::2001:f247:c000:201", 443));
     kernel.learn("b.example", 600, &["192.0.2.1"]);

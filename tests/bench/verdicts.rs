@@ -24,7 +24,8 @@ resolvers: [10.0.0.53]
 on_deny: drop
 dns: { on_deny: drop }
 inbound: [{ protocol: TCP, port_ranges: '22' }]
-outbound_rules: []
+outbound_rules:
+  - { name: quic, type: fqdn, destination: { fqdn: mcr.microsoft.com, protocol: UDP, port_ranges: '443' } }
 ";
 const PREFIXES: usize = 10_000;
 
@@ -78,6 +79,9 @@ pub fn measure(effort: Effort, quick: bool, add: &mut impl FnMut(Vec<Row>)) {
         &tcp("11.0.0.0", 443).bytes(),
         effort,
     ));
+    let datagram = udp("11.0.0.0", 443).bytes();
+    assert!(kernel.passes(&ack) && kernel.passes(&datagram));
+    tasks.push(task("learned/datagram", EGRESS, &datagram, effort));
     add(run::measure(&mut kernel, tasks, effort));
 
     destinations(&mut kernel, REMOTE);

@@ -126,7 +126,7 @@ fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Glance {
         }
         memo.note_rule(to, generation, atom);
     }
-    if hits::may_begin(&packet) {
+    if hits::may_begin(&packet) && !memo.is_by_name() {
         note_begin(buffer, u64::from(generation.slot()));
     }
     conclude::count_pass(buffer, slot, packet.family(), packet.protocol_label());
@@ -234,12 +234,12 @@ fn settle<B: Buffer>(
 /// Notes that what goes on of the packet's flow may pass, while the grant will not end.
 #[inline(always)]
 fn note(packet: &Packet, grant: Grant, generation: &Generation) {
-    if packet.protocol == packet::TCP
+    if (packet.protocol == packet::TCP || packet.protocol == packet::UDP)
         && !flow::ends_soon(grant, generation.now())
         && let Some(atom) = generation.atom(packet.protocol, packet.destination_port)
         && let Some(memo) = Memo::of(packet.destination)
     {
-        memo.note_name(packet.destination, generation, atom);
+        memo.note_name(packet, generation, atom);
     }
 }
 

@@ -6,7 +6,10 @@
 //! with the second. Places are few and found by the address: what needs the place takes it.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use netfilter_ebpf::{abi::Address, packet::Packet};
+use netfilter_ebpf::{
+    abi::Address,
+    packet::{Packet, UDP},
+};
 
 use crate::{clock, flow, tables::Generation};
 
@@ -19,6 +22,8 @@ pub(crate) struct Memo {
     about: u64,
     /// When it was noted, of what a name lent; or [`BY_RULE`].
     second: u32,
+    /// Of the packet that was noted, if a name lent: one number for ports and source.
+    flow: u32,
 }
 
 const BY_RULE: u32 = u32::MAX;
@@ -38,33 +43,49 @@ impl Memo {
             .map(|memo| unsafe { &mut *memo })
     }
 
-    /// Whether the packet's like was let out, and nothing else is to be done about it.
+    /// Whether the packet's like was let out. If a [name](Self::is_by_name) did, nothing else is to be
+    /// done about it: it goes on, or is of the flow that was noted in this second.
     #[inline(always)]
     pub(crate) fn recalls(&self, packet: &Packet, generation: &Generation, atom: u8) -> bool {
         self.address.low == packet.destination.low
             && self.address.high == packet.destination.high
             && self.about == about(generation, atom)
-            && (self.second == BY_RULE || flow::goes_on(packet) && self.second == clock::now())
+            && (self.second == BY_RULE
+                || (flow::goes_on(packet)
+                    || packet.protocol == UDP && self.flow == flow_of(packet))
+                    && self.second == clock::now())
+    }
+
+    /// Whether what it recalls was let out by a name.
+    #[inline(always)]
+    pub(crate) fn is_by_name(&self) -> bool {
+        self.second != BY_RULE
     }
 
     /// A rule lets out what goes to the address and belongs to the atom.
     #[inline(always)]
     pub(crate) fn note_rule(&mut self, address: Address, generation: &Generation, atom: u8) {
-        self.note(address, about(generation, atom), BY_RULE);
-    }
-
-    /// Now a name lends the address for the atom, and will not stop soon.
-    #[inline(always)]
-    pub(crate) fn note_name(&mut self, address: Address, generation: &Generation, atom: u8) {
-        self.note(address, about(generation, atom), clock::now());
-    }
-
-    #[inline(always)]
-    fn note(&mut self, address: Address, about: u64, second: u32) {
         self.address = address;
-        self.about = about;
-        self.second = second;
+        self.about = about(generation, atom);
+        self.second = BY_RULE;
     }
+
+    /// Now a name lends the packet's address for the atom, and will not stop soon; its flow is
+    /// remembered.
+    #[inline(always)]
+    pub(crate) fn note_name(&mut self, packet: &Packet, generation: &Generation, atom: u8) {
+        self.address = packet.destination;
+        self.about = about(generation, atom);
+        self.second = clock::now();
+        self.flow = flow_of(packet);
+    }
+}
+
+#[inline(always)]
+fn flow_of(packet: &Packet) -> u32 {
+    let source = packet.source.high ^ packet.source.low;
+    let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
+    ports ^ source as u32 ^ (source >> 32) as u32
 }
 
 #[inline(always)]
