@@ -7,8 +7,8 @@
 //! report takes a token of both and one of what all parties have together. The last half
 //! of that is for parties that have all their tokens: who has been silent is heard.
 //!
-//! Tokens come once a second. A socket whose sender found none is not told of again in that second, whoever
-//! uses it ([`Silence`]): who floods is not looked for anew with each packet.
+//! Tokens come once a second. A socket whose sender found none is not told of again in that
+//! second, whoever uses it ([`Silence`]): who floods is not looked for anew with each packet.
 
 use crate::{
     abi::{Address, Who},

@@ -34,36 +34,44 @@ pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
         return B::PASS;
     }
     let class = match glance(buffer, &generation) {
-        Glance::Passes => return B::PASS,
-        Glance::Class(class) => u64::from(class),
-        Glance::Unread => UNREAD,
+        Some(Glance::Passes) => return B::PASS,
+        Some(Glance::Class(class)) => u64::from(class),
+        None => UNREAD,
     };
     let (copy, era) = (u64::from(generation.slot()), generation.era());
-    if park(buffer) == 0 {
-        match read(buffer) {
-            Ok(Frame::Plumbing) => {
-                let code = conclude::code_of(Verdict::Pass(Grounds::Rule));
-                return conclude::act_on(buffer, code, Subject::Unread, copy);
+    let (code, subject) = match unjudged(buffer) {
+        Some(concluded) => concluded,
+        None => match judge(buffer, era, class) {
+            PASSED => return B::PASS,
+            ASKS => (ask(buffer, copy), Subject::Question),
+            ASKS_BY_STREAM => {
+                let verdict = stream::outbound(buffer, &generation, false);
+                (conclude::code_of(verdict), Subject::Question)
             }
-            Err(reason) => return conclude::act_on(buffer, reason as u64, Subject::Unread, copy),
-            Ok(Frame::Ip(_)) if has_surplus(buffer) => {
-                let code = Reason::Surplus as u64;
-                return conclude::act_on(buffer, code, Subject::Packet, copy);
-            }
-            Ok(Frame::Ip(_)) => {
-                read_quote(buffer);
-                plumbing::read(buffer);
-            }
-        }
+            code => (code, Subject::Packet),
+        },
+    };
+    conclude::act_on(buffer, code, subject, copy)
+}
+
+/// Brings the packet into the scratch, of any kind; or a verdict's code, of what needs no judge.
+#[inline(always)]
+fn unjudged<B: Buffer>(buffer: &B) -> Option<(u64, Subject)> {
+    if park(buffer) != 0 {
+        return None;
     }
-    match judge(buffer, era, class) {
-        PASSED => B::PASS,
-        ASKS => conclude::act_on(buffer, ask(buffer, copy), Subject::Question, copy),
-        ASKS_BY_STREAM => {
-            let code = conclude::code_of(stream::outbound(buffer, &generation, false));
-            conclude::act_on(buffer, code, Subject::Question, copy)
+    match read(buffer) {
+        Ok(Frame::Plumbing) => {
+            let verdict = Verdict::Pass(Grounds::Rule);
+            Some((conclude::code_of(verdict), Subject::Unread))
         }
-        code => conclude::act_on(buffer, code, Subject::Packet, copy),
+        Err(reason) => Some((reason as u64, Subject::Unread)),
+        Ok(Frame::Ip(_)) if has_surplus(buffer) => Some((Reason::Surplus as u64, Subject::Packet)),
+        Ok(Frame::Ip(_)) => {
+            read_quote(buffer);
+            plumbing::read(buffer);
+            None
+        }
     }
 }
 
@@ -86,43 +94,34 @@ pub(crate) fn plain<B: Buffer>(buffer: &B) -> Option<(Packet, u32)> {
     nothing_more.then_some((packet, interface.slot))
 }
 
-/// What is seen of a packet at first.
+/// What is seen of a plain packet at first.
 enum Glance {
     /// It passes, and is counted.
     Passes,
-    /// It is plain, and goes where this class is.
+    /// It goes where this class is.
     Class(u32),
-    Unread,
 }
 
 /// Most packets are plain, and pass because a rule on their address lets them out, or a name did
 /// a moment ago: [`egress::decide`] would say the same. Nothing is kept of them that this does
 /// not need, so others are read once more.
 #[inline(always)]
-fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Glance {
-    let Some((packet, slot)) = plain(buffer) else {
-        return Glance::Unread;
-    };
+fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Option<Glance> {
+    let (packet, slot) = plain(buffer)?;
     // On a question its name decides.
     if egress::is_dns(packet.protocol, packet.destination_port) {
-        return Glance::Unread;
+        return None;
     }
     let to = packet.destination;
-    let Some(atom) = generation.atom(packet.protocol, packet.destination_port) else {
-        return Glance::Unread;
-    };
-    let Some(memo) = Memo::of(to) else {
-        return Glance::Unread;
-    };
+    let atom = generation.atom(packet.protocol, packet.destination_port)?;
+    let memo = Memo::of(to)?;
     if !memo.recalls(&packet, generation, atom) {
-        let Some(number) = generation.class_number(to) else {
-            return Glance::Unread;
-        };
+        let number = generation.class_number(to)?;
         if !generation
             .class(number)
             .is_some_and(|class| class.allow.contains(atom))
         {
-            return Glance::Class(number);
+            return Some(Glance::Class(number));
         }
         memo.note_rule(to, generation, atom);
     }
@@ -130,7 +129,7 @@ fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Glance {
         note_begin(buffer, u64::from(generation.slot()));
     }
     conclude::count_pass(buffer, slot, packet.family(), packet.protocol_label());
-    Glance::Passes
+    Some(Glance::Passes)
 }
 
 seam! {

@@ -7,7 +7,7 @@ use netfilter_ebpf::{
     abi::{Address, EVENT_CUT_CGROUP, EVENT_CUT_EXECUTABLE, Event, Path},
     dns::HEADER,
     packet::Packet,
-    source::{self, MEMBER, PARTY, RESERVE, TOGETHER},
+    source::{self, MEMBER, PARTY, RESERVE, Silence, TOGETHER},
     verdict::{Family, LossStage, Reason},
 };
 
@@ -56,9 +56,13 @@ seam! {
 fn send<B: Buffer>(buffer: &B, packet: Option<&Packet>, reason: u8, audited: u8, named: bool) {
     who::sends(buffer.skb());
     let source = packet.map_or(Address { high: 0, low: 0 }, |packet| packet.source);
-    let untold = netfilter_may_tell(u64::from(buffer.came_by()), source.high, source.low);
+    let untold = netfilter_may_tell(
+        u64::from(buffer.came_by()),
+        source.high,
+        source.low,
+        socket(buffer),
+    );
     if untold == SILENT {
-        becomes_silent(buffer);
         return count(&LOST, LossStage::RateLimit as u8);
     }
     // Only now, for it takes longer than to be silent.
@@ -149,7 +153,7 @@ fn append(text: *mut u8, at: u64, path: &Path) {
     unsafe { paths::copy_text(path.text.as_ptr(), text.add(at as usize), path.length) };
 }
 
-/// Whether nothing is told of the packet's socket now, see [`source::Silence`]. Then it is counted.
+/// Whether nothing is told of the packet's socket now, see [`Silence`]. Then it is counted.
 #[inline(always)]
 fn is_silent<B: Buffer>(buffer: &B) -> bool {
     let Some(Scratch { silence, .. }) = scratch() else {
@@ -165,14 +169,6 @@ fn is_silent<B: Buffer>(buffer: &B) -> bool {
     true
 }
 
-/// [`netfilter_may_tell`] has just said until when the packet's sender is.
-#[inline(always)]
-fn becomes_silent<B: Buffer>(buffer: &B) {
-    if let Some(Scratch { silence, .. }) = scratch() {
-        silence.socket = socket(buffer);
-    }
-}
-
 /// The cookie of the packet's socket; zero without one.
 #[inline(always)]
 fn socket<B: Buffer>(buffer: &B) -> u64 {
@@ -186,12 +182,13 @@ fn socket<B: Buffer>(buffer: &B) -> u64 {
 const SILENT: u64 = u64::MAX;
 
 /// Takes what a report of the sender in the scratch costs, and returns how many of the same
-/// source were not reported before it, or [`SILENT`]. See [`netfilter_ebpf::source`].
+/// source were not reported before it, or [`SILENT`]. See [`netfilter_ebpf::source`]. `socket`:
+/// its cookie, which then is silent while there can be no token.
 ///
 /// A global function, see `message`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
+extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64, socket: u64) -> u64 {
     let Some(scratch) = scratch() else {
         return SILENT;
     };
@@ -207,9 +204,12 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
     // SAFETY: map values, whose words are replaced whole.
     let (party, member, all) = unsafe { (&mut *party, &mut *member, &raw mut (*all).bucket) };
     let now = clock::now();
-    let mut fall_silent = |second, place, untold| {
-        scratch.silence.second = second;
-        scratch.silence.place = place;
+    let mut fall_silent = |place, untold| {
+        scratch.silence = Silence {
+            socket,
+            second: now,
+            place,
+        };
         atomic::increment(untold);
         SILENT
     };
@@ -223,7 +223,7 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
             )
         };
         let Some(left_member) = MEMBER.take(of_member, now, 0) else {
-            return fall_silent(now, member_place, &raw mut member.untold);
+            return fall_silent(member_place, &raw mut member.untold);
         };
         let reserve = match PARTY.is_full(of_party, now) {
             true => 0,
@@ -233,7 +233,7 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
             PARTY.take(of_party, now, 0),
             TOGETHER.take(of_all, now, reserve),
         ) else {
-            return fall_silent(now, party_place, &raw mut party.untold);
+            return fall_silent(party_place, &raw mut party.untold);
         };
         // One that another processor takes meanwhile is too much for nobody but the last.
         if atomic::compare_exchange(all, of_all, left_all)
@@ -244,7 +244,8 @@ extern "C" fn netfilter_may_tell(interface: u64, high: u64, low: u64) -> u64 {
         }
     }
     // Others took their tokens; there may be one for the next.
-    fall_silent(0, member_place, &raw mut member.untold)
+    atomic::increment(&raw mut member.untold);
+    SILENT
 }
 
 /// What a counter was, which begins anew.

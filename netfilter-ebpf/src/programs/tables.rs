@@ -139,7 +139,8 @@ pub(crate) fn held(address: Address, copy: u32) -> Option<&'static Held> {
         (address.high, address.low, 1)
     };
     let leaf = netfilter_leaf(high, low, u64::from(copy * 2 + family)) as u32;
-    HELD.get(leaf).map(|copies| &copies[(copy & 1) as usize])
+    // The compiler knows which copies there are, the verifier may not any more.
+    HELD.get(leaf).map(|copies| &copies[opaque(copy as usize) & 1])
 }
 
 /// The number of the leaf of a left-aligned address in table `table` (copy times

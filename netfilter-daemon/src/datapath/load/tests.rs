@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
 };
 
@@ -43,19 +43,10 @@ impl Linked {
 
     /// Of all functions, the entry first.
     fn bounds(&self) -> Vec<Range<usize>> {
-        let mut begins: Vec<usize> = (0..self.0.len())
-            .filter_map(|at| self.called(at))
-            .chain([0])
-            .collect();
-        begins.sort_unstable();
-        begins.dedup();
+        let called = (0..self.0.len()).filter_map(|at| self.called(at));
+        let begins: BTreeSet<usize> = called.chain([0]).collect();
         let ends = begins.iter().skip(1).copied().chain([self.0.len()]);
-        begins
-            .iter()
-            .copied()
-            .zip(ends)
-            .map(|(b, e)| b..e)
-            .collect()
+        begins.iter().zip(ends).map(|(&b, e)| b..e).collect()
     }
 
     /// Bytes below the frame pointer that this instruction reaches, by itself or by the address
