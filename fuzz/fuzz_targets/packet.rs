@@ -8,7 +8,7 @@ use netfilter_ebpf::{
 };
 
 fuzz_target!(|frame: &[u8]| {
-    if let Some(packet) = plain::read(frame) {
+    if let Some(packet) = plain::read(frame, Some) {
         assert_eq!(packet::parse(frame), Ok(Frame::Ip(packet)));
         assert!(packet.end < frame.len() || surplus::check(frame, &packet).is_ok());
     }

@@ -8,20 +8,22 @@
 use super::{Bytes, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, TCP, UDP, segment};
 use crate::abi::Address;
 
-/// As [`parse_on`](super::parse_on) reads it behind an Ethernet header without tags; `None`
-/// for whatever is less plain, or wrong. A datagram is as long as its packet says.
-#[must_use]
+/// As [`parse_on`](super::parse_on) reads it behind an Ethernet header without tags, and what
+/// `then` makes of it; `None` for whatever is less plain, or wrong. A datagram is as long as its
+/// packet says.
+///
+/// What `then` does is compiled once for each family and protocol, and asks for neither.
 #[inline(always)]
-pub fn read<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
+pub fn read<B: Bytes + ?Sized, T>(bytes: &B, then: impl FnOnce(Packet) -> Option<T>) -> Option<T> {
     match u16::from_be_bytes(bytes.read(ETHERNET_HEADER - 2)?) {
-        ETHERTYPE_IPV4 => ipv4(bytes),
-        ETHERTYPE_IPV6 => ipv6(bytes),
+        ETHERTYPE_IPV4 => ipv4(bytes, then),
+        ETHERTYPE_IPV6 => ipv6(bytes, then),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn ipv4<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
+fn ipv4<B: Bytes + ?Sized, T>(bytes: &B, then: impl FnOnce(Packet) -> Option<T>) -> Option<T> {
     const LENGTH: usize = 20;
     // And the ports, which every plain packet has.
     let [first, second, third] = bytes.words(ETHERNET_HEADER)?;
@@ -36,11 +38,12 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
         (second >> 56) as u8,
         LENGTH,
     );
-    transport(bytes, packet, ETHERNET_HEADER + part(first >> 32))
+    let end = ETHERNET_HEADER + part(first >> 32);
+    transport(bytes, packet, end, then)
 }
 
 #[inline(always)]
-fn ipv6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
+fn ipv6<B: Bytes + ?Sized, T>(bytes: &B, then: impl FnOnce(Packet) -> Option<T>) -> Option<T> {
     const LENGTH: usize = 40;
     let [first, from_high, from_low, to_high, to_low] = bytes.words(ETHERNET_HEADER)?;
     let address = |high, low| Address { high, low };
@@ -50,7 +53,8 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B) -> Option<Packet> {
     }
     let (protocol, hops) = ((first >> 8) as u8, first as u8);
     let packet = between(source, destination, protocol, hops, LENGTH);
-    transport(bytes, packet, ETHERNET_HEADER + LENGTH + part(first >> 16))
+    let end = ETHERNET_HEADER + LENGTH + part(first >> 16);
+    transport(bytes, packet, end, then)
 }
 
 /// The last sixteen bits.
@@ -75,7 +79,12 @@ const fn between(
 }
 
 #[inline(always)]
-fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet, end: usize) -> Option<Packet> {
+fn transport<B: Bytes + ?Sized, T>(
+    bytes: &B,
+    mut packet: Packet,
+    end: usize,
+    then: impl FnOnce(Packet) -> Option<T>,
+) -> Option<T> {
     // Within the packet lies what is read of it.
     let payload = end.checked_sub(packet.transport)?;
     if end > bytes.length() {
@@ -86,6 +95,8 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet, end: usize) -> Op
         TCP => {
             let header = bytes.words(packet.transport)?;
             segment(&mut packet, header, payload)?;
+            packet.protocol = TCP; // or the compiler has forgotten it
+            then(packet)
         }
         UDP => {
             let [header] = bytes.words(packet.transport)?;
@@ -94,10 +105,11 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, mut packet: Packet, end: usize) -> Op
             }
             packet.source_port = (header >> 48) as u16;
             packet.destination_port = (header >> 32) as u16;
+            packet.protocol = UDP;
+            then(packet)
         }
-        _ => return None,
+        _ => None,
     }
-    Some(packet)
 }
 
 #[cfg(test)]
@@ -180,7 +192,7 @@ mod tests {
         #[test]
         fn what_is_plain_is_read_as_it_is_otherwise(draft in drafts()) {
             let frame = draft.bytes();
-            if let Some(packet) = read(&frame[..]) {
+            if let Some(packet) = read(&frame[..], Some) {
                 for link in [Link::Ethernet, Link::Tagged, Link::Bonded] {
                     prop_assert_eq!(parse_on(&frame[..], link), Ok(Frame::Ip(packet)));
                 }
@@ -203,7 +215,7 @@ mod tests {
                         changes: Vec::new(),
                         behind,
                     };
-                    assert!(read(&draft.bytes()[..]).is_some(), "{draft:?}");
+                    assert!(read(&draft.bytes()[..], Some).is_some(), "{draft:?}");
                 }
             }
         }

@@ -113,8 +113,8 @@ fn parse(skb: &Skb) -> Option<Address> {
         used(packet.destination.low);
         packet.destination
     };
-    match egress::plain(skb) {
-        Some((packet, _)) => Some(read(&packet)),
+    match egress::plain(skb, |packet, _| Some(packet)) {
+        Some(packet) => Some(read(&packet)),
         None => match frame::read(skb) {
             Ok(frame::Frame::Ip(packet)) => Some(read(packet)),
             _ => None,

@@ -33,11 +33,10 @@ pub(crate) fn run<B: Buffer>(buffer: &B) -> i32 {
     if settings.has(SETTING_LIFTED) {
         return B::PASS;
     }
-    let class = match glance(buffer, &generation) {
-        Some(Glance::Passes) => return B::PASS,
-        Some(Glance::Class(class)) => u64::from(class),
-        None => UNREAD,
-    };
+    let class = glance(buffer, &generation);
+    if class == PASSED {
+        return B::PASS;
+    }
     let (copy, era) = (u64::from(generation.slot()), generation.era());
     let (code, subject) = match unjudged(buffer) {
         Some(concluded) => concluded,
@@ -78,36 +77,49 @@ fn unjudged<B: Buffer>(buffer: &B) -> Option<(u64, Subject)> {
 // In place of a verdict's code; see `conclude`.
 const ASKS: u64 = 0x200;
 const ASKS_BY_STREAM: u64 = 0x201;
-/// And is counted.
-const PASSED: u64 = 0x202;
+/// And is counted. Also in place of the number of a class.
+const PASSED: u64 = u64::MAX;
 
 /// In place of the number of a class.
-const UNREAD: u64 = u64::MAX;
+const UNREAD: u64 = u64::MAX - 1;
 
-/// A plain packet that needs no look at what its bytes hold, and its interface's slot of
-/// the counters.
+/// What `then` makes of a plain packet that needs no look at what its bytes hold, and of its
+/// interface's slot of the counters.
 #[inline(always)]
-pub(crate) fn plain<B: Buffer>(buffer: &B) -> Option<(Packet, u32)> {
+pub(crate) fn plain<B: Buffer, T>(
+    buffer: &B,
+    then: impl FnOnce(Packet, u32) -> Option<T>,
+) -> Option<T> {
     let interface = interface::find(buffer.ifindex())?;
-    let packet = frame::plain(buffer, interface)?;
-    let nothing_more = packet.end == buffer.length() && plumbing::is_other(&packet);
-    nothing_more.then_some((packet, interface.slot))
-}
-
-/// What is seen of a plain packet at first.
-enum Glance {
-    /// It passes, and is counted.
-    Passes,
-    /// It goes where this class is.
-    Class(u32),
+    frame::plain(
+        buffer,
+        interface,
+        #[inline(always)]
+        |packet| {
+            let nothing_more = packet.end == buffer.length() && plumbing::is_other(&packet);
+            match nothing_more {
+                true => then(packet, interface.slot),
+                false => None,
+            }
+        },
+    )
 }
 
 /// Most packets are plain, and pass because a rule on their address lets them out, or a name did
 /// a moment ago: [`egress::decide`] would say the same. Nothing is kept of them that this does
-/// not need, so others are read once more.
+/// not need, so others are read once more: of them, it says which class is where they go.
 #[inline(always)]
-fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Option<Glance> {
-    let (packet, slot) = plain(buffer)?;
+fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> u64 {
+    let seen = plain(
+        buffer,
+        #[inline(always)]
+        |packet, slot| pass(buffer, generation, &packet, slot),
+    );
+    seen.unwrap_or(UNREAD)
+}
+
+#[inline(always)]
+fn pass<B: Buffer>(buffer: &B, generation: &Generation, packet: &Packet, slot: u32) -> Option<u64> {
     // On a question its name decides.
     if egress::is_dns(packet.protocol, packet.destination_port) {
         return None;
@@ -115,27 +127,27 @@ fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> Option<Glance> {
     let to = packet.destination;
     let atom = generation.atom(packet.protocol, packet.destination_port)?;
     let memo = Memo::of(to)?;
-    if !memo.recalls(&packet, generation, atom) {
+    if !memo.recalls(packet, generation, atom) {
         let number = generation.class_number(to)?;
         if !generation
             .class(number)
             .is_some_and(|class| class.allow.contains(atom))
         {
-            return Some(Glance::Class(number));
+            return Some(number.into());
         }
         memo.note_rule(to, generation, atom);
     }
-    if hits::may_begin(&packet) && !memo.is_by_name() {
+    if hits::may_begin(packet) && !memo.is_by_name() {
         note_begin(buffer, u64::from(generation.slot()));
     }
     conclude::count_pass(buffer, slot, packet.family(), packet.protocol_label());
-    Some(Glance::Passes)
+    Some(PASSED)
 }
 
 seam! {
     /// Counts the rule on its address that lets a plain packet out, if a flow begins with it.
     fn note_begin = (netfilter_note_begin, xdp_note_begin)<B>(buffer, copy: u64) {
-        if let Some((packet, _)) = plain(buffer) {
+        if let Some(packet) = plain(buffer, |packet, _| Some(packet)) {
             let verdict = Verdict::Pass(Grounds::Rule);
             let generation = Generation::of(copy as u32);
             hits::note(&packet, &verdict, &generation, || frame::park(&packet));
@@ -147,7 +159,7 @@ seam! {
 seam! {
     /// Brings a plain packet into the scratch. Zero of any other.
     fn park = (netfilter_park, xdp_park)<B>(buffer) {
-        let Some((packet, _)) = plain(buffer) else {
+        let Some(packet) = plain(buffer, |packet, _| Some(packet)) else {
             return 0;
         };
         frame::park(&packet);

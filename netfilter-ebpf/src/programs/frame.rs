@@ -20,12 +20,16 @@ pub(crate) enum Frame {
     Ip(&'static Packet),
 }
 
-/// Reads a plain packet, as nearly every one is, without the scratch. `None`: it must be
-/// [`read`], or there is none.
+/// What `then` makes of a plain packet, as nearly every one is, without the scratch; see
+/// [`packet::plain::read`]. `None` of itself: it must be [`read`], or there is none.
 #[inline(always)]
-pub(crate) fn plain<B: Buffer>(buffer: &B, interface: Place) -> Option<Packet> {
+pub(crate) fn plain<B: Buffer, T>(
+    buffer: &B,
+    interface: Place,
+    then: impl FnOnce(Packet) -> Option<T>,
+) -> Option<T> {
     match interface.flags & (INTERFACE_UNREADABLE | INTERFACE_BARE) {
-        0 => packet::plain::read(buffer),
+        0 => packet::plain::read(buffer, then),
         _ => None,
     }
 }

@@ -85,14 +85,19 @@ seam! {
     fn glance = (netfilter_glance, xdp_glance)<B>(buffer, copy: u64, flags: u64) {
         let interface = Place { flags: flags as u32, slot: 0 };
         let generation = Generation::of(copy as u32);
-        let Some(packet) = frame::plain(buffer, interface) else {
-            return UNREAD;
-        };
-        if !teaches(&packet, &generation) {
-            return NOTHING;
-        }
-        frame::park(&packet);
-        PARKED
+        let seen = frame::plain(
+            buffer,
+            interface,
+            #[inline(always)]
+            |packet| {
+                if !teaches(&packet, &generation) {
+                    return Some(NOTHING);
+                }
+                frame::park(&packet);
+                Some(PARKED)
+            },
+        );
+        seen.unwrap_or(UNREAD)
     }
 }
 

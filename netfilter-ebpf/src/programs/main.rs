@@ -1,7 +1,7 @@
 //! The BPF programs: entry points only.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, stmt_expr_attributes)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "arguments of global functions are words"
