@@ -10,7 +10,6 @@ use netfilter_ebpf::{
     },
     egress::{self, Lent, Origin, Tables},
     packet::Packet,
-    table,
     verdict::{Reason, Verdict},
 };
 
@@ -329,7 +328,7 @@ impl Image {
         } else {
             &self.ipv6
         };
-        let leaf = table::lookup(trie, address.left_aligned())?;
+        let leaf = trie.lookup(address.left_aligned())?;
         let held = self.held.get(leaf as usize)?;
         self.classes.get(held.class as usize)
     }

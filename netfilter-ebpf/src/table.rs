@@ -161,10 +161,8 @@ impl Lanes {
     }
 }
 
-/// Where the table of one family lies: BPF maps, or vectors.
-pub trait Memory {
-    /// Entry of the direct table.
-    fn root(&self, index: u32) -> Option<u32>;
+/// Where the nodes of a table lie: a BPF map, or a vector.
+pub trait Nodes {
     fn node(&self, index: u32) -> Option<&Node>;
     /// The same number, of which the compiler knows nothing: or it would jump by it.
     #[must_use]
@@ -174,40 +172,59 @@ pub trait Memory {
     }
 }
 
-/// The leaf of the longest prefix that holds the address, given left-aligned
-/// as two words. `None` only where the table contradicts itself.
-#[expect(clippy::cast_possible_truncation, reason = "strides are short")]
-#[inline(always)]
-pub fn lookup<M: Memory>(memory: &M, (mut high, mut low): (u64, u64)) -> Option<u32> {
-    let mut index = memory.root((high >> (64 - ROOT_BITS)) as u32)?;
-    if index & LEAF != 0 {
-        return Some(index & !LEAF);
+/// A look-up that has begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Search {
+    /// The address, left-aligned as two words.
+    pub high: u64,
+    pub low: u64,
+    /// What the direct table of its family says at [`Search::root`].
+    pub entry: u32,
+}
+
+impl Search {
+    /// The place in the direct table of an address with these high bits.
+    #[must_use]
+    #[inline(always)]
+    pub const fn root(high: u64) -> usize {
+        (high >> (64 - ROOT_BITS)) as usize
     }
-    high = high << ROOT_BITS | low >> (64 - ROOT_BITS);
-    low <<= ROOT_BITS;
-    for _ in 0..MAX_DEPTH {
-        let node = memory.node(index)?;
-        // Shifted in two steps, for none of 64 bits would be one too far.
-        let skip = node.skip & 63;
-        let differs = high >> 1 >> (63 - skip) ^ node.skip >> 8;
-        high = high << skip | low >> 1 >> (63 - skip);
-        low <<= skip;
-        if node.skip & LIST | differs != 0 {
-            // No jump: whether what is skipped is the same is anybody's guess, and a wrong one
-            // holds up the next packet until the node has come.
-            let is_same = M::opaque(differs.wrapping_sub(1) >> 63);
-            return Some(if node.skip & IS_NARROW == 0 {
-                let begun = WIDE.begun(node.words, high >> (64 - WIDE.bits));
-                node.leaf((1 + begun) * is_same)
-            } else {
-                let begun = NARROW.begun(node.words, high >> (64 - NARROW.bits));
-                u32::from(node.leaves[((1 + begun) * is_same) as usize % 16])
-            });
+
+    /// The leaf of the longest prefix that holds the address. `None` only where the table
+    /// contradicts itself.
+    #[expect(clippy::cast_possible_truncation, reason = "strides are short")]
+    #[inline(always)]
+    pub fn leaf<N: Nodes>(self, nodes: &N) -> Option<u32> {
+        let mut index = self.entry;
+        if index & LEAF != 0 {
+            return Some(index & !LEAF);
         }
-        let stride = node.stride();
-        index = node.children() + (high >> (64 - stride)) as u32;
-        high = high << stride | low >> (64 - stride);
-        low <<= stride;
+        let mut high = self.high << ROOT_BITS | self.low >> (64 - ROOT_BITS);
+        let mut low = self.low << ROOT_BITS;
+        for _ in 0..MAX_DEPTH {
+            let node = nodes.node(index)?;
+            // Shifted in two steps, for none of 64 bits would be one too far.
+            let skip = node.skip & 63;
+            let differs = high >> 1 >> (63 - skip) ^ node.skip >> 8;
+            high = high << skip | low >> 1 >> (63 - skip);
+            low <<= skip;
+            if node.skip & LIST | differs != 0 {
+                // No jump: whether what is skipped is the same is anybody's guess, and a wrong one
+                // holds up the next packet until the node has come.
+                let is_same = N::opaque(differs.wrapping_sub(1) >> 63);
+                return Some(if node.skip & IS_NARROW == 0 {
+                    let begun = WIDE.begun(node.words, high >> (64 - WIDE.bits));
+                    node.leaf((1 + begun) * is_same)
+                } else {
+                    let begun = NARROW.begun(node.words, high >> (64 - NARROW.bits));
+                    u32::from(node.leaves[((1 + begun) * is_same) as usize % 16])
+                });
+            }
+            let stride = node.stride();
+            index = node.children() + (high >> (64 - stride)) as u32;
+            high = high << stride | low >> (64 - stride);
+            low <<= stride;
+        }
+        None
     }
-    None
 }

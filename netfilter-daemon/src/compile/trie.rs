@@ -1,8 +1,8 @@
 //! Builds the prefix table that `netfilter_ebpf::table` looks up.
 
 use netfilter_ebpf::table::{
-    IS_NARROW, LEAF, LIST, MAX_SKIP, Memory, NARROW, Node, ROOT_BITS, ROOTS_PER_FAMILY, STRIDES,
-    WIDE,
+    IS_NARROW, LEAF, LIST, MAX_SKIP, NARROW, Node, Nodes, ROOT_BITS, ROOTS_PER_FAMILY, STRIDES,
+    Search, WIDE,
 };
 
 use super::prefixes::Prefix;
@@ -18,13 +18,15 @@ impl Trie {
     pub(super) fn bytes(&self) -> usize {
         size_of_val(self.roots.as_slice()) + size_of_val(self.nodes.as_slice())
     }
+
+    /// The number of what holds at a left-aligned address, as the kernel finds it.
+    pub(super) fn lookup(&self, (high, low): (u64, u64)) -> Option<u32> {
+        let entry = *self.roots.get(Search::root(high))?;
+        Search { high, low, entry }.leaf(self)
+    }
 }
 
-impl Memory for Trie {
-    fn root(&self, index: u32) -> Option<u32> {
-        self.roots.get(index as usize).copied()
-    }
-
+impl Nodes for Trie {
     fn node(&self, index: u32) -> Option<&Node> {
         self.nodes.get(index as usize)
     }
@@ -230,7 +232,6 @@ fn index(position: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use netfilter_ebpf::table;
     use proptest::prelude::*;
 
     use super::*;
@@ -247,7 +248,7 @@ mod tests {
 
     fn looked_up(trie: &Trie, address: u128) -> Option<u32> {
         let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap();
-        table::lookup(trie, (half(address >> 64), half(address)))
+        trie.lookup((half(address >> 64), half(address)))
     }
 
     fn distinct(list: Vec<(u128, u8, u32)>) -> Vec<Entry> {

@@ -125,10 +125,11 @@ fn pass<B: Buffer>(buffer: &B, generation: &Generation, packet: &Packet, slot: u
         return None;
     }
     let to = packet.destination;
+    let search = generation.search(to)?;
     let atom = generation.atom(packet.protocol, packet.destination_port)?;
     let memo = Memo::of(to)?;
     if !memo.recalls(packet, generation, atom) {
-        let number = generation.class_number(to)?;
+        let number = generation.class_found(search)?;
         if !generation
             .class(number)
             .is_some_and(|class| class.allow.contains(atom))

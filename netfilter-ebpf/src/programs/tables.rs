@@ -6,7 +6,7 @@ use netfilter_ebpf::{
     egress::{Lent, Origin, Tables},
     name::KEY_DATA,
     packet::{self, Packet},
-    table::{self, Memory, Node},
+    table::{Node, Nodes, Search},
 };
 
 use crate::{
@@ -105,6 +105,19 @@ impl Generation {
         held(address, self.slot).map(|held| held.class)
     }
 
+    /// Begins to look an address up before it is known whether that will be needed: what it waits
+    /// for comes meanwhile.
+    #[inline(always)]
+    pub(crate) fn search(&self, address: Address) -> Option<Search> {
+        search(address, self.slot)
+    }
+
+    /// [`class_number`](Self::class_number) of what is searched for, without a call.
+    #[inline(always)]
+    pub(crate) fn class_found(&self, search: Search) -> Option<u32> {
+        holding(search.leaf(&Trie)?, self.slot).map(|held| held.class)
+    }
+
     #[inline(always)]
     pub(crate) fn class(&self, number: u32) -> Option<&'static Class> {
         CLASSES.get(number)
@@ -132,46 +145,42 @@ impl Generation {
 /// What holds at an address in a copy of the tables.
 #[inline(always)]
 pub(crate) fn held(address: Address, copy: u32) -> Option<&'static Held> {
+    let Search { high, low, entry } = search(address, copy)?;
+    holding(netfilter_leaf(high, low, u64::from(entry)) as u32, copy)
+}
+
+#[inline(always)]
+fn search(address: Address, copy: u32) -> Option<Search> {
     let (high, low, family) = if address.is_ipv4() {
         // Opaque, or the compiler asks anew for each of the three.
         (opaque((address.low << 32) as usize) as u64, 0, 0)
     } else {
         (address.high, address.low, 1)
     };
-    let leaf = netfilter_leaf(high, low, u64::from(copy * 2 + family)) as u32;
-    // The compiler knows which copies there are, the verifier may not any more.
-    HELD.get(leaf).map(|copies| &copies[opaque(copy as usize) & 1])
-}
-
-/// The number of the leaf of a left-aligned address in table `table` (copy times
-/// two, plus one for IPv6). A global function, see `message`.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netfilter_leaf(high: u64, low: u64, table: u64) -> u64 {
-    table::lookup(
-        &Trie {
-            table: table as u32,
-        },
-        (high, low),
-    )
-    .map_or(u64::MAX, u64::from)
-}
-
-struct Trie {
-    table: u32,
+    let roots = ROOTS.get(copy * 2 + family)?;
+    let entry = *roots.get(Search::root(high))?;
+    Some(Search { high, low, entry })
 }
 
 #[inline(always)]
-pub(crate) fn pick(pairs: &Array<[u32; 2]>, index: u32) -> Option<u32> {
-    pairs.get(index >> 1).map(|pair| pair[(index & 1) as usize])
+fn holding(leaf: u32, copy: u32) -> Option<&'static Held> {
+    // The compiler knows which copies there are, the verifier may not any more.
+    HELD.get(leaf)
+        .map(|copies| &copies[opaque(copy as usize) & 1])
 }
 
-impl Memory for Trie {
-    #[inline(always)]
-    fn root(&self, index: u32) -> Option<u32> {
-        ROOTS.get(self.table)?.get(index as usize).copied()
-    }
+/// The number of the leaf that a [`Search`] finds. A global function, see `message`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netfilter_leaf(high: u64, low: u64, entry: u64) -> u64 {
+    let entry = entry as u32;
+    let search = Search { high, low, entry };
+    search.leaf(&Trie).map_or(u64::MAX, u64::from)
+}
 
+struct Trie;
+
+impl Nodes for Trie {
     #[inline(always)]
     fn node(&self, index: u32) -> Option<&Node> {
         NODES.get(index)
@@ -181,6 +190,11 @@ impl Memory for Trie {
     fn opaque(number: u64) -> u64 {
         opaque(number as usize) as u64
     }
+}
+
+#[inline(always)]
+pub(crate) fn pick(pairs: &Array<[u32; 2]>, index: u32) -> Option<u32> {
+    pairs.get(index >> 1).map(|pair| pair[(index & 1) as usize])
 }
 
 impl Tables for Generation {
