@@ -11,7 +11,7 @@ use netfilter_ebpf::{
     packet::{ETHERNET_HEADER, Packet},
 };
 
-use crate::{buffer::Buffer, egress, frame, skb::Skb};
+use crate::{atomic, buffer::Buffer, egress, frame, skb::Skb};
 
 /// Destinations, as words of the bytes on the wire; of IPv4 the first four.
 #[map]
@@ -34,6 +34,7 @@ struct Walk {
     destinations: u32,
     sources: u32,
     padding: u32,
+    made: u64,
 }
 
 const IPV4_SOURCE: usize = ETHERNET_HEADER + 12;
@@ -152,6 +153,11 @@ fn next() -> Option<Ends> {
 
 #[inline(always)]
 fn run(ctx: &TcContext) -> i32 {
+    if let Some(walk) = WALK.get_ptr_mut(0) {
+        // SAFETY: a word of a map value. A barrier: what others send was written long ago, and
+        // does not wait in the processor for whoever reads more of it at once than was stored.
+        atomic::increment(unsafe { &raw mut (*walk).made });
+    }
     // SAFETY: a jump to a program of the same type, with its context.
     unsafe { RUN.tail_call(ctx, 0) };
     Skb::DROP
