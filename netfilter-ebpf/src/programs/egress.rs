@@ -118,6 +118,7 @@ fn glance<B: Buffer>(buffer: &B, generation: &Generation) -> u64 {
     seen.unwrap_or(UNREAD)
 }
 
+/// Lets a plain packet out, or says its class. `None`: it is not known here.
 #[inline(always)]
 fn pass<B: Buffer>(buffer: &B, generation: &Generation, packet: &Packet, slot: u32) -> Option<u64> {
     // On a question its name decides.
