@@ -138,8 +138,11 @@ fn run(fd: &OwnedFd, task: &Task) -> f64 {
     let begun = Instant::now();
     let outcome = test_run::run(fd.as_raw_fd(), &task.frame, Context::default(), task.repeat);
     let elapsed = begun.elapsed();
-    match outcome.unwrap().duration {
-        _ if task.repeat >= TIMED_HERE => elapsed.as_secs_f64() * 1e9 / f64::from(task.repeat),
-        mean => mean.as_secs_f64() * 1e9,
-    }
+    let mean = outcome.unwrap().duration.as_secs_f64();
+    let seconds = if task.repeat >= TIMED_HERE {
+        elapsed.as_secs_f64() / f64::from(task.repeat)
+    } else {
+        mean
+    };
+    seconds * 1e9
 }

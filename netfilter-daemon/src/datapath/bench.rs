@@ -92,8 +92,8 @@ impl Bench<'_> {
     /// # Errors
     /// As above.
     pub fn walk(&mut self, walk: Walk) -> Result<(), Error> {
-        let words = [0, walk.destinations - 1, walk.sources - 1, 0, 0, 0];
-        let mut map: Array<_, [u32; 6]> = self.map(WALK)?;
+        let words = [0, 0, walk.destinations - 1, walk.sources - 1];
+        let mut map: Array<_, [u32; 4]> = self.map(WALK)?;
         map.set(0, words, 0).map_err(maps::failed("write", WALK))
     }
 

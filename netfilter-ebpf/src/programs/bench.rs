@@ -29,12 +29,10 @@ static TRIE6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1 << 18, 1);
 /// Which packet comes next: numbers that are taken in turn.
 #[repr(C)]
 struct Walk {
-    at: u32,
+    at: u64,
     /// Masks, one less than how many there are.
     destinations: u32,
     sources: u32,
-    padding: u32,
-    made: u64,
 }
 
 const IPV4_SOURCE: usize = ETHERNET_HEADER + 12;
@@ -135,11 +133,8 @@ type Ends = ([u64; 2], Option<(u64, u64)>);
 /// Those of the next packet.
 #[inline(always)]
 fn next() -> Option<Ends> {
-    let walk = WALK.get_ptr_mut(0)?;
-    // SAFETY: a map value, which nobody else writes to while this runs.
-    let walk = unsafe { &mut *walk };
-    let at = walk.at;
-    walk.at += 1;
+    let walk = WALK.get(0)?;
+    let at = walk.at as u32;
     let destination = *DESTINATIONS.get(at & walk.destinations)?;
     let number = at & walk.sources;
     let source = (walk.sources != 0).then(|| {
@@ -156,7 +151,7 @@ fn run(ctx: &TcContext) -> i32 {
     if let Some(walk) = WALK.get_ptr_mut(0) {
         // SAFETY: a word of a map value. A barrier: what others send was written long ago, and
         // does not wait in the processor for whoever reads more of it at once than was stored.
-        atomic::increment(unsafe { &raw mut (*walk).made });
+        atomic::increment(unsafe { &raw mut (*walk).at });
     }
     // SAFETY: a jump to a program of the same type, with its context.
     unsafe { RUN.tail_call(ctx, 0) };
